@@ -1,0 +1,11 @@
+"""The base ranker F_0 alone: python -m nif_jax.main --config=configs/base.py"""
+
+from configs import common
+
+
+def get_config(text: str = "") -> common.ConfigDict:
+    """See configs/common.py for the text."""
+    dataset, smoke, settings = common.parse(text)
+    config = common.base_config(dataset, smoke)
+    common.apply(config, settings)
+    return config

@@ -1,0 +1,190 @@
+"""What the configurations share. Every key stands here once, with its meaning.
+
+`--config=configs/nif.py:movielens_100k,smoke,seed=1` names a data set (default movielens_100k),
+"smoke" for a run of seconds, and keys to set; `--config.tsp.weight=0.1` sets keys too.
+"""
+
+import difflib
+
+from ml_collections import ConfigDict
+
+DATASETS = ("movielens_100k", "files", "synthetic")
+WORDS = ("smoke",)
+
+
+def parse(text: str) -> tuple[str, bool, dict[str, str]]:
+    """Data set, whether it is a smoke run, and key=value settings of the text after ":"."""
+    dataset, smoke, settings = DATASETS[0], False, {}
+    for word in filter(None, text.split(",")):
+        if "=" in word:
+            key, value = word.split("=", 1)
+            settings[key] = value
+        elif word in DATASETS:
+            dataset = word
+        elif word in WORDS:
+            smoke = True
+        else:
+            choices = DATASETS + WORDS
+            close = difflib.get_close_matches(word, choices, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{word!r} is no data set or word of a config.{hint} Data sets: "
+                f"{', '.join(DATASETS)}; words: {', '.join(WORDS)}; or key=value."
+            )
+    return dataset, smoke, settings
+
+
+def apply(config: ConfigDict, settings: dict[str, str]) -> None:
+    """Sets "tsp.weight" and the like from text, in the type the key has; locks the config."""
+    config.lock()
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        section = config
+        for part in sections:
+            section = _child(section, part, key)
+        old = _child(section, name, key)
+        section[name] = _parse_value(key, value, old)
+
+
+def _child(section: ConfigDict, name: str, key: str):
+    if not isinstance(section, ConfigDict) or name not in section:
+        choices = list(section) if isinstance(section, ConfigDict) else []
+        close = difflib.get_close_matches(name, choices, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no config key {key!r}.{hint} Choices here: {', '.join(choices)}.")
+    return section[name]
+
+
+def _parse_value(key: str, value: str, old):
+    if isinstance(old, bool):
+        if value not in ("True", "False"):
+            raise ValueError(f"{key}={value!r} has to be True or False.")
+        return value == "True"
+    if isinstance(old, tuple):
+        kind = type(old[0])
+        return tuple(kind(part) for part in value.split("+"))
+    return type(old)(value)
+
+
+def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
+    config.data = ConfigDict()
+    # "movielens_100k", "files" (your own tables, see source below) or "synthetic".
+    config.data.source = dataset
+    # "temporal_user": each user's last share is test; "temporal_global": quantiles of time;
+    # "random": leaks the future, to match papers only.
+    config.data.split = "temporal_global" if dataset == "files" else "temporal_user"
+    config.data.train_share = 0.8
+    # What is neither train nor validation is test.
+    config.data.validation_share = 0.1
+    # "all" earlier events with their answers as action codes, or the "positive" ones only.
+    config.data.history = "all"
+    # Events of one second: "order" lets the seeded shuffle decide which came first, "exclude"
+    # lets a row see strictly earlier seconds only.
+    config.data.ties = "order"
+    # Share of the train labels that rankers may use; movelines stay whole.
+    config.data.label_share = 1.0
+    # L, events of the ranker's history.
+    config.data.history_length = 50
+    # Where batches are gathered: "device", "host" (Grain), or "auto", on the device if the store
+    # takes at most device_bytes of each.
+    config.data.input = "auto"
+    config.data.device_bytes = 2_000_000_000
+    # Downloads and prepared data; "" = $NIF_JAX_CACHE, or the user's cache folder.
+    config.data.cache_dir = ""
+    # Seed of tie order, simulation and random splits: the data is the same for all model seeds.
+    config.data.seed = 0
+
+    # Options of the source; docstrings in nif_jax/data/sources say what they mean.
+    config.source = ConfigDict()
+    if dataset == "movielens_100k":
+        config.source.path = ""
+    elif dataset == "files":
+        for name in ("path", "items", "users", "columns", "item_columns", "user_columns"):
+            config.source[name] = ""
+        config.source.label_from = ""
+    else:
+        config.source.num_users = 200 if smoke else 1000
+        config.source.num_items = 200 if smoke else 500
+        config.source.events_per_user = 40.0 if smoke else 60.0
+        config.source.dim = 8
+        config.source.interests = 3
+        config.source.drift = 0.05
+        config.source.noise = 0.15
+        config.source.scenes = 3
+
+
+def _ranker(config: ConfigDict) -> None:
+    config.ranker = ConfigDict()
+    # D, width of every embedding.
+    config.ranker.dim = 32
+    # Hidden widths of the target attention (DIN) and of the final tower.
+    config.ranker.attention = (64, 36)
+    config.ranker.tower = (256, 128, 64)
+    # Dropout rate in the tower.
+    config.ranker.dropout = 0.2
+    # Share of items that a train step sees as unknown.
+    config.ranker.id_dropout = 0.1
+    # Heads of the Semantic Alignment Module.
+    config.ranker.align_heads = 2
+    # Hidden width of the calibration head c(r, target).
+    config.ranker.calibration = 32
+
+
+def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
+    """A section of training settings; the values are defaults that differ between stages."""
+    part = config[section] = ConfigDict()
+    # Rows (windows, for the generator) of one step over all devices.
+    part.batch_size = values["batch_size"]
+    # Passes over the data at most, epochs between evaluations, and evaluations without a better
+    # metric before the stage stops (0 = never).
+    part.epochs = 2.0 if smoke else values["epochs"]
+    part.eval_epochs = values["eval_epochs"]
+    part.patience = values["patience"]
+    # AdamW.
+    part.learning_rate = values["learning_rate"]
+    part.warmup_steps = values["warmup_steps"]
+    # "constant" or "cosine".
+    part.decay = values["decay"]
+    part.weight_decay = values["weight_decay"]
+    # Largest global gradient norm; 0 = no clipping.
+    part.clip_norm = 1.0
+    # Steps that one call of the device takes, and calls between log lines.
+    part.steps_per_dispatch = 4
+    part.log_dispatches = 10
+    # Rows of one gradient pass of a device; 0 = its whole batch. On a CPU, passes that fit the
+    # cache are about twice as fast; accelerators want 0.
+    part.microbatch = values["microbatch"]
+
+
+def base_config(dataset: str, smoke: bool) -> ConfigDict:
+    """The base ranker alone."""
+    config = ConfigDict()
+    # First model seed, and how many: each trains the whole pipeline.
+    config.seed = 0
+    config.num_seeds = 1
+    # Models to train and compare, in order.
+    config.rows = ("base",)
+    # A workdir whose best checkpoints stages of the same name start from; "" = none.
+    config.init_from = ""
+    _data(config, dataset, smoke)
+    _ranker(config)
+    training(
+        config,
+        "train",
+        smoke,
+        batch_size=256 if smoke else 1024,
+        epochs=12.0,
+        eval_epochs=0.5,
+        patience=4,
+        learning_rate=1e-3,
+        warmup_steps=20,
+        decay="constant",
+        weight_decay=1e-2,
+        microbatch=256,
+    )
+    # Validation metric that stages of rankers are stopped and chosen by.
+    config.train.metric = "auc"
+    config.eval = ConfigDict()
+    # Rows of one device and step when scoring, even.
+    config.eval.batch_size = 256
+    return config

@@ -1,0 +1,102 @@
+"""NIF / AMEN: base ranker, flow generator, and rankers with flow, with TSP, and with both.
+
+python -m nif_jax.main --config=configs/nif.py
+python -m nif_jax.main --config=configs/nif.py:synthetic,smoke
+"""
+
+from configs import common
+
+
+def get_config(text: str = "") -> common.ConfigDict:
+    """See configs/common.py for the text."""
+    dataset, smoke, settings = common.parse(text)
+    config = common.base_config(dataset, smoke)
+    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both.
+    config.rows = ("base", "nif", "tsp", "amen")
+    _generator(config, smoke)
+    _finetune(config)
+    common.apply(config, settings)
+    return config
+
+
+def _generator(config: common.ConfigDict, smoke: bool) -> None:
+    config.generator = common.ConfigDict()
+    # D, heads and blocks of the decoder. Item tables are copied between stages where D is equal.
+    config.generator.dim = 32
+    config.generator.heads = 4
+    config.generator.layers = 2
+    config.generator.mlp_ratio = 4
+    config.generator.dropout = 0.1
+    config.generator.id_dropout = 0.0
+    # Share of events whose scene, action and gap are hidden in training, as a roll-out's are.
+    config.generator.context_dropout = 0.1
+    # "heads": outputs of the last attention are the flow (the paper's); "mixed": a full block.
+    config.generator.flow = "heads"
+
+    common.training(
+        config,
+        "pretrain",
+        smoke,
+        batch_size=64,
+        epochs=40.0,
+        eval_epochs=2.0,
+        patience=4,
+        learning_rate=3e-3,
+        warmup_steps=50,
+        decay="cosine",
+        weight_decay=1e-2,
+        microbatch=0,
+    )
+    # Cross-stage initialisation: "base" copies equal layers of F_0, "scratch" none.
+    config.pretrain.init = "base"
+    # S, events that the decoder reads before a roll-out.
+    config.pretrain.context = 50
+    # Validation metric that the generator is chosen by, and rows of a device it is measured on.
+    config.pretrain.metric = "hr@10"
+    config.pretrain.eval_rows = 2048
+
+    config.flow_loss = common.ConfigDict()
+    # tau of InfoNCE.
+    config.flow_loss.temperature = 0.07
+    # "exact" softmax over the catalogue, "in_batch" with logQ plus uniform, or "uniform".
+    config.flow_loss.negatives = "exact"
+    # Uniform samples of a device and step, for the two sampled forms.
+    config.flow_loss.uniform = 512
+    # What is to be predicted: "all" next events or "positive" ones only.
+    config.flow_loss.targets = "all"
+    # Weight and form of diversity: "cosine" or "tangent".
+    config.flow_loss.alpha = 0.01
+    config.flow_loss.diversity = "cosine"
+    # Weight and form of velocity: "geodesic" or "chord"; seconds after which it counts half.
+    config.flow_loss.beta = 0.01
+    config.flow_loss.velocity = "geodesic"
+    config.flow_loss.half_life = 86_400.0
+    # r, free-running steps that are trained too.
+    config.flow_loss.rollout_steps = 0
+
+
+def _finetune(config: common.ConfigDict) -> None:
+    config.flow = common.ConfigDict()
+    # T, states of the flow that the alignment attends to.
+    config.flow.horizon = 4
+    # Whether flows are computed once for all events, or anew in every step.
+    config.flow.cache = True
+    # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
+    # value; needs equal D) or "none".
+    config.flow.returned = "add"
+    # What rankers beside base start from: "scratch", as base does, or "base".
+    config.flow.init = "scratch"
+
+    config.tsp = common.ConfigDict()
+    # Weight of a pair's loss beside a row's cross-entropy, and the margin m.
+    config.tsp.weight = 0.05
+    config.tsp.margin = 0.0
+    # What is compared: the "calibration" score or the final "logit".
+    config.tsp.score = "calibration"
+    # Moveline that the members are scored with: their "own", or both the "positive"'s.
+    config.tsp.moveline = "own"
+    # Time windows apart: fewest events of the user between members (1 = any), fewest seconds, and
+    # most events (0 = no bound).
+    config.tsp.min_events = 5
+    config.tsp.min_seconds = 0
+    config.tsp.max_events = 0

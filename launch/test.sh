@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Lints and tests, in the virtual environment of launch/setup_venv.sh.
+#
+#   bash launch/test.sh                                       everything
+#   bash launch/test.sh tests/models -k alignment             takes what pytest takes
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$root/launch/setup_venv.sh"
+setup_venv "$root"
+cd "$root"
+
+"$VENV_PYTHON" -m ruff check .
+exec "$VENV_PYTHON" -m pytest -q "$@"

@@ -1,0 +1,244 @@
+"""From movelines to what training reads: splits, train vocabulary, one store a shard of users."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from nif_jax.data import splits
+from nif_jax.data.schema import NO_LABEL, ConfigError, DataError, Movelines, require_choice
+from nif_jax.data.windows import Store
+
+OOV = 1
+"""Row of an id embedding for items and users that the train period has not seen; 2.. are known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set, split and cut into shards of users; shard s belongs to device s of the run.
+
+    Attributes:
+      movelines: the whole store; rows below are its rows.
+      split: [E] int8, splits.TRAIN, VALIDATION or TEST.
+      items: feature name -> [N + 1, M] int32; "id" holds the row of the id embedding (OOV for an
+        item without a train event).
+      item_sizes: feature name -> rows of its embedding table; likewise user_sizes.
+      num_scenes, num_actions: largest ids.
+      shard_rows: for each shard, [E_s] int64 rows of movelines in the shard's order; shards of all
+        processes, since plans need to know how many steps the longest one takes.
+      stores: the local shards stacked, every leaf [D_local, ...], padded to equal shapes.
+      local_shards: numbers of the local shards.
+      eligible: [E] bool, the row may stand in a history.
+      cold_item: [E] bool, the item has no train event; cold_user: the same for users.
+    """
+
+    movelines: Movelines
+    split: np.ndarray
+    items: Mapping[str, np.ndarray]
+    item_sizes: Mapping[str, int]
+    user_sizes: Mapping[str, int]
+    num_scenes: int
+    num_actions: int
+    shard_rows: Sequence[np.ndarray]
+    stores: Store
+    local_shards: Sequence[int]
+    eligible: np.ndarray
+    cold_item: np.ndarray
+    cold_user: np.ndarray
+
+    def impressions(self, shard: int, split: int) -> np.ndarray:
+        """[R] int32 rows, in the shard's numbering, of the impressions of a period."""
+        rows = self.shard_rows[shard]
+        chosen = (self.split[rows] == split) & (self.movelines.label[rows] != NO_LABEL)
+        return np.flatnonzero(chosen).astype(np.int32)
+
+    def train_entries(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """[U_s] bounds, in the shard's history_row, of each user's entries up to the last of train.
+
+        Under the random split other periods' entries stand between; Store.train tells them apart.
+        """
+        rows = self.shard_rows[shard]
+        rows = rows[self.eligible[rows]]
+        user = self.movelines.user[rows]
+        _, begin, inverse = np.unique(user, return_index=True, return_inverse=True)
+        end = begin.copy()
+        train = np.flatnonzero(self.split[rows] == splits.TRAIN)
+        np.maximum.at(end, inverse[train], train + 1)
+        return begin, end
+
+
+def _with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
+    """Adds the "id" feature; returns features and table sizes. `seen` covers non-padding rows."""
+    ids = np.where(seen, OOV + np.cumsum(seen), OOV).astype(np.int32)
+    features = {"id": ids} | dict(features)
+    return features, {name: int(values.max(initial=0)) + 1 for name, values in features.items()}
+
+
+def history_bounds(
+    movelines: Movelines, split: np.ndarray, history: str, ties: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which entries of the history each row may see.
+
+    Args:
+      movelines: the store.
+      split: [E] int8.
+      history: "all" events or "positive" ones only (label 1; events without a label stay).
+      ties: "order" lets a row see the events that the seeded shuffle put before it at the same
+        second; "exclude" lets it see strictly earlier seconds only.
+
+    Returns:
+      [E] bool eligible, and history_begin, history_end, frozen_end, each [E] int64: bounds count
+      the eligible rows.
+
+    Raises:
+      ConfigError: for an unknown choice.
+    """
+    require_choice("data.history", history, ("all", "positive"))
+    require_choice("data.ties", ties, ("order", "exclude"))
+    eligible = np.ones(movelines.num_events, bool)
+    if history == "positive":
+        eligible = movelines.label != 0
+    before = np.append(0, np.cumsum(eligible))  # [E + 1] entries before each row
+    rows, user = np.arange(movelines.num_events), movelines.user
+    visible = rows
+    if ties == "exclude":
+        new = np.ones(len(rows), bool)
+        new[1:] = (np.diff(movelines.time) != 0) | (np.diff(user) != 0)
+        visible = np.maximum.accumulate(np.where(new, rows, 0))
+    # The first row of each (user, period) in store order: frozen histories end there.
+    key = user.astype(np.int64) * 3 + split
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    frozen = np.where(split == splits.TRAIN, visible, np.minimum(first[inverse], visible))
+    begin = before[movelines.user_offsets[user]]
+    return eligible, begin, before[visible], before[frozen]
+
+
+def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
+    """[U] shard of each user: dealt in order of falling event count, so that shards are even."""
+    order = np.argsort(-np.diff(movelines.user_offsets), kind="stable")
+    shard = np.empty(movelines.num_users, np.int64)
+    shard[order] = np.arange(movelines.num_users) % num_shards
+    return shard
+
+
+def _shard_store(movelines, train, columns, user_features, users, rows) -> Store:
+    """One shard's Store; `columns` is what history_bounds returned, made local here."""
+    eligible, begin, end, frozen = columns
+    history_row = np.flatnonzero(eligible)
+    local_row = np.full(movelines.num_events, -1, np.int64)
+    local_row[rows] = np.arange(len(rows))
+    kept = local_row[history_row] >= 0
+    # Bounds count entries of the whole store: subtract the entries that other shards own.
+    kept_before = np.append(0, np.cumsum(kept))
+    local_user = np.full(movelines.num_users, -1, np.int64)
+    local_user[users] = np.arange(len(users))
+    return Store(
+        item=movelines.item[rows],
+        scene=movelines.scene[rows],
+        action=movelines.action[rows],
+        time=(movelines.time[rows] - movelines.time.min()).astype(np.int32),
+        label=(movelines.label[rows] == 1).astype(np.float32),
+        train=train[rows],
+        user=local_user[movelines.user[rows]].astype(np.int32),
+        user_features={name: values[users] for name, values in user_features.items()},
+        history_row=local_row[history_row[kept]].astype(np.int32),
+        history_begin=kept_before[begin[rows]].astype(np.int32),
+        history_end=kept_before[end[rows]].astype(np.int32),
+        frozen_end=kept_before[frozen[rows]].astype(np.int32),
+    )
+
+
+def _stack(stores: Sequence[Store]) -> Store:
+    def pad_and_stack(*columns):
+        longest = max(1, *(len(c) for c in columns))
+        return np.stack([np.pad(c, (0, longest - len(c))) for c in columns])
+
+    return jax.tree.map(pad_and_stack, *stores)
+
+
+def build_dataset(
+    movelines: Movelines,
+    *,
+    split: str,
+    train_share: float,
+    validation_share: float,
+    history: str,
+    ties: str,
+    label_share: float = 1.0,
+    seed: int,
+    num_shards: int = 1,
+    local_shards: Sequence[int] = (0,),
+) -> Dataset:
+    """Splits a store and lays it out for `num_shards` devices.
+
+    Args:
+      movelines: the store.
+      split: kind of split, see splits.assign_splits.
+      train_share: share of impressions to train on.
+      validation_share: share to select on.
+      history: see history_bounds.
+      ties: see history_bounds.
+      label_share: share of the train labels that rankers may use; movelines stay complete.
+      seed: of the random split and of the label sample.
+      num_shards: devices of the whole run.
+      local_shards: those of this process.
+
+    Raises:
+      ConfigError: for a bad choice.
+      DataError: for an empty period, fewer users than devices, or a data set that spans more
+        seconds than int32 holds.
+    """
+    if movelines.time.max() - movelines.time.min() >= 2**31:
+        raise DataError(f"{movelines.name}: timestamps span 68 years or more; are they seconds?")
+    if movelines.num_users < num_shards:
+        raise DataError(
+            f"{movelines.name} has {movelines.num_users} users for {num_shards} devices; users are "
+            "dealt out to devices, so use fewer devices."
+        )
+    period = splits.assign_splits(movelines, split, train_share, validation_share, seed)
+    if not 0 < label_share <= 1:
+        raise ConfigError(f"config.data.label_share={label_share} is not in (0, 1].")
+    if label_share < 1:
+        train = (period == splits.TRAIN) & (movelines.label != NO_LABEL)
+        drop = train & (np.random.default_rng(seed).random(len(train)) >= label_share)
+        movelines = dataclasses.replace(
+            movelines, label=np.where(drop, NO_LABEL, movelines.label).astype(np.int8)
+        )
+    train = period == splits.TRAIN
+    seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
+    seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
+    items, item_sizes = _with_ids({}, seen_item)
+    items["id"] = np.where(np.arange(len(seen_item)) > 0, items["id"], 0)[:, None]
+    items |= dict(movelines.item_features)
+    item_sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
+    user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
+    columns = history_bounds(movelines, period, history, ties)
+    shard_of_user = assign_shards(movelines, num_shards)
+    shard_rows = [np.flatnonzero(shard_of_user[movelines.user] == s) for s in range(num_shards)]
+    stores = [
+        _shard_store(
+            movelines,
+            train,
+            columns,
+            user_features,
+            np.flatnonzero(shard_of_user == s),
+            shard_rows[s],
+        )
+        for s in local_shards
+    ]
+    return Dataset(
+        movelines=movelines,
+        split=period,
+        items=items,
+        item_sizes=item_sizes,
+        user_sizes=user_sizes,
+        num_scenes=int(movelines.scene.max()),
+        num_actions=int(movelines.action.max()),
+        shard_rows=shard_rows,
+        eligible=columns[0],
+        stores=_stack(stores),
+        local_shards=tuple(local_shards),
+        cold_item=~seen_item[movelines.item],
+        cold_user=~seen_user[movelines.user],
+    )

@@ -1,0 +1,79 @@
+"""Batches through Grain: indices for a device that gathers by itself, or windows gathered here.
+
+Both modes run the same pipeline and the same gather code; the host only adds a map. A batch is a
+pure function of (plan, step), so the data position of a run is its step.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+Batch = Any
+"""A pytree with leaves [D_local, K, B, ...]: local devices, steps of a dispatch, rows."""
+
+
+class _Epochs:
+    """Keeps the epochs in use: a dispatch may cross from one into the next."""
+
+    def __init__(self, plan, shards: Sequence[int]):
+        self._plan, self._shards = plan, shards
+        self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> Sequence[dict[str, np.ndarray]]:
+        return [self._plan.indices(epoch, shard) for shard in self._shards]
+
+    def step(self, step: int) -> dict[str, np.ndarray]:
+        epoch, place = divmod(step, self._plan.steps_per_epoch)
+        parts = [{k: v[place] for k, v in part.items()} for part in self.epoch(epoch)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+
+def step_indices(plan, shards: Sequence[int], step: int) -> dict[str, np.ndarray]:
+    """[D_local, B, ...] what step `step` trains on; the same whenever it is asked."""
+    return _Epochs(plan, shards).step(step)
+
+
+def batches(
+    plan,
+    shards: Sequence[int],
+    *,
+    first_step: int,
+    last_step: int,
+    steps_per_dispatch: int,
+    gather: Callable[[int, Batch], Batch] | None = None,
+) -> Iterator[Batch]:
+    """Yields one dispatch after another, steps first_step to last_step - 1.
+
+    Args:
+      plan: ImpressionPlan or SequencePlan.
+      shards: the local shards, one a local device.
+      first_step: where to begin; a resumed run passes its state's step.
+      last_step: where to end; the last dispatch is shorter where K does not divide the steps.
+      steps_per_dispatch: K.
+      gather: maps (local device, indices [B, ...]) to a batch on the host; None leaves indices.
+    """
+    epochs = _Epochs(plan, shards)
+
+    def dispatch(start: int) -> Batch:
+        steps = range(start, min(start + steps_per_dispatch, last_step))
+        return jax.tree.map(lambda *s: np.stack(s, axis=1), *map(epochs.step, steps))
+
+    def gather_all(indices: Batch) -> Batch:
+        devices, steps = jax.tree.leaves(indices)[0].shape[:2]
+        cells = [
+            [gather(d, jax.tree.map(lambda x: x[d, k], indices)) for k in range(steps)]
+            for d in range(devices)
+        ]
+        rows = [jax.tree.map(lambda *s: np.stack(s), *row) for row in cells]
+        return jax.tree.map(lambda *s: np.stack(s), *rows)
+
+    starts = range(first_step, last_step, steps_per_dispatch)
+    data = grain.MapDataset.source(starts).map(dispatch)
+    if gather is not None:
+        data = data.map(gather_all)
+    # Few threads: one prepares while one waits, and the model needs the cores.
+    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))

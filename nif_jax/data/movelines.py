@@ -1,0 +1,146 @@
+"""From raw tables to the columnar moveline store: check, deduplicate, sort, number, encode."""
+
+import numpy as np
+import pandas as pd
+
+from nif_jax.data import features, validate
+from nif_jax.data.schema import DataError, Movelines, RawTables
+
+MAX_ID = np.iinfo(np.int32).max
+
+
+def prepare(raw: RawTables, seed: int) -> Movelines:
+    """The moveline store of raw tables.
+
+    The order of the rows of `raw` has no influence on the result: rows of one user and second come
+    out in a random order that depends on `seed` only.
+
+    Args:
+      raw: tables; rows may be in any order.
+      seed: of the order of ties in time.
+
+    Returns:
+      The store. Its `counts`: duplicates_dropped (rows equal to an earlier one in all columns),
+      unsorted_rows (rows older than the same user's row before them), tied_rows (rows that share
+      user and second with another), items_without_features and users_without_features (seen in
+      events, not in their table), items_without_events, and users_without_events (dropped).
+
+    Raises:
+      DataError: a table breaks the contract of RawTables, or there are too many distinct values.
+    """
+    events = validate.check_events(f"{raw.name} events", raw.events)
+    for table, key in ((raw.items, "item_id"), (raw.users, "user_id")):
+        _check_keys(f"{raw.name} {key[:4]}s", table, key)
+    duplicate = _whole_numbers(events).duplicated().to_numpy()
+    counts = {"duplicates_dropped": int(duplicate.sum()), "unsorted_rows": _unsorted(events)}
+    events = events[~duplicate]
+
+    user, users = _number(events["user_id"])
+    scene, scenes = _number(events["scene"])
+    action, actions = _number(events["action"])
+    item, items = _number(events["item_id"], also=raw.items["item_id"])
+    time, label = events["timestamp"].to_numpy(), events["label"].to_numpy()
+
+    order = _order(user, time, (item, scene, action, label), seed)
+    user, time = user[order], time[order]
+    same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    counts["tied_rows"] = int((np.append(same, False) | np.append(False, same)).sum())
+
+    item_rows = _rows_of(raw.items["item_id"], items)
+    user_rows = _rows_of(raw.users["user_id"], users)
+    counts["items_without_features"] = int((item_rows < 0).sum())
+    counts["users_without_features"] = int((user_rows < 0).sum())
+    counts["items_without_events"] = len(items) - len(np.unique(item))
+    counts["users_without_events"] = len(raw.users) - int((user_rows >= 0).sum())
+    titles = features.titles(raw.items, item_rows)
+    item_features, item_names = features.encode_items(raw.items, item_rows, titles)
+    user_features, user_names = features.encode_users(raw.users, user_rows)
+    vocabulary = {"user": users, "item": items, "scene": scenes, "action": actions}
+    return Movelines(
+        name=raw.name,
+        origin=raw.origin,
+        user_offsets=np.searchsorted(user, np.arange(len(users) + 1)).astype(np.int64),
+        item=_dense_ids(item[order]),
+        scene=_dense_ids(scene[order]),
+        action=_dense_ids(action[order]),
+        time=time,
+        label=label[order],
+        item_features=item_features,
+        user_features=user_features,
+        vocabulary=vocabulary | item_names | user_names,
+        titles=titles,
+        counts=counts,
+    )
+
+
+def _check_keys(where: str, table: pd.DataFrame, key: str) -> None:
+    """Raises DataError unless `table` has one row for each value of `key`."""
+    if key not in table:
+        choices = ", ".join(map(str, table.columns))
+        raise DataError(f"{where}: no column {key!r}; the table has: {choices}")
+    validate.check_ids(where, key, table[key])
+    twice = table[key].duplicated().to_numpy()
+    validate.reject(where, key, table[key], twice, "stands there twice: keep one row")
+
+
+def _whole_numbers(events: pd.DataFrame) -> pd.DataFrame:
+    """Each column as a code of its values: what is equal is compared fast, and null equals null."""
+    return events.apply(lambda column: pd.factorize(column)[0])
+
+
+def _unsorted(events: pd.DataFrame) -> int:
+    """Rows whose timestamp is smaller than that of the same user's row before them."""
+    user = pd.factorize(events["user_id"])[0]
+    order = np.argsort(user, kind="stable")
+    user, time = user[order], events["timestamp"].to_numpy()[order]
+    return int(((user[1:] == user[:-1]) & (time[1:] < time[:-1])).sum())
+
+
+def _names(values: pd.Series) -> np.ndarray:
+    """Identifiers as text; a float that pandas made of an integer loses its ".0"."""
+    values = values.to_numpy()
+    if np.issubdtype(values.dtype, np.floating) and (values % 1 == 0).all():
+        values = values.astype(np.int64)
+    return features.strings(values)
+
+
+def _number(values: pd.Series, also: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Index [E] of each value in the names [n], which are those of `also` too.
+
+    Names are in order of length, then alphabet: numbers come out in numerical order.
+    """
+    codes, distinct = pd.factorize(values)
+    names = _names(pd.Series(distinct))
+    every = names if also is None else np.concatenate([names, _names(also)])
+    every = np.unique(every)
+    every = every[np.argsort(np.char.str_len(every), kind="stable")]
+    if len(every) >= MAX_ID:
+        raise DataError(
+            f"column {values.name!r} has {len(every)} distinct values, more than int32 ids can "
+            f"count ({MAX_ID - 1}): merge rare values first"
+        )
+    position = pd.Index(every).get_indexer(names)
+    return position[codes], every
+
+
+def _dense_ids(index: np.ndarray) -> np.ndarray:
+    """Ids counted from 1 of indices counted from 0."""
+    return (index + 1).astype(np.int32)
+
+
+def _order(
+    user: np.ndarray, time: np.ndarray, content: tuple[np.ndarray, ...], seed: int
+) -> np.ndarray:
+    """Permutation [E] to (user, time), ties shuffled by `seed`.
+
+    The shuffle starts from an order by content, so that file order cannot show through it.
+    """
+    by_content = np.lexsort((*content, time, user))
+    shuffle = np.random.default_rng(seed).permutation(len(user))
+    by_time = np.lexsort((shuffle, time[by_content], user[by_content]))
+    return by_content[by_time]
+
+
+def _rows_of(keys: pd.Series, names: np.ndarray) -> np.ndarray:
+    """Row [n] of each name in the table whose keys are given, -1 where it has none."""
+    return pd.Index(_names(keys)).get_indexer(names)

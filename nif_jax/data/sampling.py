@@ -1,0 +1,203 @@
+"""What a step trains on: the plan of an epoch as arrays of indices, a pure function of the seed.
+
+A plan answers `indices(epoch, shard)` with arrays [S, B, ...]: S steps of one shard's batches. All
+shards have the same S, so that devices stay in step; positions beyond a shard's rows weigh 0.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from nif_jax.data.dataset import Dataset
+from nif_jax.data.splits import TRAIN
+
+
+def _rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
+
+
+def pair_rows(
+    user: np.ndarray,
+    time: np.ndarray,
+    label: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    min_events: int,
+    min_seconds: int,
+    max_events: int,
+) -> np.ndarray:
+    """Pairs each user's positives with negatives from another time window, at random.
+
+    The k-th positive of a user in a random order meets the k-th negative in a random order, so that
+    a row is in at most one pair; pairs whose members are too near or too far are taken apart.
+
+    Args:
+      user: [R] int, sorted; rows are in order of (user, time).
+      time: [R] int seconds.
+      label: [R] 1 or 0.
+      rng: the source of chance.
+      min_events: fewest places between the members among the user's rows (1: any two).
+      min_seconds: fewest seconds between them.
+      max_events: most places between them; 0 = no bound.
+
+    Returns:
+      [P, 2] int: (positive, negative) positions in 0..R-1.
+    """
+    order = np.lexsort((rng.random(len(user)), label, user))  # users apart, labels apart, shuffled
+    _, start, count = np.unique(user, return_index=True, return_counts=True)
+    positives = np.add.reduceat(label, start).astype(np.int64) if len(start) else count
+    negatives = count - positives
+    pairs = np.minimum(positives, negatives)
+    owner = np.repeat(np.arange(len(start)), pairs)
+    place = np.arange(pairs.sum()) - np.repeat(np.cumsum(pairs) - pairs, pairs)
+    negative = order[start[owner] + place]
+    positive = order[start[owner] + negatives[owner] + place]
+    distance = np.abs(positive - negative)
+    keep = (distance >= min_events) & (np.abs(time[positive] - time[negative]) >= min_seconds)
+    if max_events:
+        keep &= distance <= max_events
+    return np.stack([positive, negative], axis=1)[keep]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImpressionPlan:
+    """Every train impression once an epoch; TSP pairs side by side in one batch.
+
+    Pairing decides the ORDER of an epoch and nothing else: with TSP or without, each row pays its
+    cross-entropy once.
+
+    Attributes:
+      dataset: the data.
+      batch_size: rows of one device and step, even.
+      seed: of the order.
+      pairs: whether to pair at all; the rest is for pair_rows.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    seed: int
+    pairs: bool = False
+    min_events: int = 1
+    min_seconds: int = 0
+    max_events: int = 0
+
+    @functools.cached_property
+    def _rows(self) -> Sequence[np.ndarray]:
+        shards = range(len(self.dataset.shard_rows))
+        return [self.dataset.impressions(s, TRAIN) for s in shards]
+
+    @property
+    def num_rows(self) -> int:
+        """Train impressions of all shards."""
+        return sum(map(len, self._rows))
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        return -(-max(map(len, self._rows)) // self.batch_size)
+
+    def indices(self, epoch: int, shard: int) -> dict[str, np.ndarray]:
+        """Batches of one epoch.
+
+        Returns:
+          "row" [S, B] int32, "weight" [S, B] float32, "pair" [S, B // 2] float32: 1 where rows 2j
+          and 2j + 1 are a positive and its negative.
+        """
+        rng, rows = _rng(self.seed, epoch, shard), self._rows[shard]
+        pairs = np.zeros((0, 2), np.int64)
+        if self.pairs:
+            lines, at = self.dataset.movelines, self.dataset.shard_rows[shard][rows]
+            pairs = pair_rows(
+                lines.user[at],
+                lines.time[at],
+                lines.label[at],
+                rng,
+                min_events=self.min_events,
+                min_seconds=self.min_seconds,
+                max_events=self.max_events,
+            )
+            pairs = pairs[rng.permutation(len(pairs))]
+        single = np.ones(len(rows), bool)
+        single[pairs] = False
+        singles = rng.permutation(np.flatnonzero(single))
+        return self._lay_out(rows, pairs, singles)
+
+    def _lay_out(self, rows, pairs, singles) -> dict[str, np.ndarray]:
+        """Deals pairs to the fronts of batches and singles to the places left, both evenly."""
+        steps, size = self.steps_per_epoch, self.batch_size
+        half = np.arange(len(pairs))
+        table = np.full((steps, size), -1, np.int64)
+        table[half % steps, 2 * (half // steps)] = pairs[:, 0]
+        table[half % steps, 2 * (half // steps) + 1] = pairs[:, 1]
+        pair = np.zeros((steps, size // 2), np.float32)
+        pair[half % steps, half // steps] = 1
+        # Column by column over free places: every batch gets its share of a short last column.
+        free_column, free_step = np.nonzero(table.T < 0)
+        table[free_step[: len(singles)], free_column[: len(singles)]] = singles
+        weight = (table >= 0).astype(np.float32)
+        row = rows[np.maximum(table, 0)] if len(rows) else np.zeros_like(table)
+        return {"row": row.astype(np.int32), "weight": weight, "pair": pair}
+
+
+@dataclasses.dataclass(frozen=True)
+class SequencePlan:
+    """Train movelines cut into windows with a random phase; each transition once an epoch.
+
+    Attributes:
+      dataset: the data.
+      batch_size: windows of one device and step.
+      length: entries of a window; neighbours share one entry.
+      seed: of phase and order.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    length: int
+    seed: int
+
+    @functools.cached_property
+    def _users(self) -> Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each shard: begin and end of each user's train entries, and number of windows."""
+        found = []
+        for shard in range(len(self.dataset.shard_rows)):
+            begin, end = self.dataset.train_entries(shard)
+            windows = np.where(end - begin >= 2, -(-(end - begin - 1) // (self.length - 1)) + 1, 0)
+            found.append((begin, end, windows))
+        return found
+
+    @property
+    def num_rows(self) -> int:
+        """Windows of all shards."""
+        return int(sum(windows.sum() for _, _, windows in self._users))
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        return -(-int(max(windows.sum() for _, _, windows in self._users)) // self.batch_size)
+
+    def indices(self, epoch: int, shard: int) -> dict[str, np.ndarray]:
+        """Batches of one epoch.
+
+        Returns:
+          "begin", "end" [S, B] int32 bounds in the shard's history_row; a window of fewer than two
+          entries has nothing to predict and weighs nothing.
+        """
+        rng = _rng(self.seed, epoch, shard)
+        first, last, windows = self._users[shard]
+        stride = self.length - 1
+        owner = np.repeat(np.arange(len(windows)), windows)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(windows) - windows, windows)
+        phase = rng.integers(0, stride, len(windows))
+        start = first[owner] + place * stride - phase[owner]
+        bounds = np.stack(
+            [np.maximum(start, first[owner]), np.minimum(start + self.length, last[owner])], axis=1
+        )
+        places = self.steps_per_epoch * self.batch_size
+        table = np.zeros((places, 2), np.int32)
+        # Windows are spread evenly, so that no step consists of padding alone.
+        order = rng.permutation(len(bounds))
+        target = np.arange(len(bounds)) % self.steps_per_epoch * self.batch_size
+        target += np.arange(len(bounds)) // self.steps_per_epoch
+        table[target] = bounds[order]
+        table = table.reshape(self.steps_per_epoch, self.batch_size, 2)
+        return {"begin": table[..., 0], "end": table[..., 1]}

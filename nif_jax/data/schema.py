@@ -1,0 +1,112 @@
+"""What the data layer promises to the rest: raw tables in, one columnar moveline store out.
+
+A *moveline* is one user's chronological list of events from all scenes (method.md, section 0).
+Identifiers are dense integers: items, scenes and actions count from 1 because 0 is padding, users
+count from 0 because they are never padded.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+PAD = 0
+"""Item, scene, action and feature id of a padded position."""
+
+NO_LABEL = -1
+"""Label of an event that is history only and never an impression."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names key, value, choices and the fix."""
+
+
+def require_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raises ConfigError, naming the choices, unless `value` of config.<key> is one of them."""
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"config.{key}={value!r} is none of {', '.join(choices)}{hint}")
+
+
+class DataError(ValueError):
+    """Input data that cannot be used; the message names file, column, row, value and the fix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTables:
+    """What a source returns: tidy tables with identifiers as the data set writes them.
+
+    Attributes:
+      name: data set name, for messages and results.
+      events: one row an event: user_id, item_id, timestamp (int64 seconds), scene (str), action
+        (str, what the user did or answered: it is hidden from the event's own prediction), label
+        (int8: 1, 0, or NO_LABEL).
+      items: item_id, optional title (str), and categorical columns; a value with "|" is a set.
+      users: user_id and categorical columns.
+      origin: where the bytes came from (path, package and version, sha256), for results.json.
+    """
+
+    name: str
+    events: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Movelines:
+    """Columnar event store, sorted by (user, time); ties in time are in a seeded random order.
+
+    Attributes:
+      name: data set name.
+      origin: see RawTables.
+      user_offsets: [U + 1] int64; user u owns rows user_offsets[u] to user_offsets[u + 1].
+      item: [E] int32 in 1..N.
+      scene: [E] int32 in 1..S.
+      action: [E] int32 in 1..A.
+      time: [E] int64 seconds.
+      label: [E] int8, 1, 0 or NO_LABEL.
+      item_features: feature name -> [N + 1, M] int32 ids counted from 1 and padded with PAD; row
+        0 is the padding item. M is the largest number of values an item has for the feature.
+      user_features: feature name -> [U] int32 ids counted from 1, PAD where unknown.
+      vocabulary: "user", "item", "scene", "action", "item/<feature>" and "user/<feature>" ->
+        [n] array of str, the name of each id in order. User ids start at 0, so entry i names
+        user i; all others start at 1, so entry i names id i + 1.
+      titles: [N] array of str, "" where unknown.
+      counts: what preparation did, e.g. {"duplicates_dropped": 3}.
+    """
+
+    name: str
+    origin: str
+    user_offsets: np.ndarray
+    item: np.ndarray
+    scene: np.ndarray
+    action: np.ndarray
+    time: np.ndarray
+    label: np.ndarray
+    item_features: Mapping[str, np.ndarray]
+    user_features: Mapping[str, np.ndarray]
+    vocabulary: Mapping[str, np.ndarray]
+    titles: np.ndarray
+    counts: Mapping[str, int]
+
+    @property
+    def num_events(self) -> int:
+        return len(self.item)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        return len(self.titles)
+
+    @property
+    def user(self) -> np.ndarray:
+        """[E] int32, the user of each row."""
+        return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.user_offsets))

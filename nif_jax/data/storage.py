@@ -1,0 +1,59 @@
+"""Where downloaded and prepared data is kept, and writes that are whole or absent."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+
+def cache_dir(override: str = "") -> pathlib.Path:
+    """The folder of cached data: `override`, else $NIF_JAX_CACHE, else the user's cache folder.
+
+    The user's cache folder is $XDG_CACHE_HOME/nif_jax, or ~/.cache/nif_jax.
+    """
+    chosen = override or os.environ.get("NIF_JAX_CACHE", "")
+    if chosen:
+        return pathlib.Path(chosen).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
+    return pathlib.Path(caches).expanduser() / "nif_jax"
+
+
+def file_sha256(path: pathlib.Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def scratch_directory(parent: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder inside `parent`, so that a rename out of it is atomic; gone at the end."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=".incomplete-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_directory(folder: pathlib.Path, target: pathlib.Path) -> bool:
+    """Renames `folder` to `target`; False when another process has published `target` already.
+
+    A folder cannot be renamed onto a non-empty one, so of two writers the second one loses and
+    goes on with the first one's work. Raises OSError for every other reason not to rename.
+    """
+    try:
+        folder.rename(target)
+    except OSError:
+        if target.is_dir():
+            return False
+        raise
+    return True
+
+
+def discard_directory(target: pathlib.Path) -> None:
+    """Removes `target` in one step as seen by other processes; absent is fine."""
+    with scratch_directory(target.parent) as trash, contextlib.suppress(FileNotFoundError):
+        target.rename(trash / target.name)

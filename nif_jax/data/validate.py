@@ -1,0 +1,104 @@
+"""Checks on tables of events: every message names the table, column, row, value and the fix."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from nif_jax.data.schema import NO_LABEL, DataError
+
+EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "scene", "action", "label")
+"""The columns every table of events has; others are kept and only tell duplicates apart."""
+
+LATEST_SECONDS = 10**11
+"""Year 5138 in seconds, March 1973 in milliseconds: whatever is larger is not in seconds."""
+
+
+def reject(where: str, column: str, values: pd.Series, bad: np.ndarray, problem: str) -> None:
+    """Raises DataError about the first row where `bad` [E] is set; returns None if there is none.
+
+    Rows are counted from 0, without a header line.
+    """
+    bad = np.asarray(bad, bool)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"{where}: column {column!r}, row {row}: value {values.iloc[row]!r} {problem} "
+            f"({int(bad.sum())} of {len(bad)} rows)"
+        )
+
+
+def check_columns(where: str, table: pd.DataFrame, columns: Mapping[str, str]) -> None:
+    """Raises DataError unless `table` has every column of `columns` (our name -> its name)."""
+    for ours, theirs in columns.items():
+        if theirs not in table:
+            choices = ", ".join(map(str, table.columns))
+            raise DataError(
+                f"{where}: no column {theirs!r} for {ours!r}; the file has: {choices}. "
+                f"Name the right one with columns='{ours}=<column>'"
+            )
+
+
+def check_ids(where: str, column: str, values: pd.Series) -> None:
+    """Raises DataError on a null identifier."""
+    reject(where, column, values, values.isna(), "is null; identifiers have to be given: drop it")
+
+
+def check_timestamps(where: str, column: str, values: pd.Series) -> pd.Series:
+    """Returns [E] int64 unix seconds; raises DataError on a value that is anything else."""
+    problem = "is not a whole number: convert to unix seconds"
+    seconds = values
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        # Digits only: pandas would also make numbers, nanoseconds, of dates.
+        reject(where, column, values, ~values.astype(str).str.fullmatch(r"-?\d+"), problem)
+        seconds = pd.to_numeric(values.astype(str))
+    numbers = seconds.to_numpy(np.float64, na_value=np.nan)
+    whole = np.isfinite(numbers) & (np.trunc(numbers) == numbers)
+    reject(where, column, values, ~whole, problem)
+    reject(where, column, values, numbers < 0, "is negative: unix seconds count from 1970")
+    late = "is too large for seconds, it looks like milliseconds: divide by 1000"
+    reject(where, column, values, numbers > LATEST_SECONDS, late)
+    return seconds.astype(np.int64)
+
+
+def check_labels(where: str, column: str, values: pd.Series) -> pd.Series:
+    """Returns [E] int8 of 1, 0 and NO_LABEL (-1 or null); raises DataError on other values."""
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    unlabelled = values.isna().to_numpy() | (numbers == NO_LABEL)
+    problem = (
+        "is not a label: 1 and 0 are, -1 or null is history without a label; "
+        "make labels of a rating with label_from='rating>=4'"
+    )
+    reject(where, column, values, ~(unlabelled | np.isin(numbers, (0, 1))), problem)
+    return pd.Series(np.where(unlabelled, NO_LABEL, numbers).astype(np.int8), index=values.index)
+
+
+def check_events(
+    where: str, events: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Checks a table that has the columns of RawTables.events and gives them their types.
+
+    Args:
+      where: file or data set, for messages.
+      events: [E] rows; columns other than ours pass through.
+      names: our column name -> the name that the user knows it by.
+
+    Returns:
+      A new table: timestamp int64, label int8, the rest as given.
+
+    Raises:
+      DataError: a column is missing, there is no row, or a value cannot be used.
+    """
+    names = {ours: (names or {}).get(ours, ours) for ours in EVENT_COLUMNS}
+    check_columns(where, events, {ours: ours for ours in EVENT_COLUMNS})
+    if events.empty:
+        raise DataError(f"{where}: no rows; a data set needs at least one event")
+    for ours in ("user_id", "item_id"):
+        check_ids(where, names[ours], events[ours])
+    for ours in ("scene", "action"):
+        missing = events[ours].isna()
+        reject(where, names[ours], events[ours], missing, "is null: write a name, say 'unknown'")
+    return events.assign(
+        timestamp=check_timestamps(where, names["timestamp"], events["timestamp"]),
+        label=check_labels(where, names["label"], events["label"]),
+    )

@@ -1,0 +1,198 @@
+"""The columnar store as arrays, and histories gathered from it by index arithmetic.
+
+Every function here runs on NumPy arrays on the host and on JAX arrays inside jit: it asks the
+array for its namespace. Letters: E events, M history entries, B batch, L window length, T horizon.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any  # numpy.ndarray or jax.Array
+
+NUM_GAPS = 33
+"""Buckets of a time gap: 0 is unknown, k + 1 holds gaps of 2^(k-1) to 2^k - 1 seconds."""
+
+
+class Store(NamedTuple):
+    """Columns of one shard's users, rows sorted by (user, time).
+
+    Attributes:
+      item: [E] int32 in 1..N.
+      scene: [E] int32 in 1..S.
+      action: [E] int32 in 1..A, the answer to the event; never an input of its own prediction.
+      time: [E] int32 seconds since the data set's first event.
+      label: [E] float32, 1 or 0 (0 too where there is none; such rows are in no plan).
+      train: [E] bool, the row belongs to the train period.
+      user: [E] int32 row of user_features.
+      user_features: feature name -> [U] int32.
+      history_row: [M] int32, the rows that may stand in a history, in store order.
+      history_begin: [E] int32, where the row's user begins in history_row.
+      history_end: [E] int32, one past the last entry that the row may see ("online").
+      frozen_end: [E] int32, the same for a history that ends where the row's period begins.
+    """
+
+    item: Array
+    scene: Array
+    action: Array
+    time: Array
+    label: Array
+    train: Array
+    user: Array
+    user_features: dict[str, Array]
+    history_row: Array
+    history_begin: Array
+    history_end: Array
+    frozen_end: Array
+
+
+class Window(NamedTuple):
+    """A history, most recent last, padded in front; every id is 0 where mask is False.
+
+    Attributes:
+      item: [B, L] int32.
+      scene: [B, L] int32.
+      action: [B, L] int32.
+      gap: [B, L] int32 bucket of a time gap; which one says the function that gathers.
+      mask: [B, L] bool, True = real.
+    """
+
+    item: Array
+    scene: Array
+    action: Array
+    gap: Array
+    mask: Array
+
+
+class Impressions(NamedTuple):
+    """A batch of impressions with what is known before each.
+
+    Attributes:
+      item: [B] int32, the candidate.
+      scene: [B] int32.
+      label: [B] float32.
+      weight: [B] float32, 0 for padding.
+      user_features: feature name -> [B] int32.
+      recency: [B] int32 gap bucket from the last history entry to the impression, 0 without one.
+      history_length: [B] int32, log2 bucket of the number of entries before the row.
+      history: Window of the last L entries; gap = from the entry to the impression.
+      flow: [B, T, D] float32 cached Next Interest Flow after the last entry, or None.
+      flow_mask: [B] bool, False where there is no history.
+      events: Window of the last S entries as the generator reads them, where flow is not cached.
+      pair: [B // 2] float32, 1 where rows 2j (positive) and 2j + 1 (negative) are a TSP pair.
+    """
+
+    item: Array
+    scene: Array
+    label: Array
+    weight: Array
+    user_features: dict[str, Array]
+    recency: Array
+    history_length: Array
+    history: Window
+    flow: Array | None
+    flow_mask: Array
+    events: Window | None
+    pair: Array
+
+
+def log2_bucket(values: Array) -> Array:
+    """1 + floor(log2(v)) for v >= 1, and 0 for v <= 0, exact alike under NumPy and JAX."""
+    xp = values.__array_namespace__()
+    return xp.frexp(xp.maximum(values, 0).astype(xp.float32))[1].astype(xp.int32)
+
+
+def gap_bucket(seconds: Array) -> Array:
+    """[...] int32 in 1..NUM_GAPS - 1 for gaps of 0 seconds or more."""
+    return 1 + log2_bucket(seconds)
+
+
+def gather_history(store: Store, begin: Array, end: Array, length: int) -> tuple[Window, Array]:
+    """The last `length` entries of history_row[begin:end], for each pair of bounds.
+
+    Args:
+      store: the shard.
+      begin: [B] int32 bounds in history_row.
+      end: [B] int32; end <= begin gives an empty window.
+      length: L.
+
+    Returns:
+      The Window, gap = seconds since the entry before in the window (bucketed, 0 for the first),
+      and the entries' times, [B, L] int32.
+    """
+    xp = begin.__array_namespace__()
+    position = end[:, None] + xp.arange(-length, 0, dtype=xp.int32)  # [B, L]
+    mask = position >= begin[:, None]
+    row = store.history_row[xp.where(mask, position, 0)]
+    time = store.time[row]
+    # The entry before is a neighbour in the window: no second gather.
+    gap = xp.where(mask[:, 1:] & mask[:, :-1], gap_bucket(time[:, 1:] - time[:, :-1]), 0)
+    gap = xp.concatenate([xp.zeros_like(gap[:, :1]), gap], axis=1)
+    item, scene, action = (
+        xp.where(mask, column[row], 0) for column in (store.item, store.scene, store.action)
+    )
+    return Window(item, scene, action, gap, mask), time
+
+
+def history_bounds(store: Store, index: dict[str, Array]) -> tuple[Array, Array]:
+    """[B] begin and end of what each row may see: never itself, never a later row.
+
+    A plan may ask for histories that end where the row's period begins, by index["frozen"] [B] bool.
+    """
+    rows = index["row"]
+    end = store.history_end[rows]
+    if "frozen" in index:
+        xp = rows.__array_namespace__()
+        end = xp.where(index["frozen"], store.frozen_end[rows], end)
+    return store.history_begin[rows], end
+
+
+def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window:
+    """The last `length` entries that each row may see, with gap = time from the entry to the row.
+
+    Args:
+      store: the shard.
+      index: "row" [B] int32; "frozen" [B] bool if asked for.
+      length: L.
+    """
+    rows = index["row"]
+    xp = rows.__array_namespace__()
+    window, time = gather_history(store, *history_bounds(store, index), length)
+    age = gap_bucket(store.time[rows][:, None] - time)
+    return window._replace(gap=xp.where(window.mask, age, 0))
+
+
+def gather_impressions(
+    store: Store,
+    index: dict[str, Array],
+    length: int,
+    flow: Array | None = None,
+    context: int = 0,
+) -> Impressions:
+    """Batch from row numbers.
+
+    Args:
+      store: the shard.
+      index: "row" [B] int32, "weight" [B] float32, "pair" [B // 2] float32, and see
+        history_bounds.
+      length: L.
+      flow: [M, T, D] flow after each history entry, or None.
+      context: S of the generator's window where the flow is to be computed from it, or 0.
+    """
+    rows = index["row"]
+    xp = rows.__array_namespace__()
+    history = gather_windows(store, index, length)
+    begin, end = history_bounds(store, index)
+    flow = None if flow is None else flow[xp.maximum(end - 1, 0)]
+    return Impressions(
+        item=store.item[rows],
+        scene=store.scene[rows],
+        label=store.label[rows],
+        weight=index["weight"],
+        user_features={k: v[store.user[rows]] for k, v in store.user_features.items()},
+        recency=history.gap[:, -1],
+        history_length=log2_bucket(end - begin),
+        history=history,
+        flow=flow,
+        flow_mask=end > begin,
+        events=gather_history(store, begin, end, context)[0] if context else None,
+        pair=index["pair"],
+    )

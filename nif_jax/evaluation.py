@@ -1,0 +1,187 @@
+"""Test scores of finished stages as results.json rows, tables and plots."""
+
+import functools
+import pathlib
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nif_jax.data import splits
+from nif_jax.metrics import ctr, retrieval
+from nif_jax.metrics.writer import METRICS_FILE, read_metrics
+from nif_jax.pipeline import Frozen, Run, TrainedStage, base_vectors, evaluate_ranking
+from nif_jax.reports import flow_map, plots
+from nif_jax.scoring import Scorer, ScoringPlan
+from nif_jax.stages import generator
+
+HISTORIES = {"online": False, "frozen": True}
+LENGTH_EDGES = (0, 1, 5, 10, 20, 50, 100, 200)
+
+
+def count_parameters(params: Any) -> int:
+    """Numbers in a tree."""
+    return int(sum(np.size(x) for x in jax.tree.leaves(params)))
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_plan(run: Run, history: str) -> ScoringPlan:
+    """Test impressions with "online" or "frozen" histories."""
+    return ScoringPlan(run.dataset, splits.TEST, run.config.eval.batch_size, HISTORIES[history])
+
+
+def history_lengths(run: Run, plan: ScoringPlan) -> np.ndarray:
+    """[R] number of earlier events that a plan's rows may see, online."""
+    lines, eligible = run.dataset.movelines, run.dataset.eligible
+    before = np.append(0, np.cumsum(eligible))
+    return before[plan.rows] - before[lines.user_offsets[lines.user[plan.rows]]]
+
+
+def score_rankers(run: Run, stages: Mapping[str, TrainedStage]) -> dict[str, dict[str, Any]]:
+    """row -> history -> {"logit", "calibration"} of the test impressions, each scored once."""
+    plans = {history: test_plan(run, history) for history in HISTORIES}
+    return {
+        row: {history: stages[row].score(plan) for history, plan in plans.items()}
+        for row in run.config.rows
+    }
+
+
+def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
+    """Rows of results.json for one seed."""
+    keys = ("auc", "gauc", "logloss", "ne", "ece")
+    rows = []
+    for row in run.config.rows:
+        trained = stages[row].trained
+        for history in HISTORIES:
+            plan = test_plan(run, history)
+            metrics = evaluate_ranking(run.dataset, plan, scores[row][history]["logit"])
+            # The metrics' names are the same on every split; "random" is labelled where it is used.
+            split = "random" if run.config.data.split == "random" else "test"
+            rows.append(
+                {"model": row, "seed": run.seed, "split": split, "history": history}
+                | {key: metrics[key] for key in keys}
+                | {
+                    "train_examples_per_second": trained.examples_per_second or None,
+                    "parameters": count_parameters(trained.params),
+                    "peak_rss_bytes": peak_rss_bytes(),
+                }
+            )
+    return rows
+
+
+def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[str, Any]]:
+    """Next-item retrieval on test: the generator, popularity, and the base's own embeddings.
+
+    All three leave out the items of the window that the generator reads.
+    """
+    if "generator" not in stages:
+        return []
+    plan, context = test_plan(run, "online"), run.config.pretrain.context
+    lines, train = run.dataset.movelines, run.dataset.split == splits.TRAIN
+    counts = np.bincount(lines.item[train], minlength=lines.num_items + 1)
+    gather = functools.partial(generator.gather_next, context, context)
+    vectors = base_vectors(run, stages["base"].trained.params)
+
+    def by_popularity(params, variables, frozen, batch):
+        del params, variables
+        _, item, seen = batch
+        ranks = retrieval.popularity_ranks(frozen["counts"][1:], item - 1, seen - 1)
+        return {"rank": ranks}
+
+    def by_mean(params, variables, frozen, batch):
+        del params, variables
+        return generator.rank_by_mean(frozen, batch)
+
+    data = run.place(vectors=vectors, counts=counts.astype(np.int32))
+    nothing = run.parallel.replicate(({}, {}))
+    ranks = {
+        "generator": stages["generator"].score(plan),
+        "popularity": Scorer(by_popularity, gather, data, run.parallel)(plan, *nothing),
+        "base embeddings": Scorer(by_mean, gather, data, run.parallel)(plan, *nothing),
+    }
+    return [
+        {"model": model, "seed": run.seed, "split": "test"} | retrieval.summarize(found["rank"])
+        for model, found in ranks.items()
+    ]
+
+
+def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """AUC by length of the history, and for items and users that train has or has not seen."""
+    plan, dataset = test_plan(run, "online"), run.dataset
+    values = {
+        "history_length": (history_lengths(run, plan), LENGTH_EDGES),
+        "cold_item": (dataset.cold_item[plan.rows].astype(int), (0, 1)),
+        "cold_user": (dataset.cold_user[plan.rows].astype(int), (0, 1)),
+    }
+    labels = dataset.movelines.label[plan.rows]
+    return {
+        name: {
+            row: ctr.by_bucket(labels, found["online"]["logit"], value, edges)
+            for row, found in scores.items()
+        }
+        for name, (value, edges) in values.items()
+    }
+
+
+def draw_plots(run: Run, scores, buckets, frozen: Frozen | None, workdir: pathlib.Path) -> None:
+    """The run's pictures, of its first seed."""
+    folder = workdir / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = run.folder / METRICS_FILE
+    if metrics.exists():
+        plots.training_curves(read_metrics(metrics), folder / "training_curves.png")
+    plan = test_plan(run, "online")
+    labels = run.dataset.movelines.label[plan.rows]
+    plots.auc_by_history(buckets["history_length"], folder / "auc_by_history.png")
+    last = run.config.rows[-1]
+    plots.reliability(labels, scores[last]["online"]["logit"], folder / "reliability.png")
+    off = next((row for row in ("nif", "base") if row in scores), None)
+    on = {"nif": "amen", "base": "tsp"}.get(off)
+    if on in scores and 0 < labels.sum() < len(labels):
+        panels = {f"TSP off ({off})": off, f"TSP on ({on})": on}
+        found = {name: scores[row]["online"]["calibration"] for name, row in panels.items()}
+        plots.calibration_scores(
+            {name: (c[labels == 1], c[labels == 0]) for name, c in found.items()},
+            folder / "calibration_scores.png",
+        )
+    if frozen is not None and frozen.flow is not None:
+        _draw_flow_map(run, plan, frozen, folder / "flow_map.png")
+
+
+def _draw_flow_map(run: Run, plan: ScoringPlan, frozen: Frozen, path: pathlib.Path) -> None:
+    """Four users at the start of their test period: history, flow, and what came next."""
+    dataset, lines = run.dataset, run.dataset.movelines
+    shard = run.parallel.local_shards[0]
+    rows = plan.shard_rows[shard]
+    store = jax.tree.map(lambda x: x[0], dataset.stores)
+    # First test row of each user that leaves a few events to compare with.
+    users, first, count = np.unique(store.user[rows], return_index=True, return_counts=True)
+    chosen = rows[first[(count >= 4) & (store.history_end[rows[first]] > 0)]][:4]
+    if not len(chosen):
+        return
+    end = store.history_end[chosen]
+    horizon = run.config.flow.horizon
+    following = chosen[:, None] + np.arange(horizon)
+    past = store.history_row[np.maximum(end[:, None] + np.arange(-10, 0), 0)]
+    names = None
+    feature = next((f for f in ("category", "genres") if f in lines.item_features), None)
+    if feature:
+        ids = lines.item_features[feature][1:, 0]
+        vocabulary = np.append("unknown", lines.vocabulary[f"item/{feature}"])
+        names = vocabulary[ids]
+    global_rows = dataset.shard_rows[shard][chosen]
+    flow_map.flow_map(
+        frozen.vectors[1:],
+        frozen.flow[0][end - 1],
+        store.item[np.minimum(following, len(store.item) - 1)] - 1,
+        path,
+        categories=names,
+        histories=frozen.vectors[store.item[past]],
+        users=[f"user {lines.vocabulary['user'][u]}" for u in lines.user[global_rows]],
+    )

@@ -1,0 +1,1 @@
+"""The papers' losses on plain arrays: sums and weights, never means, so that devices can add up."""

@@ -1,0 +1,127 @@
+"""InfoNCE over item vectors, Eq. 1: exact over the catalogue, or against sampled negatives."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def exact(
+    queries: jax.Array, table: jax.Array, targets: jax.Array, temperature: float
+) -> jax.Array:
+    """-log exp(<f, e_pos> / tau) / sum over the whole catalogue.
+
+    Args:
+      queries: [..., D] unit vectors.
+      table: [N + 1, D] unit vectors; row 0 is padding and no candidate.
+      targets: [...] int rows of table.
+      temperature: tau.
+
+    Returns:
+      [...] losses.
+    """
+    logits = queries @ table[1:].T / temperature  # [..., N]
+    positive = jnp.take_along_axis(logits, targets[..., None] - 1, axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - positive
+
+
+class Candidates(NamedTuple):
+    """Negatives shared by all queries.
+
+    Attributes:
+      vectors: [C, D] unit vectors.
+      item: [C] int.
+      log_expected: [C] log of how often the sampler is expected to draw the item (logQ).
+      mask: [C] bool, True = real.
+    """
+
+    vectors: jax.Array
+    item: jax.Array
+    log_expected: jax.Array
+    mask: jax.Array
+
+
+def sampled(
+    queries: jax.Array,
+    positives: jax.Array,
+    targets: jax.Array,
+    log_expected: jax.Array,
+    candidates: Candidates,
+    temperature: float,
+) -> jax.Array:
+    """InfoNCE against drawn candidates, each logit corrected by -logQ; equals of the positive are
+    masked.
+
+    Args:
+      queries: [Q, D] unit vectors.
+      positives: [Q, D] vectors of the targets.
+      targets: [Q] int.
+      log_expected: [Q] logQ of the targets.
+      candidates: the negatives.
+      temperature: tau.
+
+    Returns:
+      [Q] losses.
+    """
+    positive = (queries * positives).sum(-1) / temperature - log_expected
+    logits = queries @ candidates.vectors.T / temperature - candidates.log_expected
+    keep = candidates.mask & (candidates.item != targets[:, None])
+    logits = jnp.where(keep, logits, -jnp.inf)
+    return jax.nn.logsumexp(jnp.concatenate([positive[:, None], logits], axis=1), axis=1) - positive
+
+
+def log_expected_count(
+    frequency: jax.Array, items: jax.Array, in_batch: jax.Array | int, uniform: int
+) -> jax.Array:
+    """logQ: expected draws of an item among `in_batch` targets and `uniform` uniform samples.
+
+    Args:
+      frequency: [N + 1] share of train targets, 0 for padding.
+      items: [...] int.
+      in_batch: number of in-batch candidates of all devices.
+      uniform: number of uniform candidates of all devices.
+    """
+    expected = in_batch * frequency[items] + uniform / (frequency.shape[0] - 1)
+    return jnp.log(jnp.maximum(expected, 1e-9))
+
+
+def draw_candidates(
+    rng: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    mask: jax.Array,
+    frequency: jax.Array,
+    *,
+    in_batch: bool,
+    uniform: int,
+    axis_name: str | None,
+) -> tuple[Candidates, jax.Array]:
+    """Negatives of a step, gathered over devices.
+
+    Args:
+      rng: differs between devices.
+      table: [N + 1, D] unit vectors.
+      targets: [Q] int, this device's.
+      mask: [Q] bool.
+      frequency: see log_expected_count.
+      in_batch: whether all devices' targets are candidates.
+      uniform: uniform samples a device.
+      axis_name: the device axis; None on one device outside pmap.
+
+    Returns:
+      Candidates, and the targets' own logQ [Q].
+    """
+    drawn = jax.random.randint(rng, (uniform,), 1, table.shape[0])
+    items, real = drawn, jnp.ones(uniform, bool)
+    if in_batch:
+        items, real = jnp.concatenate([targets, drawn]), jnp.concatenate([mask, real])
+    batch_count = mask.sum() if in_batch else 0
+    uniform_count = uniform
+    if axis_name is not None:
+        items = jax.lax.all_gather(items, axis_name, tiled=True)
+        real = jax.lax.all_gather(real, axis_name, tiled=True)
+        batch_count = jax.lax.psum(batch_count, axis_name)
+        uniform_count = uniform * jax.lax.axis_size(axis_name)
+    # Item ids travel between devices; the vectors are looked up here, where the table is whole.
+    count = [log_expected_count(frequency, i, batch_count, uniform_count) for i in (items, targets)]
+    return Candidates(table[items], items, count[0], real), count[1]

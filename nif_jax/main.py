@@ -1,0 +1,67 @@
+"""Command line: python -m nif_jax.main --config=configs/nif.py --workdir=runs/nif"""
+
+import logging as std_logging
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from nif_jax import parallel, runner
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    "config", None, "Configuration, e.g. configs/nif.py:movielens_100k,smoke", lock_config=True
+)
+flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>-<its text>.")
+flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "evaluate", "predict"],
+    "train: train what is missing, then evaluate. evaluate: score finished stages. predict: write "
+    "the scores of the test impressions to <workdir>/predictions.parquet.",
+)
+flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
+flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
+flags.DEFINE_integer("process_id", None, "Number of this process, with --coordinator.")
+flags.mark_flag_as_required("config")
+
+
+def default_workdir() -> pathlib.Path:
+    """runs/<config>-<text>, so that two data sets do not share a folder."""
+    path, _, text = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    words = "".join(c if c.isalnum() or c in "_.=" else "-" for c in text)
+    return pathlib.Path("runs") / "-".join(filter(None, [pathlib.Path(path).stem, words]))
+
+
+def quiet_libraries() -> None:
+    """Lets only warnings through of what others log by absl (Orbax has a line for every file)."""
+    own = str(pathlib.Path(__file__).parent)
+    handler = logging.get_absl_handler()
+    handler.addFilter(lambda r: r.levelno >= std_logging.WARNING or r.pathname.startswith(own))
+
+
+def main(argv: list[str]) -> None:
+    """Joins the other processes and dispatches on --mode."""
+    if len(argv) > 1:
+        raise app.UsageError(f"what is {argv[1]!r}? Options start with --.")
+    processes = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if any(p is not None for p in processes) and None in processes:
+        raise app.UsageError("--coordinator, --num_processes and --process_id go together.")
+    parallel.initialize(*processes)
+    logging.set_verbosity(logging.INFO)
+    quiet_libraries()
+    workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
+    try:
+        runner.run(FLAGS.config, workdir, FLAGS.mode)
+    except runner.USER_ERRORS as error:
+        sys.exit(f"error: {error}")
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

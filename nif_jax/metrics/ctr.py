@@ -1,0 +1,248 @@
+"""Metrics of click-through-rate prediction, over all impressions of a split at once.
+
+Ranking metrics are not means of batches, so everything here takes the merged arrays of a split.
+NumPy in float64. A metric that a split does not define (AUC of one class, say) is None, and a
+logged warning says which and why: a NaN would poison tables and means, an error would lose the run.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """Area under the ROC curve: P(positive scores higher) + P(tie) / 2 over mixed pairs.
+
+    Args:
+      labels: [E] of 0 and 1.
+      scores: [E] in any monotone unit.
+
+    Returns:
+      AUC in 0..1, or None (with a warning) where all labels are equal.
+
+    Raises:
+      ValueError: empty or unequal arrays, a label besides 0 and 1, a NaN score.
+    """
+    return _auc(*_checked("auc", labels, scores), name="auc")
+
+
+def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | None:
+    """Mean of the per-user AUCs, weighted by impressions, over users who have both labels.
+
+    On online histories it is biased against models that use responses; claim it on frozen ones.
+
+    Args:
+      labels: [E] of 0 and 1.
+      scores: [E] in any unit that is monotone within a user.
+      users: [E] ids of any sortable type.
+
+    Returns:
+      GAUC in 0..1, or None (with a warning) where no user has both labels.
+
+    Raises:
+      ValueError: as `auc`.
+    """
+    labels, scores = _checked("gauc", labels, scores)
+    users = np.asarray(users)
+    if users.shape != labels.shape:
+        raise ValueError(f"gauc: users has shape {users.shape}, labels {labels.shape}")
+    wins, positives, negatives = _pairs(labels, scores, users)
+    mixed = (positives > 0) & (negatives > 0)
+    if not mixed.any():
+        return _undefined("gauc", f"none of the {len(mixed)} users has both labels")
+    per_user = wins[mixed] / (positives[mixed] * negatives[mixed])
+    return float(np.average(per_user, weights=(positives + negatives)[mixed]))
+
+
+def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean binary cross-entropy in nats, from logits, so that no probability rounds to 0 or 1.
+
+    Args:
+      labels: [E] of 0 and 1.
+      logits: [E], finite.
+
+    Raises:
+      ValueError: as `auc`, or an infinite logit.
+    """
+    labels, logits = _checked("log_loss", labels, logits, finite=True)
+    return float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits))))
+
+
+def normalized_entropy(labels: np.ndarray, logits: np.ndarray) -> float | None:
+    """Log loss over the entropy of the split's own click rate; 1 is what a constant reaches.
+
+    Returns:
+      NE > 0, or None (with a warning) where all labels are equal: that entropy is zero.
+
+    Raises:
+      ValueError: as `log_loss`.
+    """
+    loss = log_loss(labels, logits)
+    rate = float(np.mean(np.asarray(labels, np.float64)))
+    if rate in (0.0, 1.0):
+        return _undefined("ne", f"every label is {rate:.0f}, so the base rate has no entropy")
+    return loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+
+
+def calibration_bins(
+    labels: np.ndarray, logits: np.ndarray, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bins of equal mass along the predicted click rate; equal predictions share one bin.
+
+    Args:
+      labels: [E] of 0 and 1.
+      logits: [E], finite.
+      bins: how many; fewer come back where ties are heavy or E is small.
+
+    Returns:
+      Mean prediction [bins], observed click rate [bins], count [bins] int, by rising prediction.
+
+    Raises:
+      ValueError: as `log_loss`, or bins < 1.
+    """
+    labels, logits = _checked("calibration_bins", labels, logits, finite=True)
+    if bins < 1:
+        raise ValueError(f"calibration_bins: bins must be at least 1, got {bins}")
+    # Binning by mid-rank keeps ties together: cutting through them would make the result depend
+    # on the order of the rows.
+    _, inverse, counts = np.unique(logits, return_inverse=True, return_counts=True)
+    mid_rank = np.cumsum(counts) - counts / 2
+    _, bin_of = np.unique((mid_rank * bins / len(logits)).astype(np.int64), return_inverse=True)
+    bin_of_row = bin_of[inverse]
+    count = np.bincount(bin_of_row)
+    predicted = np.bincount(bin_of_row, _sigmoid(logits)) / count
+    return predicted, np.bincount(bin_of_row, labels) / count, count
+
+
+def ece(labels: np.ndarray, logits: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: mass-weighted |predicted - observed| over equal-mass bins.
+
+    Raises:
+      ValueError: as `calibration_bins`.
+    """
+    predicted, observed, count = calibration_bins(labels, logits, bins)
+    return float(np.average(np.abs(predicted - observed), weights=count))
+
+
+def pcoc(labels: np.ndarray, logits: np.ndarray) -> float | None:
+    """Predicted clicks over observed clicks; above 1 the model promises too much.
+
+    Returns:
+      PCOC > 0, or None (with a warning) where nothing was clicked.
+
+    Raises:
+      ValueError: as `log_loss`.
+    """
+    labels, logits = _checked("pcoc", labels, logits, finite=True)
+    if not labels.any():
+        return _undefined("pcoc", f"none of the {len(labels)} labels is 1")
+    return float(np.mean(_sigmoid(logits)) / np.mean(labels))
+
+
+def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray) -> dict[str, float | None]:
+    """All metrics of a split by name, None where undefined; arguments and errors are as above."""
+    return {
+        "auc": auc(labels, logits),
+        "gauc": gauc(labels, logits, users),
+        "logloss": log_loss(labels, logits),
+        "ne": normalized_entropy(labels, logits),
+        "ece": ece(labels, logits),
+        "pcoc": pcoc(labels, logits),
+    }
+
+
+def by_bucket(
+    labels: np.ndarray, logits: np.ndarray, values: np.ndarray, edges: Sequence[float]
+) -> list[dict[str, float | int | None]]:
+    """AUC by a property of the impression, such as history length or item age.
+
+    Args:
+      labels: [E] of 0 and 1.
+      logits: [E] in any monotone unit.
+      values: [E] the property.
+      edges: rising lower limits. Bucket i holds edges[i] <= value < edges[i + 1]; the last has no
+        upper limit, so no impression is lost.
+
+    Returns:
+      One {"lower", "upper", "count", "auc"} a bucket, empty ones too; "upper" of the last is None,
+      and "auc" is None (with a warning unless empty) for one class.
+
+    Raises:
+      ValueError: as `auc`; edges that do not rise; a value below edges[0] or not comparable.
+    """
+    labels, logits = _checked("by_bucket", labels, logits)
+    values, edges = np.asarray(values, np.float64), np.asarray(edges, np.float64)
+    if values.shape != labels.shape:
+        raise ValueError(f"by_bucket: values has shape {values.shape}, labels {labels.shape}")
+    if not len(edges) or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
+        raise ValueError(f"by_bucket: edges must be finite and rising, got {edges.tolist()}; the "
+                         "last bucket is open, so leave infinity out")
+    if not (values >= edges[0]).all():
+        raise ValueError(f"by_bucket: values reach down to {values.min()}, below the first edge "
+                         f"{edges[0]}; add a lower edge")
+    bucket = np.searchsorted(edges, values, side="right") - 1
+    limits = [int(edge) if edge.is_integer() else edge for edge in edges.tolist()]
+    rows = []
+    for index, (lower, upper) in enumerate(zip(limits, [*limits[1:], None], strict=True)):
+        inside = bucket == index
+        count = int(inside.sum())
+        name = f"auc of the bucket from {lower} to {upper}"
+        value = _auc(labels[inside], logits[inside], name) if count else None
+        rows.append({"lower": lower, "upper": upper, "count": count, "auc": value})
+    return rows
+
+
+def _auc(labels: np.ndarray, scores: np.ndarray, name: str) -> float | None:
+    """AUC of checked arrays; `name` is for the warning."""
+    wins, positives, negatives = _pairs(labels, scores, np.zeros(len(labels), np.int8))
+    if not positives[0] or not negatives[0]:
+        return _undefined(name, f"all {len(labels)} labels are {labels[0]:.0f}")
+    return float(wins[0] / (positives[0] * negatives[0]))
+
+
+def _pairs(
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per group, by rising id: pairs won (a tie is half), positives, negatives; each [groups]."""
+    order = np.lexsort((scores, groups))
+    labels, scores, groups = labels[order], scores[order], groups[order]
+    new_group = np.r_[True, groups[1:] != groups[:-1]]
+    tie_starts = np.flatnonzero(new_group | np.r_[True, scores[1:] != scores[:-1]])
+    positives = np.add.reduceat(labels, tie_starts)  # [ties], as are the next two
+    negatives = np.add.reduceat(1.0 - labels, tie_starts)
+    below = np.cumsum(negatives) - negatives
+    # Negatives of the groups before count as below too; a group's first tie knows how many.
+    group_starts = np.flatnonzero(new_group[tie_starts])
+    below -= np.repeat(below[group_starts], np.diff(np.r_[group_starts, len(tie_starts)]))
+    wins = positives * (below + negatives / 2)
+    return tuple(np.add.reduceat(array, group_starts) for array in (wins, positives, negatives))
+
+
+def _checked(
+    name: str, labels: np.ndarray, scores: np.ndarray, finite: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 [E], or a ValueError that names what is wrong."""
+    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(f"{name}: labels {labels.shape} and scores {scores.shape} must be one "
+                         "dimension of equal length")
+    if not len(labels):
+        raise ValueError(f"{name}: labels is empty; the split has no impressions")
+    odd = labels[(labels != 0) & (labels != 1)]
+    if len(odd):
+        raise ValueError(f"{name}: a label is {odd[0]}; keep only impressions, labelled 0 or 1")
+    bad = ~np.isfinite(scores) if finite else np.isnan(scores)
+    if bad.any():
+        raise ValueError(f"{name}: {bad.sum()} of {len(scores)} scores are not finite, the first "
+                         f"({scores[bad][0]}) at row {bad.argmax()}; the model has diverged")
+    return labels, scores
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logistic function by tanh, which cannot overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
+def _undefined(name: str, why: str) -> None:
+    logging.warning("%s is undefined: %s", name, why)

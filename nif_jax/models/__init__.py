@@ -1,0 +1,1 @@
+"""Flax modules, one idea of the papers a file."""

@@ -1,0 +1,43 @@
+"""Semantic Alignment Module: the target asks the flow (method.md, 1.3; the paper's Eq. 7)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nif_jax.models.embed import embedding_init
+
+
+class SemanticAlignment(nn.Module):
+    """Attention with the target as query over the flow, from generator space to ranker space.
+
+    Attributes:
+      dim: D of the ranker.
+      heads: attention heads.
+    """
+
+    dim: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, target: jax.Array, flow: jax.Array, mask: jax.Array) -> jax.Array:
+        """r, what the user's coming interests say about the target.
+
+        Args:
+          target: [B, D] in ranker space.
+          flow: [B, T, D_G] in generator space.
+          mask: [B] bool, False for users without a history; their r is 0.
+
+        Returns:
+          [B, D].
+        """
+        batch, horizon, _ = flow.shape
+        # The order of a flow matters: f_1 is near, f_T far.
+        step = self.param("step", embedding_init, (horizon, self.dim))
+        keys = nn.Dense(self.dim, name="key")(flow) + step
+        values = nn.Dense(self.dim, name="value")(flow) + step
+        split = (batch, -1, self.heads, self.dim // self.heads)
+        query = nn.Dense(self.dim, name="query")(target).reshape(split)
+        keys, values = keys.reshape(split), values.reshape(split)
+        scores = jnp.einsum("bqhd,bthd->bhqt", query, keys) * query.shape[-1] ** -0.5
+        r = jnp.einsum("bhqt,bthd->bqhd", nn.softmax(scores), values).reshape(batch, self.dim)
+        return nn.Dense(self.dim, name="out")(r) * mask[:, None]

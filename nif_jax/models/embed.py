@@ -1,0 +1,129 @@
+"""Embeddings of items, users and the context of an event; ranker and generator share the forms.
+
+Equal parameter paths and shapes are what cross-stage initialisation copies by, so both models name
+these modules `items` and `context`.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nif_jax.data.dataset import OOV
+from nif_jax.data.windows import NUM_GAPS, Window
+
+embedding_init = nn.initializers.normal(stddev=0.05)
+
+
+class ItemEmbed(nn.Module):
+    """Sum over features of the mean embedding of an item's values; the id is one feature.
+
+    Attributes:
+      sizes: feature name -> rows of its table.
+      dim: D.
+      id_dropout: share of items that a train step sees as unknown, so that the embedding of
+        unknown items (OOV) learns and the content carries its part.
+    """
+
+    sizes: Mapping[str, int]
+    dim: int
+    id_dropout: float = 0.0
+
+    def setup(self):
+        self.tables = {
+            name: self.param(name, embedding_init, (size, self.dim))
+            for name, size in sorted(self.sizes.items())
+        }
+        if self.id_dropout:
+            self.drop = nn.Dropout(self.id_dropout)
+
+    def table(self, features: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
+        """[N + 1, D] for features of [N + 1, M] ids; or any other leading axes."""
+        total = 0.0
+        for name, table in self.tables.items():
+            ids = features[name]
+            if name == "id" and self.id_dropout:
+                keep = self.drop(jnp.ones(ids.shape, jnp.float32), deterministic=not train) > 0
+                ids = jnp.where(keep | (ids == 0), ids, OOV)
+            real = (ids > 0)[..., None].astype(table.dtype)
+            total += (table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0)
+        return total
+
+    def __call__(
+        self, ids: jax.Array, features: Mapping[str, jax.Array], train: bool = False
+    ) -> jax.Array:
+        """[..., D] for item ids [...]: from one pass over the catalogue where that is shorter."""
+        if features["id"].shape[0] <= ids.size:
+            return self.table(features, train)[ids]
+        return self.table({name: values[ids] for name, values in features.items()}, train)
+
+
+class ContextEmbed(nn.Module):
+    """Embedding of where, what and when of an event: scene + action + time gap.
+
+    Row 0 of each table is "unknown": what an imagined event of a roll-out has.
+
+    Attributes:
+      num_scenes: S.
+      num_actions: A.
+      dim: D.
+    """
+
+    num_scenes: int
+    num_actions: int
+    dim: int
+
+    def setup(self):
+        self.scene = self.param("scene", embedding_init, (self.num_scenes + 1, self.dim))
+        self.action = self.param("action", embedding_init, (self.num_actions + 1, self.dim))
+        self.gap = self.param("gap", embedding_init, (NUM_GAPS, self.dim))
+
+    def __call__(self, window: Window) -> jax.Array:
+        """[B, L, D]."""
+        return self.scene[window.scene] + self.action[window.action] + self.gap[window.gap]
+
+    def unknown(self) -> jax.Array:
+        """[D], the context of an event that has not happened."""
+        return self.scene[0] + self.action[0] + self.gap[0]
+
+
+class UserEmbed(nn.Module):
+    """The user's id embedding, and the sum of the profile's.
+
+    Attributes:
+      sizes: feature name -> rows of its table.
+      dim: D.
+    """
+
+    sizes: Mapping[str, int]
+    dim: int
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
+        """One or two fields [B, D]: identity, and profile where the data has one."""
+        embed = {
+            name: self.param(name, embedding_init, (size, self.dim))[features[name]]
+            for name, size in sorted(self.sizes.items())
+        }
+        identity = embed.pop("id")
+        return [identity, sum(embed.values())] if embed else [identity]
+
+
+class Mlp(nn.Module):
+    """Dense layers with ReLU between; the last layer is linear.
+
+    Attributes:
+      widths: output width of each layer.
+      dropout: rate after each hidden layer.
+    """
+
+    widths: tuple[int, ...]
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        for width in self.widths[:-1]:
+            x = nn.relu(nn.Dense(width)(x))
+            x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        return nn.Dense(self.widths[-1])(x)

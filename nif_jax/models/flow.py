@@ -1,0 +1,170 @@
+"""G_phi: the causal decoder whose head outputs are the Next Interest Flow (method.md, 1.2).
+
+Letters: S context, P branches, T horizon, H heads, D width, N catalogue.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.windows import Window
+from nif_jax.models.embed import ContextEmbed, ItemEmbed
+from nif_jax.models.transformer import CausalBlock
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """x over its length along the last axis; the zero vector stays zero, with zero gradient."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
+
+
+class FlowDecoder(nn.Module):
+    """Predicts the embedding of a user's next item, and of those after it by its own output.
+
+    Flow and item vectors live on the unit sphere, where the loss compares them by cosine; the same
+    vectors are what the decoder reads, so that a flow state can take the place of an item.
+
+    Attributes:
+      item_sizes: feature name -> rows of its table.
+      num_scenes: largest scene id.
+      num_actions: largest action id.
+      dim: D, divisible by heads.
+      heads: H.
+      layers: blocks, the last of which gives the flow.
+      mlp_ratio: see CausalBlock.
+      dropout: see CausalBlock.
+      id_dropout: see ItemEmbed.
+      context_dropout: share of events whose scene, action and gap a train step hides, so that
+        the unknown context of imagined events is a trained one (our choice).
+      flow: "heads" (the paper's: outputs of the last attention, one part a head) or "mixed" (a full
+        last block, cut into parts).
+    """
+
+    item_sizes: Mapping[str, int]
+    num_scenes: int
+    num_actions: int
+    dim: int
+    heads: int
+    layers: int
+    mlp_ratio: int
+    dropout: float
+    id_dropout: float
+    context_dropout: float
+    flow: str
+
+    def setup(self):
+        require_choice("generator.flow", self.flow, ("heads", "mixed"))
+        if self.dim % (2 * self.heads):
+            raise ConfigError(
+                f"config.generator.dim={self.dim} has to be a multiple of 2 x heads={self.heads}: "
+                "each head turns pairs of numbers by their position."
+            )
+        self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
+        self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
+        self.read = nn.Dense(self.dim)
+        outputs = ["mixed"] * (self.layers - 1) + [self.flow]
+        self.blocks = [
+            CausalBlock(self.dim, self.heads, self.mlp_ratio, self.dropout, output=output)
+            for output in outputs
+        ]
+        self.drop = nn.Dropout(self.dropout)
+
+    def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
+        """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""
+        return unit(self.items.table(items, train))
+
+    def _input(self, vectors: jax.Array, context: jax.Array, train: bool) -> jax.Array:
+        x = self.read(vectors * self.dim**0.5) + context
+        return self.drop(x, deterministic=not train)
+
+    def _decode(self, x, position, mask, shared, own, train) -> tuple[jax.Array, list]:
+        memories = []
+        for block, s, o in zip(self.blocks, shared, own, strict=True):
+            x, memory = block(x, position, mask, s, o, train)
+            memories.append(memory)
+        heads = x.reshape(*x.shape[:2], self.heads, self.dim // self.heads)
+        return heads, memories
+
+    def __call__(
+        self, window: Window, items: Mapping[str, jax.Array], train: bool = False
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Teacher-forced pass.
+
+        Args:
+          window: [B, S] entries, gap = time since the entry before.
+          items: the catalogue's features, [N + 1, M] each.
+          train: whether dropout is on; needs an rng named "dropout".
+
+        Returns:
+          heads: [B, S, H, D / H]; position k is the flow state after entry k.
+          named intermediates: "vectors" [N + 1, D], "memories" (one Memory a block).
+        """
+        vectors = self.vectors(items, train)
+        if train and self.context_dropout:
+            hide = jax.random.bernoulli(
+                self.make_rng("dropout"), self.context_dropout, window.item.shape
+            )
+            scene, action, gap = (
+                jnp.where(hide, 0, ids) for ids in (window.scene, window.action, window.gap)
+            )
+            window = window._replace(scene=scene, action=action, gap=gap)
+        x = self._input(vectors[window.item], self.context(window), train)
+        size = window.item.shape[1]
+        mask = jnp.tril(jnp.ones((size, size), bool)) & window.mask[:, None]
+        none = [None] * self.layers
+        heads, memories = self._decode(x, jnp.arange(size), mask, none, none, train)
+        return heads, {"vectors": vectors, "memories": memories}
+
+    def continue_from(
+        self,
+        heads: jax.Array,
+        memories: list,
+        mask: jax.Array,
+        steps: int,
+        train: bool = False,
+    ) -> jax.Array:
+        """Rolls every branch on by itself: its own output is its next input, keys are cached.
+
+        Branch p starts after entry S - P + p of the window and sees the window up to there.
+
+        Args:
+          heads: [B, P, H, D / H], the last P flow states of a teacher-forced pass.
+          memories: that pass's memories, S entries.
+          mask: [B, S], the window's.
+          steps: T - 1, steps to take.
+          train: whether dropout is on.
+
+        Returns:
+          [B, P, T, H, D / H]; entry 0 is `heads`.
+        """
+        branches, size = heads.shape[1], mask.shape[1]
+        start = jnp.arange(size - branches, size)
+        visible = (jnp.arange(size) <= start[:, None]) & mask[:, None]  # [B, P, S]
+        own, flow = [None] * self.layers, [heads]
+        for step in range(1, steps + 1):
+            imagined = unit(flow[-1].reshape(*heads.shape[:2], self.dim))
+            x = self._input(imagined, self.context.unknown(), train)
+            heads, own = self._decode(x, start + step, visible, memories, own, train)
+            flow.append(heads)
+        return jnp.stack(flow, axis=2)
+
+    def roll_out(
+        self, window: Window, items: Mapping[str, jax.Array], horizon: int, branches: int
+    ) -> jax.Array:
+        """The Next Interest Flow after each of the window's last entries.
+
+        Args:
+          window: [B, S].
+          items: the catalogue's features.
+          horizon: T.
+          branches: P, how many of the last entries to start from; 1 when serving, S for a cache.
+
+        Returns:
+          [B, P, T, D] unit vectors f_1..f_T.
+        """
+        heads, named = self(window, items)
+        flow = self.continue_from(heads[:, -branches:], named["memories"], window.mask, horizon - 1)
+        return unit(flow.reshape(*flow.shape[:3], self.dim))

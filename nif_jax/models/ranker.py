@@ -1,0 +1,154 @@
+"""F_0 and F_theta: one ranker, with or without the flow (method.md, 1.1 and 1.3)."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nif_jax.data.windows import NUM_GAPS, Impressions
+from nif_jax.models.align import SemanticAlignment
+from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
+
+NUM_LENGTHS = 33
+"""Buckets of log2 history length."""
+
+
+class TargetAttention(nn.Module):
+    """DIN: weights from an MLP on [q, k, q - k, q * k], one a position, not normalised.
+
+    The first layer is linear in q, k and q * k, so it is computed as q A + k B + (q * k) C: the
+    same function for about half the work, because q A does not depend on the position.
+
+    Attributes:
+      widths: hidden widths.
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, target: jax.Array, keys: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, D] interest for target [B, D], keys [B, L, D], mask [B, L]."""
+        from_target = nn.Dense(self.widths[0], name="from_target")(target)[:, None]
+        pairs = jnp.concatenate([keys, keys * target[:, None]], axis=-1)
+        hidden = nn.relu(
+            nn.Dense(self.widths[0], use_bias=False, name="from_pair")(pairs) + from_target
+        )
+        weights = Mlp((*self.widths[1:], 1), name="score")(hidden)[..., 0]  # [B, L]
+        weights = jnp.where(mask, weights, 0.0) / keys.shape[1] ** 0.5
+        return jnp.einsum("bl,bld->bd", weights, keys)
+
+
+class Ranker(nn.Module):
+    """Scores a candidate from user, context, history and, if given, the Next Interest Flow.
+
+    Attributes:
+      item_sizes: feature name -> rows of its table; user_sizes: the same for users.
+      num_scenes: largest scene id.
+      num_actions: largest action id.
+      dim: D.
+      attention: hidden widths of the target attention.
+      tower: hidden widths of the final MLP.
+      dropout: rate in the tower.
+      id_dropout: see ItemEmbed.
+      align_heads: heads of the Semantic Alignment Module.
+      calibration: hidden width of the calibration head c(r, target).
+    """
+
+    item_sizes: Mapping[str, int]
+    user_sizes: Mapping[str, int]
+    num_scenes: int
+    num_actions: int
+    dim: int
+    attention: tuple[int, ...]
+    tower: tuple[int, ...]
+    dropout: float
+    id_dropout: float
+    align_heads: int
+    calibration: int
+
+    def setup(self):
+        self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
+        self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
+        self.user = UserEmbed(self.user_sizes, self.dim)
+        self.project_returned = nn.Dense(self.dim, use_bias=False)
+        self.recency = self.param("recency", embedding_init, (NUM_GAPS, self.dim))
+        self.length = self.param("length", embedding_init, (NUM_LENGTHS, self.dim))
+        self.interest = TargetAttention(self.attention)
+        self.align = SemanticAlignment(self.dim, self.align_heads)
+        self.calibrator = Mlp((self.calibration, 1))
+        self.head = Mlp((*self.tower, 1), self.dropout)
+
+    def embed_items(self, ids, items, returned, train: bool) -> jax.Array:
+        """[..., D]: e_i = E_i + P E^G_i, where the generator's table has been returned."""
+        vectors = self.items(ids, items, train)
+        if returned is None:
+            return vectors
+        if len(returned) <= ids.size:
+            return vectors + self.project_returned(returned)[ids]
+        return vectors + self.project_returned(returned[ids])
+
+    def calibrate(self, evidence: jax.Array, target: jax.Array) -> jax.Array:
+        """[B] calibration score c(r, target)."""
+        return self.calibrator(jnp.concatenate([evidence, target, evidence * target], -1))[:, 0]
+
+    def _evidence(self, target, keys, mask, flow, flow_mask) -> jax.Array:
+        """r: from the flow where there is one, otherwise the base interest (TSP without NIF)."""
+        if flow is None:
+            return self.interest(target, keys, mask)
+        return self.align(target, flow, flow_mask)
+
+    def __call__(
+        self,
+        batch: Impressions,
+        items: Mapping[str, jax.Array],
+        returned: jax.Array | None = None,
+        train: bool = False,
+        shared_pairs: bool = False,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits of a batch.
+
+        Args:
+          batch: impressions; with batch.flow the alignment is on.
+          items: the catalogue's features, [N + 1, M] each.
+          returned: [N + 1, D_G] the generator's item vectors, or None.
+          train: whether dropout is on; needs an rng named "dropout".
+          shared_pairs: also score each pair's negative with its positive's moveline.
+
+        Returns:
+          logits: [B], calibration score included.
+          named intermediates: "calibration" [B]; "shared" [B // 2], the negatives' calibration
+          score with the positives' moveline, if asked for.
+        """
+        history = batch.history
+        ids = jnp.concatenate([batch.item[:, None], history.item], axis=1)
+        vectors = self.embed_items(ids, items, returned, train)
+        target, keys = vectors[:, 0], vectors[:, 1:] + self.context(history)
+        interest = self.interest(target, keys, history.mask)
+        fields = [
+            *self.user(batch.user_features),
+            target,
+            interest,
+            self.context.scene[batch.scene],
+            self.recency[batch.recency],
+            self.length[batch.history_length],
+        ]
+        evidence = interest
+        if batch.flow is not None:
+            evidence = self.align(target, batch.flow, batch.flow_mask)
+            fields.append(evidence)
+        stacked = jnp.stack(fields, axis=1)  # [B, F, D]
+        left, right = jnp.triu_indices(len(fields), k=1)
+        products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
+        x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
+        calibration = self.calibrate(evidence, target)
+        logits = self.head(x, train)[:, 0] + calibration
+        named = {"calibration": calibration}
+        if shared_pairs:
+            flow, flow_mask = batch.flow, batch.flow_mask
+            if flow is not None:
+                flow, flow_mask = flow[0::2], flow_mask[0::2]
+            negative = target[1::2]
+            r = self._evidence(negative, keys[0::2], history.mask[0::2], flow, flow_mask)
+            named["shared"] = self.calibrate(r, negative)
+        return logits, named

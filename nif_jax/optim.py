@@ -1,0 +1,49 @@
+"""Optimizers from a config section."""
+
+import optax
+
+from nif_jax.data.schema import require_choice
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    total_steps: int,
+    warmup_steps: int,
+    decay: str,
+    weight_decay: float,
+    clip_norm: float,
+) -> optax.GradientTransformation:
+    """AdamW with warm-up.
+
+    Args:
+      learning_rate: the peak.
+      total_steps: length of the schedule.
+      warmup_steps: steps of linear warm-up from 0.
+      decay: "constant" or "cosine" (to 1 % of the peak).
+      weight_decay: AdamW's, multiplied by the learning rate each step; embeddings included, where
+        it is what keeps rare ids from being learned by heart.
+      clip_norm: largest global gradient norm; 0 = no clipping.
+
+    Raises:
+      ConfigError: for an unknown decay.
+    """
+    require_choice("train.decay", decay, ("constant", "cosine"))
+    if decay == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0,
+            learning_rate,
+            warmup_steps,
+            max(total_steps, warmup_steps + 1),
+            learning_rate / 100,
+        )
+    else:
+        schedule = optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1)),
+                optax.constant_schedule(learning_rate),
+            ],
+            [warmup_steps],
+        )
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    return optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay))

@@ -1,0 +1,124 @@
+"""One interface to the devices: what is replicated, what is sharded, how a function is mapped.
+
+Data parallel by `jax.pmap` over the local devices, of one process or of many. Device number d of
+the whole run owns shard d of the users, whichever process it belongs to, so that two processes of
+one device compute what one process of two does.
+"""
+
+import dataclasses
+import glob
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "data"
+"""Name of the device axis."""
+
+
+def initialize(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the other processes of the run; to be called before anything touches a device.
+
+    Without arguments it does so where the surroundings tell how: on a TPU pod and under Slurm.
+    """
+    if coordinator is not None:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif "SLURM_PROCID" in os.environ or (
+        importlib.util.find_spec("libtpu")
+        and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
+    ):
+        jax.distributed.initialize()
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A run's data where steps read it; made once a stage and shared by training and scoring.
+
+    Attributes:
+      arrays: leaves [D_local, ...], one slice a device: on the devices, or on the host (NumPy) for
+        stores that do not fit, in which case batches are gathered there.
+      frozen: leaves [D_local, ...] on the devices, equal copies.
+      on_device: where arrays lie.
+    """
+
+    arrays: Any
+    frozen: Any
+    on_device: bool
+
+    @property
+    def step_arguments(self) -> tuple[Any, Any]:
+        """What a mapped step takes: nothing of arrays that stay on the host."""
+        return (self.arrays if self.on_device else {}), self.frozen
+
+    def host_gather(self, gather: Callable) -> Callable | None:
+        """(local device, index) -> batch, for batches gathered on the host; None otherwise."""
+        if self.on_device:
+            return None
+        return lambda device, index: gather(jax.tree.map(lambda x: x[device], self.arrays), index)
+
+
+class Pmap:
+    """Data parallelism by `jax.pmap`; every array of a run has a leading axis of local devices."""
+
+    def __init__(self):
+        self._devices = jax.local_devices()
+        self._sharding = NamedSharding(Mesh(np.array(self._devices), (AXIS,)), PartitionSpec(AXIS))
+
+    @property
+    def num_shards(self) -> int:
+        """Devices of the whole run."""
+        return jax.device_count()
+
+    @property
+    def local_shards(self) -> Sequence[int]:
+        """Numbers of this process's devices, in the order of the leading axis."""
+        first = jax.process_index() * len(self._devices)
+        return range(first, first + len(self._devices))
+
+    def map(self, fn: Callable, donate: Sequence[int] = ()) -> Callable:
+        """Maps a function of one device over all; numbered arguments give up their buffers."""
+        return jax.pmap(fn, axis_name=AXIS, donate_argnums=tuple(donate))
+
+    def shard(self, tree: Any) -> Any:
+        """Puts leaves [D_local, ...] on their devices."""
+        return jax.device_put(tree, self._sharding)
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy on each device; leaves get a leading axis."""
+        count = len(self._devices)
+        return self.shard(jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree))
+
+    def place(self, arrays: Any, frozen: Any, on_device: bool) -> Placed:
+        """Puts host arrays [D_local, ...] and a frozen tree where steps read them."""
+        return Placed(
+            self.shard(arrays) if on_device else arrays, self.replicate(frozen), on_device
+        )
+
+    def unreplicate(self, tree: Any) -> Any:
+        """One host copy of a replicated tree."""
+        return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
+
+
+def gather_processes(tree: Any) -> Any:
+    """[P, ...] of every process's equally shaped leaves, in process order."""
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda x: np.asarray(x)[None], tree)
+    return multihost_utils.process_allgather(tree)
+
+
+def is_writer() -> bool:
+    """Whether this process writes files that all share."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

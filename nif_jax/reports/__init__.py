@@ -1,0 +1,1 @@
+"""nif_jax.reports."""

@@ -1,0 +1,177 @@
+"""results.json: what a run measured, under a fixed schema, as strict JSON.
+
+    {"run": {...}, "rows": [one object of ROW_KEYS a model x seed x split x history],
+     "retrieval": [{"model", "seed", "split", "hr@10", ...}],           # the rest is optional
+     "buckets": {property: {model: [{"lower", "upper", "count", "auc"}]}},
+     "notes": [str]}
+"""
+
+import json
+import math
+import numbers
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS_FILE = "results.json"
+HISTORIES = ("online", "frozen")
+METRICS = ("auc", "gauc", "logloss", "ne", "ece")
+COSTS = ("train_examples_per_second", "parameters", "peak_rss_bytes")
+ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
+RETRIEVAL_KEYS = ("model", "seed", "split")
+BUCKET_KEYS = ("lower", "upper", "count", "auc")
+
+
+def write_results(
+    path: str | os.PathLike[str],
+    run: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    **extra: Any,
+) -> None:
+    """Writes results.json in one step: a reader sees the old file or the new one, whole.
+
+    Numbers that are not finite become null, arrays and tuples lists, and NumPy or JAX scalars
+    Python ones.
+
+    Args:
+      path: the file; its folder is made.
+      run: config, commit, versions, devices, data set.
+      rows: each has exactly ROW_KEYS; a metric or cost that was not measured is None.
+      **extra: "retrieval", "buckets", "notes" (module docstring), or more keys of JSON values.
+
+    Raises:
+      ValueError: a key or value that breaks the schema, with its place and what is allowed.
+      TypeError: a value that JSON has no form for, with its place.
+    """
+    path = Path(path)
+    results = _plain({"run": run, "rows": rows, **extra}, "results")
+    check_results(results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private, but a result is to be shared
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads and checks results.json.
+
+    Args:
+      path: the file, or the workdir that holds it.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: not strict JSON, or not the schema; names the file and the place.
+    """
+    path = Path(path)
+    path = path / RESULTS_FILE if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"no results at {path}; a run writes them when its last stage ends")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        check_results(results)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; run again, or restore the file") from error
+    return results
+
+
+def check_results(results: Any) -> None:
+    """Raises a ValueError that names the first place where plain JSON data breaks the schema."""
+    _require_object(results, "results")
+    _require_object(results.get("run"), "run")
+    for index, row in enumerate(_list_of(dict, results.get("rows"), "rows")):
+        where = f"rows[{index}]"
+        _check_keys(row, where, required=ROW_KEYS, exact=True)
+        _check_identity(row, where)
+        if row["history"] not in HISTORIES:
+            raise ValueError(f"{where}.history is {row['history']!r}; choose from {HISTORIES}")
+        _check_numbers(row, (*METRICS, *COSTS), where)
+    for index, entry in enumerate(_list_of(dict, results.get("retrieval", []), "retrieval")):
+        where = f"retrieval[{index}]"
+        _check_keys(entry, where, required=RETRIEVAL_KEYS, exact=False)
+        _check_identity(entry, where)
+        _check_numbers(entry, entry.keys() - set(RETRIEVAL_KEYS), where)
+    _list_of(str, results.get("notes", []), "notes")
+    _check_buckets(results.get("buckets", {}))
+
+
+def _check_buckets(buckets: Any) -> None:
+    _require_object(buckets, "buckets")
+    for name, by_model in buckets.items():
+        _require_object(by_model, f"buckets.{name}")
+        for model, rows in by_model.items():
+            for index, row in enumerate(_list_of(dict, rows, f"buckets.{name}.{model}")):
+                where = f"buckets.{name}.{model}[{index}]"
+                _check_keys(row, where, required=BUCKET_KEYS, exact=True)
+                _check_numbers(row, BUCKET_KEYS, where)
+
+
+def _check_keys(row: dict[str, Any], where: str, required: Sequence[str], exact: bool) -> None:
+    missing = [key for key in required if key not in row]
+    unknown = [key for key in row if key not in required] if exact else []
+    if missing or unknown:
+        raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}; "
+                         f"the keys are {list(required)}")
+
+
+def _check_identity(row: dict[str, Any], where: str) -> None:
+    for key in ("model", "split"):
+        if not isinstance(row[key], str) or not row[key]:
+            raise ValueError(f"{where}.{key} must be a name, got {row[key]!r}")
+    if type(row["seed"]) is not int:  # isinstance would let a bool pass
+        raise ValueError(f"{where}.seed must be an integer, got {row['seed']!r}")
+
+
+def _check_numbers(row: dict[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in keys:
+        if row[key] is not None and type(row[key]) not in (int, float):
+            raise ValueError(f"{where}.{key} must be a number or null, got {row[key]!r}")
+
+
+def _require_object(value: Any, where: str) -> None:
+    if type(value) is not dict:
+        raise ValueError(f"{where} must be an object, got {value!r}")
+
+
+def _list_of(kind: type, value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise ValueError(f"{where} must be a list of {kind.__name__}")
+    return value
+
+
+def _plain(value: Any, where: str) -> Any:
+    """The value as what strict JSON can hold."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        odd = [key for key in value if not isinstance(key, str)]
+        if odd:
+            raise TypeError(f"{where}: JSON keys are strings, got {odd[0]!r}")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
+        return _plain(np.asarray(value).tolist(), where)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{where}: JSON has no form for a {type(value).__name__}: {value!r}")
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON; an undefined metric is null")

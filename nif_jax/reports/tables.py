@@ -1,0 +1,148 @@
+"""Tables of results.json: models side by side, mean and spread over seeds.
+
+A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by the page.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+MODEL_ORDER = ("base", "nif", "tsp", "amen")
+NOT_AVAILABLE = "n/a"
+
+_METRIC_FORMATS = {"auc": ".4f", "gauc": ".4f", "logloss": ".4f", "ne": ".4f", "ece": ".4f"}
+_METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ne": "NE", "ece": "ECE"}
+_MEBIBYTE = 2**20
+
+
+class Table(NamedTuple):
+    """Header [columns] and rows [rows][columns] of text; the first `labels` columns are names."""
+
+    header: list[str]
+    rows: list[list[str]]
+    labels: int
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of `comparison`."""
+    return markdown(comparison(rows))
+
+
+def retrieval_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of `retrieval`."""
+    return markdown(retrieval(entries))
+
+
+def comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Metrics by model x split x history, mean ± standard deviation (n - 1) over seeds.
+
+    The lift is AUC minus the AUC of `base` on the same split and history, in points (0.01 AUC).
+    It is paired: taken seed by seed over the seeds that both have, so that its spread is that of
+    the difference and not of two models.
+
+    Args:
+      rows: "rows" of results.json, of one run or of several with different seeds.
+
+    Raises:
+      ValueError: the same model, split, history and seed twice.
+    """
+    groups = _grouped(rows, ("split", "history", "model"))
+    header = ["split", "history", "model", "seeds", *_METRIC_TITLES.values(), "ΔAUC vs base, pt"]
+    table = Table(header, [], labels=4)
+    for (split, history, model), by_seed in groups.items():
+        cells = [spread([row[name] for row in by_seed.values()], form)
+                 for name, form in _METRIC_FORMATS.items()]
+        base = groups.get((split, history, "base"), {})
+        lifts = [_points(by_seed[seed]["auc"], base[seed]["auc"]) for seed in by_seed
+                 if seed in base]
+        lift = "–" if model == "base" else spread(lifts, "+.2f")
+        table.rows.append([split_label(split), history, model, str(len(by_seed)), *cells, lift])
+    return table
+
+
+def retrieval(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Retrieval metrics by split x model, mean ± standard deviation over seeds.
+
+    Args:
+      entries: "retrieval" of results.json; the columns are all metrics that any entry has.
+
+    Raises:
+      ValueError: the same model, split and seed twice.
+    """
+    names = list(dict.fromkeys(
+        key for entry in entries for key in entry if key not in ("model", "seed", "split")
+    ))
+    table = Table(["split", "model", "seeds", *(name.upper() for name in names)], [], labels=3)
+    for (split, model), by_seed in _grouped(entries, ("split", "model")).items():
+        cells = [spread([entry.get(name) for entry in by_seed.values()], ".4f") for name in names]
+        table.rows.append([split_label(split), model, str(len(by_seed)), *cells])
+    return table
+
+
+def costs(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What each model costs: trained examples a second, parameters, peak memory in MiB."""
+    table = Table(["model", "seeds", "train examples/s", "parameters", "peak RSS, MiB"], [], 2)
+    # A training run is one model and seed; its rows on other splits and histories repeat its cost.
+    runs = {(row["model"], row["seed"]): row for row in rows}
+    for (model,), by_seed in _grouped(list(runs.values()), ("model",)).items():
+        measured = by_seed.values()
+        peaks = [row["peak_rss_bytes"] for row in measured]
+        table.rows.append([
+            model,
+            str(len(by_seed)),
+            spread([row["train_examples_per_second"] for row in measured], ",.0f"),
+            spread([row["parameters"] for row in measured], ",.0f"),
+            spread([None if peak is None else peak / _MEBIBYTE for peak in peaks], ",.0f"),
+        ])
+    return table
+
+
+def markdown(table: Table) -> str:
+    """The table as aligned Markdown, readable as plain text too; "(no results)" without rows."""
+    if not table.rows:
+        return "(no results)\n"
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (table.header, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [":" + "-" * (width - 1) if index < table.labels else "-" * (width - 1) + ":"
+            for index, width in enumerate(widths)]
+    aligned = [
+        [cell.ljust(width) if index < table.labels else cell.rjust(width)
+         for index, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        for line in (lines[0], rule, *lines[1:])
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in aligned)
+
+
+def spread(values: Sequence[float | None], form: str) -> str:
+    """Mean ± standard deviation (n - 1) in a format; says how many were defined if not all."""
+    defined = [value for value in values if value is not None]
+    if not defined:
+        return NOT_AVAILABLE
+    text = format(statistics.fmean(defined), form)
+    if len(defined) > 1:
+        text += f" ± {format(statistics.stdev(defined), form.removeprefix('+'))}"
+    return text if len(defined) == len(values) else f"{text} ({len(defined)} of {len(values)})"
+
+
+def split_label(split: str) -> str:
+    """The split's name; a random split leaks the future through other rows' histories."""
+    return "random (leaky)" if split == "random" else split
+
+
+def _points(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or reference is None else 100 * (value - reference)
+
+
+def _grouped(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> dict[tuple[str, ...], dict[int, Mapping[str, Any]]]:
+    """Key values -> seed -> row; by the keys in order, models as the papers build them up."""
+    groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_seed = groups.setdefault(tuple(row[key] for key in keys), {})
+        if row["seed"] in by_seed:
+            raise ValueError(f"two rows for {[row[key] for key in keys]} with seed {row['seed']}")
+        by_seed[row["seed"]] = row
+    models = dict.fromkeys((*MODEL_ORDER, *(row["model"] for row in rows)))
+    rank = {model: index for index, model in enumerate(models)}
+    return dict(sorted(groups.items(), key=lambda group: (*group[0][:-1], rank[group[0][-1]])))

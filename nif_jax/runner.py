@@ -1,0 +1,191 @@
+"""One run from config to results.json: seeds, modes, and the workdir's contract."""
+
+import json
+import pathlib
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import pandas as pd
+from absl import logging
+from ml_collections import ConfigDict
+
+from nif_jax import evaluation, pipeline
+from nif_jax.checkpoint import CheckpointError, differences
+from nif_jax.data import splits
+from nif_jax.data.dataset import Dataset
+from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.metrics.writer import MetricWriter
+from nif_jax.parallel import Pmap, barrier, is_writer
+from nif_jax.reports import page, results, tables
+from nif_jax.train import NonFiniteLossError
+
+USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
+"""Errors whose message is all that a user needs."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"tsp.weight": 0.05, ...}; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Writes config.json into a new workdir, or checks that an old one has the same config.
+
+    Raises:
+      ConfigError: the workdir belongs to another config; names the keys that differ.
+    """
+    path, wanted = workdir / "config.json", flatten(config.to_dict())
+    if path.exists():
+        changed = differences(wanted, json.loads(path.read_text()))
+        if changed:
+            raise ConfigError(
+                f"{workdir} belongs to a run with another config (there -> here):\n  "
+                + "\n  ".join(changed)
+                + "\nUse another --workdir, or delete that folder to start over."
+            )
+    elif is_writer():
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        temporary.replace(path)
+    barrier("workdir")
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """What results.json says of the data."""
+    lines = dataset.movelines
+    impressions = {
+        name: sum(len(dataset.impressions(s, code)) for s in range(len(dataset.shard_rows)))
+        for code, name in enumerate(splits.SPLIT_NAMES)
+    }
+    return {
+        "name": lines.name,
+        "origin": lines.origin,
+        "events": lines.num_events,
+        "users": lines.num_users,
+        "items": lines.num_items,
+        "impressions": impressions,
+        "preparation": dict(lines.counts),
+    }
+
+
+def _commit() -> str | None:
+    root = pathlib.Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def describe_run(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    """The "run" object of results.json."""
+    return {
+        "config": flatten(config.to_dict()),
+        "commit": _commit(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "devices": [str(device) for device in jax.devices()],
+        "dataset": describe_dataset(dataset),
+    }
+
+
+def print_results(workdir: pathlib.Path) -> None:
+    """The tables of a finished workdir."""
+    found = results.read_results(workdir)
+    print(tables.comparison_table(found["rows"]))
+    if found.get("retrieval"):
+        print("\nNext-item retrieval over the whole catalogue\n")
+        print(tables.retrieval_table(found["retrieval"]))
+    print(f"\n{workdir}/report.html has the pictures, {workdir}/results.json the numbers.")
+
+
+def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> pipeline.Run:
+    folder = workdir / f"seed_{seed}"
+    return pipeline.Run(
+        config=config,
+        seed=seed,
+        folder=folder,
+        dataset=dataset,
+        parallel=parallel,
+        writer=MetricWriter(folder, enabled=is_writer() and train),
+        train=train,
+    )
+
+
+def _predictions(run: pipeline.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
+    """Test impressions with each model's click probability, online and frozen."""
+    plan = evaluation.test_plan(run, "online")
+    lines, rows = run.dataset.movelines, plan.rows
+    table = {
+        "user_id": lines.vocabulary["user"][lines.user[rows]],
+        "item_id": lines.vocabulary["item"][lines.item[rows] - 1],
+        "timestamp": lines.time[rows],
+        "label": lines.label[rows],
+    }
+    for row, histories in scores.items():
+        for history, found in histories.items():
+            name = f"{row}_{history}_seed_{run.seed}"
+            table[name] = jax.nn.sigmoid(found["logit"]).__array__()
+    return pd.DataFrame(table)
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
+    """Trains, evaluates or predicts in a workdir.
+
+    Args:
+      config: see configs/common.py.
+      workdir: checkpoints, metrics and results; a finished one prints its results.
+      mode: "train", "evaluate" or "predict", see nif_jax.main.
+
+    Raises:
+      USER_ERRORS: bad config, data, checkpoint, or a diverging loss.
+    """
+    claim_workdir(config, workdir)
+    if mode == "train" and (workdir / results.RESULTS_FILE).exists():
+        logging.info("%s is finished; nothing to train.", workdir)
+        return print_results(workdir) if is_writer() else None
+    parallel = Pmap()
+    dataset = pipeline.load_dataset(config, parallel)
+    rows, retrieval, buckets, predictions = [], [], {}, []
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
+        with one.writer:
+            stages, frozen = pipeline.run_seed(one)
+        scores = evaluation.score_rankers(one, stages)
+        if mode == "predict":
+            predictions.append(_predictions(one, scores))
+            continue
+        rows += evaluation.result_rows(one, stages, scores)
+        retrieval += evaluation.retrieval_rows(one, stages)
+        if seed == config.seed:
+            buckets = evaluation.bucket_rows(one, scores)
+            if is_writer():
+                evaluation.draw_plots(one, scores, buckets, frozen, workdir)
+    if mode == "predict":
+        return _write_predictions(predictions, workdir)
+    if is_writer():
+        described = describe_run(config, dataset)
+        path = workdir / results.RESULTS_FILE
+        results.write_results(path, described, rows, retrieval=retrieval, buckets=buckets)
+        page.write_report(workdir)
+        print_results(workdir)
+    barrier("results")
+
+
+def _write_predictions(tables_by_seed: list[pd.DataFrame], workdir: pathlib.Path) -> None:
+    if is_writer():
+        keys = ["user_id", "item_id", "timestamp", "label"]
+        first, *rest = tables_by_seed
+        table = pd.concat([first, *(t.drop(columns=keys) for t in rest)], axis=1)
+        path = workdir / "predictions.parquet"
+        table.to_parquet(path, index=False)
+        print(f"{len(table)} test impressions with {len(table.columns) - 4} scores: {path}")
+    barrier("predictions")

@@ -1,0 +1,245 @@
+"""Step 2: pre-training G_phi to predict the Next Interest Flow."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.windows import Array, Window, gather_history, gather_impressions
+from nif_jax.losses import contrastive
+from nif_jax.losses.ctr import weighted_sum
+from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
+from nif_jax.metrics.retrieval import target_ranks
+from nif_jax.models.flow import FlowDecoder, unit
+from nif_jax.stages.interface import Aux, Stage
+
+
+class Sequences(NamedTuple):
+    """A batch of moveline windows.
+
+    Attributes:
+      window: Window [B, S], gap = time since the entry before.
+      seconds: [B, S] int32 time of each entry.
+      is_target: [B, S] bool, the entry belongs to the train period and may be predicted.
+    """
+
+    window: Window
+    seconds: Array
+    is_target: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowLoss:
+    """Weights and forms of the generator's loss (method.md, 1.2).
+
+    Attributes:
+      temperature: tau of InfoNCE.
+      negatives: "exact" (the catalogue), "in_batch" (targets of all devices, plus uniform samples,
+        with logQ correction) or "uniform" (samples alone).
+      uniform: uniform samples of a device and step.
+      targets: "all" entries or "positive" ones (label 1) are to be predicted.
+      alpha: weight of diversity.
+      diversity: its form, "cosine" or "tangent".
+      beta: weight of velocity.
+      velocity: its form, "geodesic" or "chord".
+      half_life: seconds after which velocity counts half.
+      rollout_steps: r, free-running steps that are trained as well, from every position.
+    """
+
+    temperature: float
+    negatives: str
+    uniform: int
+    targets: str
+    alpha: float
+    diversity: str
+    beta: float
+    velocity: str
+    half_life: float
+    rollout_steps: int
+
+    def __post_init__(self):
+        require_choice("flow_loss.negatives", self.negatives, ("exact", "in_batch", "uniform"))
+        require_choice("flow_loss.targets", self.targets, ("all", "positive"))
+        require_choice("flow_loss.diversity", self.diversity, DIVERSITY)
+        require_choice("flow_loss.velocity", self.velocity, VELOCITY)
+        if self.negatives == "uniform" and self.uniform < 1:
+            raise ConfigError("config.flow_loss.uniform=0 leaves negatives='uniform' without any.")
+
+
+def gather_sequences(length: int, targets: str, arrays, index: Mapping[str, Array]) -> Sequences:
+    """Windows of `length` from bounds "begin" and "end" [B] in history_row."""
+    store = arrays["store"]
+    begin, end = index["begin"], index["end"]
+    xp = begin.__array_namespace__()
+    window, seconds = gather_history(store, begin, end, length)
+    position = xp.maximum(end[:, None] + xp.arange(-length, 0, dtype=xp.int32), 0)
+    row = store.history_row[position]
+    is_target = window.mask & store.train[row]
+    if targets == "positive":
+        is_target = is_target & (store.label[row] > 0)
+    return Sequences(window, seconds, is_target)
+
+
+def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
+    """[...] Eq. 1 for queries [..., D], under the configured negatives."""
+    if loss.negatives == "exact":
+        # A padded target is row 0, which is no candidate; its loss is masked later.
+        return contrastive.exact(queries, table, jnp.maximum(targets, 1), loss.temperature)
+    flat = targets.reshape(-1)
+    candidates, log_expected = contrastive.draw_candidates(
+        rng,
+        table,
+        flat,
+        mask.reshape(-1),
+        frequency,
+        in_batch=loss.negatives == "in_batch",
+        uniform=loss.uniform,
+        axis_name=axis_name,
+    )
+    losses = contrastive.sampled(
+        queries.reshape(-1, queries.shape[-1]),
+        table[flat],
+        flat,
+        log_expected,
+        candidates,
+        loss.temperature,
+    )
+    return losses.reshape(targets.shape)
+
+
+def loss(
+    model: FlowDecoder,
+    spec: FlowLoss,
+    axis_name: str | None,
+    params,
+    variables,
+    frozen,
+    batch: Sequences,
+    rng: jax.Array,
+    train: bool,
+):
+    """Sum over targets of InfoNCE + alpha * diversity + beta * velocity, see Stage.loss_fn.
+
+    Diversity and velocity are counted where a prediction is, so that one weight divides all three.
+    """
+    dropout, negatives = jax.random.split(rng)
+    rngs = {"dropout": dropout}
+    bound = model.bind({"params": params}, rngs=rngs)
+    heads, named = bound(batch.window, frozen["items"], train)
+    table, shape = named["vectors"], batch.window.item.shape
+    queries = unit(heads.reshape(*shape, -1))  # [B, S, D]
+    # Position k predicts entry k + 1; the last predicts what lies beyond the window.
+    real = batch.window.mask[:, :-1]
+    mask = (real & batch.is_target[:, 1:]).astype(jnp.float32)  # [B, S - 1]
+    targets = batch.window.item[:, 1:]
+
+    def nce(queries, targets, mask, rng):
+        losses = info_nce(
+            spec, queries, table, targets, mask > 0, frozen["frequency"], rng, axis_name
+        )
+        return weighted_sum(losses, mask)
+
+    total, weight = nce(queries[:, :-1], targets, mask, negatives)
+    measurements = {"info_nce": (total, weight)}
+    if spec.alpha:
+        value, _ = weighted_sum(diversity(heads, spec.diversity)[:, :-1], mask)
+        total += spec.alpha * value
+        measurements["diversity"] = (value, weight)
+    if spec.beta:
+        gap = (batch.seconds[:, 1:] - batch.seconds[:, :-1]).astype(jnp.float32)
+        speed = velocity(queries, jnp.where(mask > 0, gap, 0.0), spec.velocity, spec.half_life)
+        value, _ = weighted_sum(speed, mask)
+        total += spec.beta * value
+        measurements["velocity"] = (value, weight)
+    if spec.rollout_steps:
+        flow = bound.continue_from(
+            heads, named["memories"], batch.window.mask, spec.rollout_steps, train
+        )
+        flow = unit(flow.reshape(*flow.shape[:3], -1))  # [B, S, 1 + r, D]
+        for step in range(1, spec.rollout_steps + 1):
+            ahead = step + 1
+            free = (batch.window.mask[:, :-ahead] & batch.is_target[:, ahead:]).astype(jnp.float32)
+            value, count = nce(
+                flow[:, :-ahead, step],
+                batch.window.item[:, ahead:],
+                free,
+                jax.random.fold_in(negatives, step),
+            )
+            # The same weight a step as teacher forcing has, shared out over the steps.
+            total += value / spec.rollout_steps
+            measurements[f"info_nce_step_{ahead}"] = (value, count)
+    return total, Aux(weight, variables, measurements)
+
+
+def init(model: FlowDecoder, rng, batch: Sequences, frozen):
+    """Parameters; the generator has no variables."""
+    inputs = jax.eval_shape(lambda: (batch.window, frozen["items"]))
+    return model.lazy_init(rng, *inputs)["params"], {}
+
+
+def gather_next(context: int, exclude: int, arrays, index):
+    """(events before a row, its item, what the user has had): the input of `rank_next`."""
+    batch = gather_impressions(arrays["store"], index, max(exclude, 1), context=context)
+    return batch.events, batch.item, batch.history.item if exclude else None
+
+
+def rank_next(model: FlowDecoder, params, variables, frozen, batch) -> dict[str, jax.Array]:
+    """{"rank": [B]} of the item that came next, among the catalogue, by the flow's first state.
+
+    Items in the user's past do not count, if they were gathered; for models without a past (an
+    empty window) the state is arbitrary, and so is the rank.
+    """
+    del variables
+    window, item, seen = batch
+    bound = model.bind({"params": params})
+    heads, named = bound(window, frozen["items"])
+    queries = unit(heads[:, -1].reshape(len(item), -1))
+    # A padded id becomes -1, which excludes nothing.
+    seen = None if seen is None else seen - 1
+    return {"rank": target_ranks(queries, named["vectors"][1:], item - 1, seen)}
+
+
+def rank_by_mean(frozen, batch) -> dict[str, jax.Array]:
+    """The same by the mean of the history's vectors frozen["vectors"] [N + 1, D] (unit length)."""
+    window, item, seen = batch
+    vectors = frozen["vectors"]
+    mean = (vectors[window.item] * window.mask[..., None]).sum(1)
+    seen = None if seen is None else seen - 1
+    return {"rank": target_ranks(mean, vectors[1:], item - 1, seen)}
+
+
+def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.ndarray:
+    """[N + 1] float32 share of train events, 0 for padding."""
+    counts = np.bincount(item[train], minlength=num_items + 1).astype(np.float64)
+    return (counts / max(counts.sum(), 1)).astype(np.float32)
+
+
+def make_stage(
+    model: FlowDecoder,
+    *,
+    spec: FlowLoss,
+    length: int,
+    axis_name: str | None,
+    plan: Any,
+    optimizer: Any,
+    evaluate: Callable,
+    metric: str,
+    config: Mapping[str, Any],
+) -> Stage:
+    """The stage `generator`, windows of `length`; other arguments as in Stage."""
+    return Stage(
+        name="generator",
+        init=functools.partial(init, model),
+        gather=functools.partial(gather_sequences, length, spec.targets),
+        loss_fn=functools.partial(loss, model, spec, axis_name),
+        plan=plan,
+        evaluate=evaluate,
+        optimizer=optimizer,
+        metric=metric,
+        config=config,
+    )

@@ -1,0 +1,67 @@
+"""Packaging; tools and their settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """__version__ of nif_jax, without importing it (its dependencies may not be there yet)."""
+    text = (ROOT / "nif_jax" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+# Lower bounds are the versions that the tests have passed with on Python 3.11; on 3.12 they have
+# passed with jax 0.12.0, flax 0.12.12 and numpy 2.5.5 as well.
+INSTALL_REQUIRES = [
+    "jax>=0.10.2",  # everything runs on it
+    "flax>=0.12.8",  # modules of the models
+    "optax>=0.2.8",  # optimisers, schedules and clipping
+    "orbax-checkpoint>=0.12.8",  # checkpoints
+    "tensorflow-datasets>=4.9.10",  # MovieLens's official source; format of prepared movelines
+    # The records of prepared movelines. The marker is Grain's: no wheel for Windows.
+    'array_record>=0.8.6; sys_platform != "win32"',
+    "grain>=0.2.18",  # order and position of the batches
+    "ml_collections>=1.1.0",  # configs and their flags
+    "absl-py>=2.5.1",  # flags and logging
+    "numpy>=2.4.6",  # everything on the host
+    "pandas>=3.1.1",  # tables of users' own events, and of predictions
+    "pyarrow>=26.0.1",  # Parquet for pandas
+    "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
+    "matplotlib>=3.11.2",  # plots of a run
+    "tqdm>=4.70.1",  # the line of progress
+]
+
+EXTRAS_REQUIRE = {
+    "test": [
+        "pytest>=9.2.0",
+        "hypothesis>=6.170.15",  # property tests
+        "scikit-learn>=1.9.1",  # an independent opinion on the metrics
+        "nbclient>=0.11.0",  # runs the notebooks,
+        "nbformat>=5.11.1",  # reads them,
+        "ipykernel>=7.4.0",  # and is their kernel
+        "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
+    ],
+    # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh
+    "cuda": ["jax[cuda13]>=0.10.2"],
+    "tpu": ["jax[tpu]>=0.10.2"],
+}
+
+setup(
+    name="nif_jax",
+    version=read_version(),
+    description="Generative click-through-rate prediction in JAX and Flax",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    # configs is a package of its own beside nif_jax: a config file says `from configs import
+    # common`, and --config names it by its path, in the checkout or in an installed copy
+    # (--config="$(python -c 'import configs; print(configs.__path__[0])')/nif.py").
+    packages=find_packages(include=["nif_jax", "nif_jax.*", "configs", "configs.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": ["nif_jax = nif_jax.main:run"]},
+)

@@ -1,0 +1,108 @@
+"""Factories that several tests share; session-wide, so that property tests may use them."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from nif_jax.data.schema import NO_LABEL, Movelines
+from nif_jax.data.windows import NUM_GAPS, Window
+
+# Compilation makes the first example of a property test slow, and the same commit has to give the
+# same answer twice.
+settings.register_profile("nif_jax", deadline=None, derandomize=True)
+settings.load_profile("nif_jax")
+
+# Tests compile much and compute little: this halves their time.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+def _random_movelines(
+    seed,
+    *,
+    users=6,
+    items=9,
+    scenes=3,
+    actions=3,
+    events=(1, 14),
+    seconds=12,
+    unlabelled=0.2,
+    label_free_users=0.2,
+    distinct_items=False,
+):
+    """A small Movelines store.
+
+    Args:
+      seed: of everything.
+      users: U; items: N; scenes and actions: the largest ids.
+      events: fewest and most events of a user.
+      seconds: times are drawn from this many, so a small number makes ties.
+      unlabelled: share of events without a label.
+      label_free_users: share of users none of whose events has a label.
+      distinct_items: row r shows item r + 1, so that a window names the rows it holds.
+    """
+    rng = np.random.default_rng(seed)
+    offsets = np.append(0, np.cumsum(rng.integers(events[0], events[1] + 1, users)))
+    count = int(offsets[-1])
+    user = np.repeat(np.arange(users), np.diff(offsets))
+    time = rng.integers(0, seconds, count)
+    label = rng.integers(0, 2, count)
+    label[rng.random(count) < unlabelled] = NO_LABEL
+    label[(rng.random(users) < label_free_users)[user]] = NO_LABEL
+    items = count if distinct_items else items
+    item = np.arange(1, count + 1) if distinct_items else rng.integers(1, items + 1, count)
+    genre = rng.integers(0, 4, (items + 1, 2)).astype(np.int32)
+    genre[0] = 0
+    return Movelines(
+        name="toy",
+        origin=f"seed {seed}",
+        user_offsets=offsets.astype(np.int64),
+        item=item.astype(np.int32),
+        scene=rng.integers(1, scenes + 1, count).astype(np.int32),
+        action=rng.integers(1, actions + 1, count).astype(np.int32),
+        time=1_000_000_000 + time[np.lexsort((time, user))],
+        label=label.astype(np.int8),
+        item_features={"genre": genre},
+        user_features={"age": rng.integers(0, 3, users).astype(np.int32)},
+        vocabulary={},
+        titles=np.array([""] * items),
+        counts={},
+    )
+
+
+def _random_window(seed, real, length, *, items=9, scenes=3, actions=3):
+    """A Window [B, length] whose row b has real[b] entries, padded in front."""
+    rng = np.random.default_rng(seed)
+    mask = np.arange(length) >= length - np.asarray(real)[:, None]
+
+    def ids(low, high):
+        return np.where(mask, rng.integers(low, high, mask.shape), 0).astype(np.int32)
+
+    return Window(
+        ids(1, items + 1), ids(1, scenes + 1), ids(1, actions + 1), ids(0, NUM_GAPS), mask
+    )
+
+
+def _random_params(seed, init, *args, scale=0.5):
+    """Parameters of the shapes that init(rng, *args) makes, no bias left at 0; nothing is run."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(init, jax.random.key(0), *args)["params"]
+    return jax.tree.map(lambda s: (scale * rng.normal(size=s.shape)).astype(np.float32), shapes)
+
+
+@pytest.fixture(scope="session")
+def random_movelines():
+    """See _random_movelines."""
+    return _random_movelines
+
+
+@pytest.fixture(scope="session")
+def random_window():
+    """See _random_window."""
+    return _random_window
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """See _random_params."""
+    return _random_params

@@ -1,0 +1,209 @@
+"""InfoNCE, Eq. 1: hand-computed values, limits, and what sampling and masking may change."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nif_jax.losses import contrastive
+from nif_jax.losses.contrastive import Candidates, draw_candidates
+
+N, D, Q = 7, 4, 5
+exact, sampled, log_expected_count = (
+    jax.jit(f) for f in (contrastive.exact, contrastive.sampled, contrastive.log_expected_count)
+)
+
+
+def unit_rows(seed, *shape):
+    x = np.random.default_rng(seed).normal(size=shape)
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """(queries [Q, D], table [N + 1, D], targets [Q])."""
+    return unit_rows(0, Q, D), unit_rows(1, N + 1, D), np.array([3, 1, 7, 3, 2])
+
+
+def catalogue(table, log_expected=0.0):
+    """Every item once as a candidate."""
+    count = np.full(N, log_expected, np.float32)
+    return Candidates(table[1:], np.arange(1, N + 1), count, np.ones(N, bool))
+
+
+def test_exact_by_hand():
+    table = np.array([[9, 9], [1, 0], [0, 1], [-1, 0]], np.float32)
+    queries = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    losses = exact(queries, table, np.array([1, 3, 2]), 0.5)
+    partition = np.exp(2) + 1 + np.exp(-2)  # cosines 1, 0, -1 over a temperature of 1/2
+    expected = [np.log(partition) - 2, np.log(partition) + 2, np.log(2 + np.exp(2)) - 2]
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+def test_exact_is_softmax_cross_entropy_over_items(batch):
+    queries, table, targets = batch
+    queries = np.stack([queries, -queries])  # [2, Q, D]: any leading axes
+    targets = np.stack([targets, targets[::-1]])
+    losses = exact(queries, table, targets, 0.1)
+    cross_entropy = jax.jit(optax.softmax_cross_entropy_with_integer_labels)
+    expected = cross_entropy(queries @ table[1:].T / 0.1, targets - 1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_row_is_no_candidate(batch):
+    queries, table, targets = batch
+    other = table.copy()
+    other[0] = 100
+    np.testing.assert_array_equal(
+        exact(queries, table, targets, 0.1), exact(queries, other, targets, 0.1)
+    )
+
+
+def test_limits_of_exact(batch):
+    _, table, targets = batch
+    aligned = table[targets]
+    assert exact(aligned, table, targets, 1.0).min() > 0.5
+    np.testing.assert_allclose(exact(aligned, table, targets, 1e-3), 0, atol=1e-6)
+    same = np.broadcast_to(table[:1], table.shape)  # nothing to tell items apart by
+    np.testing.assert_allclose(exact(aligned, same, targets, 0.07), np.log(N), rtol=1e-5)
+
+
+def test_gradient_is_the_expected_vector_minus_the_positive(batch):
+    queries, table, targets = batch
+    found = jax.jit(jax.grad(lambda q: exact(q, table, targets, 0.2).sum()))(queries)
+    weights = np.exp(queries @ table[1:].T / 0.2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, (weights @ table[1:] - table[targets]) / 0.2, atol=1e-4)
+
+
+@pytest.mark.parametrize("log_expected", [0.0, -3.0, 2.5])
+def test_sampled_equals_exact_with_the_whole_catalogue_drawn_alike(batch, log_expected):
+    queries, table, targets = batch
+    own = np.full(Q, log_expected, np.float32)
+    drawn = catalogue(table, log_expected)
+    losses = sampled(queries, table[targets], targets, own, drawn, 0.1)
+    np.testing.assert_allclose(losses, exact(queries, table, targets, 0.1), rtol=1e-4, atol=1e-5)
+
+
+def test_sampled_by_reference_with_unequal_log_expected(batch):
+    queries, table, targets = batch
+    item = np.array([2, 5, 3, 3, 6, 1, 4])
+    mask = np.array([True, True, True, True, False, True, False])
+    log_q = np.random.default_rng(2).normal(size=N + 1).astype(np.float32)
+    candidates = Candidates(table[item], item, log_q[item], mask)
+    losses = sampled(queries, table[targets], targets, log_q[targets], candidates, 0.3)
+    for q, target in enumerate(targets):
+        positive = queries[q] @ table[target] / 0.3 - log_q[target]
+        others = [
+            queries[q] @ table[i] / 0.3 - log_q[i]
+            for i, real in zip(item, mask, strict=True)
+            if real and i != target
+        ]
+        expected = np.log(np.exp([positive, *others]).sum()) - positive
+        np.testing.assert_allclose(losses[q], expected, rtol=1e-4)
+
+
+def test_candidates_that_equal_the_positive_or_are_padding_count_for_nothing(batch):
+    queries, table, _ = batch
+    targets = np.full(Q, 3)
+    arguments = (queries, table[targets], targets, np.zeros(Q, np.float32))
+    drawn = catalogue(table)
+    huge = np.where(np.arange(1, N + 1)[:, None] == 2, table[1:], 50 * table[1:])
+    item = np.array([3, 2, 3, 4, 5, 6, 7])
+    mask = np.array([True, True, True, False, False, False, False])
+    losses = sampled(*arguments, drawn._replace(vectors=huge, item=item, mask=mask), 0.5)
+    # Only item 2 is left beside the positive.
+    positive, negative = queries @ table[3] / 0.5, queries @ table[2] / 0.5
+    np.testing.assert_allclose(losses, np.log1p(np.exp(negative - positive)), rtol=1e-4)
+    alone = drawn._replace(item=np.full(N, 3))
+    np.testing.assert_array_equal(sampled(*arguments, alone, 0.5), 0)
+
+
+def test_gradients_stay_finite_where_candidates_are_masked(batch):
+    queries, table, targets = batch
+    candidates = catalogue(table)._replace(mask=np.arange(N) < 2)
+
+    def total(queries, vectors):
+        drawn = candidates._replace(vectors=vectors)
+        return sampled(queries, table[targets], targets, np.zeros(Q), drawn, 1e-2).sum()
+
+    for_queries, for_vectors = jax.jit(jax.grad(total, (0, 1)))(queries, candidates.vectors)
+    assert np.isfinite(for_queries).all() and np.abs(for_queries).max() > 0
+    assert np.isfinite(for_vectors).all() and np.abs(for_vectors[:2]).max() > 0
+    np.testing.assert_array_equal(for_vectors[2:], 0)
+
+
+def test_expected_count_by_hand():
+    frequency = np.array([0, 0.5, 0.3, 0.2, 0], np.float32)
+    items = np.array([[1, 2], [4, 1]])
+    found = log_expected_count(frequency, items, 10, 8)
+    np.testing.assert_allclose(found, np.log([[5 + 2, 3 + 2], [2, 7]]), rtol=1e-6)
+    # An item that could not be drawn at all must not give minus infinity.
+    assert np.isfinite(log_expected_count(frequency, items, 10, 0)).all()
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_drawn_candidates_are_targets_and_uniform_items(batch, in_batch):
+    _, table, targets = batch
+    mask = np.array([True, True, False, True, True])
+    frequency = np.array([0, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+    draw = jax.jit(
+        functools.partial(draw_candidates, in_batch=in_batch, uniform=700, axis_name=None)
+    )
+    drawn, own = jax.device_get(draw(jax.random.key(0), table, targets, mask, frequency))
+    front = Q if in_batch else 0
+    assert drawn.item.shape == (front + 700,)
+    assert drawn.item[:front].tolist() == targets[:front].tolist()
+    assert drawn.mask.tolist() == mask[:front].tolist() + [True] * 700
+    counts = np.bincount(drawn.item[front:], minlength=N + 1)
+    assert counts[0] == 0 and (abs(counts[1:] - 100) < 40).all()  # 4 standard deviations
+    np.testing.assert_array_equal(drawn.vectors, table[drawn.item])
+    expected = 100 + (4 * frequency if in_batch else 0 * frequency)
+    np.testing.assert_allclose(drawn.log_expected, np.log(expected)[drawn.item], rtol=1e-5)
+    np.testing.assert_allclose(own, np.log(expected)[targets], rtol=1e-5)
+
+
+def test_candidates_are_gathered_over_devices(batch):
+    _, table, _ = batch
+    targets = np.array([[1, 2, 3], [4, 5, 6]])
+    mask = np.array([[True, True, True], [True, False, False]])
+    frequency = np.array([0, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+
+    @jax.jit
+    @functools.partial(jax.vmap, axis_name="data")
+    def draw(rng, targets, mask):
+        return draw_candidates(
+            rng, jnp.asarray(table), targets, mask, jnp.asarray(frequency),
+            in_batch=True, uniform=2, axis_name="data",
+        )  # fmt: skip
+
+    drawn, own = jax.device_get(draw(jax.random.split(jax.random.key(1), 2), targets, mask))
+    assert drawn.item.shape == (2, 10)
+    assert drawn.item[:, :3].tolist() == [[1, 2, 3]] * 2
+    assert drawn.item[:, 5:8].tolist() == [[4, 5, 6]] * 2
+    assert drawn.mask[0].tolist() == [True] * 6 + [False] * 2 + [True] * 2
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), drawn)
+    # Four real targets and four uniform draws of seven items, on both devices together.
+    np.testing.assert_allclose(own, np.log(4 * frequency + 4 / 7)[targets], rtol=1e-5)
+
+
+def test_uniform_draws_estimate_the_partition_without_bias(batch):
+    # With as many draws as items logQ is 0, and the mean of exp(loss) has to be that of exact.
+    queries, table, targets = batch
+
+    @jax.jit
+    @jax.vmap
+    def once(rng):
+        drawn, own = draw_candidates(
+            rng, jnp.asarray(table), jnp.asarray(targets), jnp.ones(Q, bool), jnp.zeros(N + 1),
+            in_batch=False, uniform=N, axis_name=None,
+        )  # fmt: skip
+        return contrastive.sampled(queries, table[targets], targets, own, drawn, 1.0)
+
+    losses = jax.device_get(once(jax.random.split(jax.random.key(2), 4000)))
+    assert losses.std(axis=0).min() > 0.05
+    expected = np.exp(exact(queries, table, targets, 1.0))
+    np.testing.assert_allclose(np.exp(losses).mean(axis=0), expected, rtol=0.03)

@@ -1,0 +1,164 @@
+"""Tables and results.json: hand-computed cells, and a schema that rejects what is wrong."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nif_jax.reports import results, tables
+
+
+def _row(model="base", seed=0, auc=0.75, split="test", history="frozen", **other):
+    row = {"model": model, "seed": seed, "split": split, "history": history, "auc": auc,
+           "gauc": 0.6, "logloss": 0.5, "ne": 0.9, "ece": 0.01,
+           "train_examples_per_second": 1234.5, "parameters": 10_000, "peak_rss_bytes": 2**30}
+    return row | other
+
+
+def _cells(markdown):
+    lines = [[cell.strip() for cell in line.strip("|").split("|")]
+             for line in markdown.strip().splitlines()]
+    return lines[0], lines[2:]
+
+
+def test_comparison_by_hand():
+    rows = [_row("din", auc=0.7, gauc=None), _row("amen", 0, 0.780), _row("amen", 1, 0.790),
+            _row("tsp"), _row("nif"), _row("base", 0, 0.760), _row("base", 1, 0.775)]
+    header, lines = _cells(tables.comparison_table(rows))
+    assert header == ["split", "history", "model", "seeds", "AUC", "GAUC", "LogLoss", "NE", "ECE",
+                      "ΔAUC vs base, pt"]
+    assert [line[2] for line in lines] == ["base", "nif", "tsp", "amen", "din"]
+    # Paired lifts of amen: 2.0 and 1.5 points, so 1.75 with standard deviation .5 / sqrt(2).
+    assert lines[0] == ["test", "frozen", "base", "2", "0.7675 ± 0.0106", "0.6000 ± 0.0000",
+                        "0.5000 ± 0.0000", "0.9000 ± 0.0000", "0.0100 ± 0.0000", "–"]
+    assert lines[3][4:6] == ["0.7850 ± 0.0071", "0.6000 ± 0.0000"]
+    assert lines[3][-1] == "+1.75 ± 0.35"
+    assert lines[4] == ["test", "frozen", "din", "1", "0.7000", "n/a", "0.5000", "0.9000",
+                        "0.0100", "-6.00"]
+
+
+def test_lift_is_against_base_of_the_same_history_split_and_seed():
+    rows = [_row("base", 0, 0.70, history="online"), _row("base", 0, 0.72),
+            _row("nif", 0, 0.75, history="online"), _row("nif", 0, 0.73),
+            _row("nif", 1, 0.99), _row("nif", 0, 0.8, split="validation")]
+    lifts = {tuple(line[:3]): line[-1] for line in _cells(tables.comparison_table(rows))[1]}
+    assert lifts["test", "online", "nif"] == "+5.00"
+    assert lifts["test", "frozen", "nif"] == "+1.00"  # seed 1 has no base to pair with
+    assert lifts["validation", "frozen", "nif"] == "n/a"
+
+
+def test_an_undefined_seed_is_told():
+    rows = [_row(seed=0, auc=0.5), _row(seed=1, auc=None), _row(seed=2, auc=0.6)]
+    assert _cells(tables.comparison_table(rows))[1][0][4] == "0.5500 ± 0.0707 (2 of 3)"
+
+
+def test_the_random_split_is_labelled():
+    assert _cells(tables.comparison_table([_row(split="random")]))[1][0][0] == "random (leaky)"
+
+
+def test_the_same_row_twice_is_an_error():
+    with pytest.raises(ValueError, match="seed 3"):
+        tables.comparison_table([_row(seed=3), _row(seed=3)])
+
+
+def test_retrieval_by_hand():
+    entries = [{"model": "popularity", "seed": 0, "split": "test", "hr@10": 0.1, "mrr": None},
+               {"model": "generator", "seed": 0, "split": "test", "hr@10": 0.2, "ndcg@10": 0.1},
+               {"model": "generator", "seed": 1, "split": "test", "hr@10": 0.3, "ndcg@10": 0.1}]
+    header, lines = _cells(tables.retrieval_table(entries))
+    assert header == ["split", "model", "seeds", "HR@10", "MRR", "NDCG@10"]
+    assert lines == [["test", "popularity", "1", "0.1000", "n/a", "n/a"],
+                     ["test", "generator", "2", "0.2500 ± 0.0707", "n/a", "0.1000 ± 0.0000"]]
+
+
+def test_costs_count_a_training_run_once():
+    rows = [_row(history="online"), _row(history="frozen"), _row(seed=1, parameters=None)]
+    assert tables.costs(rows).rows == [
+        ["base", "2", "1,234 ± 0", "10,000 (1 of 2)", "1,024 ± 0"]]
+
+
+def test_markdown_escapes_and_aligns():
+    text = tables.markdown(tables.Table(["name", "x"], [["a|b", "1.5"]], labels=1))
+    assert text == "| name |   x |\n| :--- | --: |\n| a\\|b | 1.5 |\n"
+    assert tables.comparison_table([]) == "(no results)\n"
+
+
+def test_results_come_back_as_strict_json(tmp_path):
+    path = tmp_path / "run" / "results.json"
+    buckets = {"history_length": {"base": [{"lower": 0, "upper": None, "count": np.int64(3),
+                                            "auc": float("inf")}]}}
+    results.write_results(
+        path, {"devices": (1, 2), "path": tmp_path, "vector": np.ones(2)},
+        [_row(auc=np.float32(0.5), gauc=float("nan"), parameters=jnp.int32(7))],
+        buckets=buckets, notes=["one"],
+        retrieval=[{"model": "generator", "seed": 0, "split": "test", "hr@10": 0.5}])
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    read = results.read_results(path)
+    assert read == results.read_results(path.parent)
+    assert read["rows"] == [_row(auc=0.5, gauc=None, parameters=7)]
+    assert read["run"] == {"devices": [1, 2], "path": str(tmp_path), "vector": [1.0, 1.0]}
+    assert read["buckets"]["history_length"]["base"][0] == {
+        "lower": 0, "upper": None, "count": 3, "auc": None}
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def _without(key):
+    row = _row()
+    del row[key]
+    return row
+
+
+@pytest.mark.parametrize(("rows", "extra", "message"), [
+    ([_without("ece")], {}, r"rows\[0\]: missing keys \['ece'\]"),
+    ([_row(), _row(typo=1)], {}, r"rows\[1\].*unknown keys \['typo'\]"),
+    ([_row(history="offline")], {}, "history is 'offline'"),
+    ([_row(seed=True)], {}, "seed must be an integer"),
+    ([_row(model="")], {}, "model must be a name"),
+    ([_row(auc="0.5")], {}, r"rows\[0\].auc must be a number"),
+    ([_row(auc=True)], {}, r"rows\[0\].auc must be a number"),
+    ({}, {}, "rows must be a list"),
+    ([], {"notes": "one"}, "notes must be a list of str"),
+    ([], {"retrieval": [{"model": "generator", "seed": 0}]}, r"retrieval\[0\]: missing"),
+    ([], {"retrieval": [{"model": "g", "seed": 0, "split": "test", "mrr": "x"}]}, "mrr must be"),
+    ([], {"buckets": {"history_length": {"base": [{"lower": 0}]}}}, "missing keys"),
+    ([], {"buckets": {"history_length": []}}, "history_length must be an object"),
+])
+def test_a_broken_schema_is_named_and_leaves_the_old_file(tmp_path, rows, extra, message):
+    path = tmp_path / "results.json"
+    results.write_results(path, {}, [_row()])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        results.write_results(path, {}, rows, **extra)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_value_without_json_form_is_named(tmp_path):
+    with pytest.raises(TypeError, match=r"results\.run\.loss.*function"):
+        results.write_results(tmp_path / "results.json", {"loss": _row}, [])
+    with pytest.raises(TypeError, match="keys are strings, got 3"):
+        results.write_results(tmp_path / "results.json", {3: 4}, [])
+
+
+def test_a_failed_replace_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr(results.os, "replace", fail)
+    with pytest.raises(OSError, match="disk"):
+        results.write_results(tmp_path / "results.json", {}, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_says_what_writes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no results at .*results\.json"):
+        results.read_results(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": {}}', '{"run": {}, "rows": [NaN]}'])
+def test_a_corrupt_file_is_named(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json: "):
+        results.read_results(path)
