@@ -12,8 +12,8 @@ Commands
   run        starts nif_jax.main on all workers, in the background
   status     says how the slice is, and how the run is on each worker
   resume     after a preemption or a crash: makes the slice again if it is gone, and starts the run
-             again if it does not run. Does nothing to a run that is well or finished, so it can
-             be called every few minutes until then
+             again if it does not run. It leaves a run alone that is under way or finished, so it
+             can be called every few minutes
   teardown   deletes the slice; what is in the bucket stays
 
 Options, or their environment variables
@@ -26,10 +26,11 @@ Options, or their environment variables
   --lines=N                               of each worker's log in status; default 3
   --dry-run                               prints the commands, runs none
 
-run and resume need main's arguments after --, among them a --workdir=gs://BUCKET/FOLDER. Checkpoints
-lie there, so that a new slice goes on where the old one stopped: give resume the arguments of run.
-The workers mount the bucket with Cloud Storage FUSE; make it with a hierarchical namespace, which
-gives the atomic renames that checkpoints need, and let the slice's service account write to it.
+run and resume need main's arguments after --, among them a --workdir=gs://BUCKET/FOLDER. The
+checkpoints lie there, so that a new slice goes on where the old one stopped: give resume the
+arguments of run. The workers mount the bucket with Cloud Storage FUSE. Make it with a hierarchical
+namespace, which gives the atomic renames that checkpoints need, and let the slice's service account
+write to it.
 
 With several workers, gcloud wants the key in an agent first: ssh-add ~/.ssh/google_compute_engine
 
@@ -103,31 +104,32 @@ fi
 echo "$(hostname): installed"'
 
 install() {
-  local archive
-  if $dry_run; then archive=nif_jax.tar.gz; else archive="$(mktemp -d)/nif_jax.tar.gz"; fi
+  local folder=. archive
+  if ! $dry_run; then folder="$(mktemp -d)"; fi
+  archive="$folder/nif_jax.tar.gz"
   do_or_show tar -czf "$archive" --exclude=__pycache__ -C "$root" \
-    setup.py pyproject.toml README.md LICENSE nif_jax configs launch
-  # Not `tpu scp`: the slice's name is part of the destination.
+    setup.py pyproject.toml LICENSE nif_jax configs launch
+  # Not `tpu scp`: there the slice's name stands in the destination.
   do_or_show gcloud compute tpus tpu-vm scp "$archive" "$name:nif_jax.tar.gz" --worker=all \
     "${place[@]}"
-  if ! $dry_run; then rm -r "$(dirname "$archive")"; fi
+  if ! $dry_run; then rm -r "$folder"; fi
   on_all_workers "$INSTALL"
 }
 
-# What a worker does to run main: mounts the bucket, and leaves a process id, a log, and when it has
-# ended its exit code. setsid gives it a group, which STOP ends as a whole.
-start_command() {
+# Starts main on a worker. The mount caches no metadata: a worker has to see the checkpoint that
+# another one has just written. setsid makes a process group, which STOP can end as a whole.
+start() {
   local arguments
   arguments="$(show .venv/bin/python -m nif_jax.main "${main_arguments[@]}")"
-  cat << TEXT
-set -e
+  on_all_workers "set -e
 cd ~/nif_jax
 mkdir -p logs buckets/$bucket
-mountpoint -q buckets/$bucket || gcsfuse --implicit-dirs $bucket buckets/$bucket
-if [ -f logs/pid ] && kill -0 "\$(cat logs/pid)" 2> /dev/null; then
-  echo "\$(hostname): a run is under way" >&2
+if [ -f logs/pid ] && kill -0 -- \"-\$(cat logs/pid)\" 2> /dev/null; then
+  echo \"\$(hostname): a run is under way\" >&2
   exit 1
 fi
+mountpoint -q buckets/$bucket || gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 \\
+  --metadata-cache-negative-ttl-secs=0 $bucket buckets/$bucket
 rm -f logs/code
 cat > logs/command << 'END_OF_COMMAND'
 $arguments
@@ -135,84 +137,97 @@ echo \$? > logs/code
 END_OF_COMMAND
 nohup setsid bash logs/command > logs/run.log 2>&1 < /dev/null &
 echo \$! > logs/pid
-echo "\$(hostname): started"
-TEXT
+echo \"\$(hostname): started\""
 }
 
-# True where the run is under way or has ended well; the ssh to all workers fails if one says no.
-IS_WELL='cd ~/nif_jax/logs 2> /dev/null || exit 1
-kill -0 "$(cat pid)" 2> /dev/null || [ "$(cat code 2> /dev/null)" = 0 ]'
-
-STOP='cd ~/nif_jax/logs 2> /dev/null || exit 0
-[ -f pid ] && kill -9 -- "-$(cat pid)" 2> /dev/null
+STOP='cd ~/nif_jax/logs 2> /dev/null && [ -f pid ] || exit 0
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+  kill -9 -- "-$(cat pid)" 2> /dev/null || break
+  sleep 1
+done
 rm -f pid'
+
+# A line for a worker, which resume reads too.
+STATE='cd ~/nif_jax/logs 2> /dev/null && [ -f pid ] || { echo "$(hostname): has no run"; exit 0; }
+if [ -f code ]; then
+  echo "$(hostname): ended with $(cat code)"
+elif kill -0 -- "-$(cat pid)" 2> /dev/null; then
+  echo "$(hostname): runs"
+else
+  echo "$(hostname): was cut off"
+fi'
 
 status() {
   tpu describe --format='value(state)'
-  on_all_workers "cd ~/nif_jax/logs 2> /dev/null || { echo \"\$(hostname): no run\"; exit 0; }
-if [ -f code ]; then state=\"ended with \$(cat code)\"
-elif kill -0 \"\$(cat pid)\" 2> /dev/null; then state=\"runs\"
-else state=\"was cut off\"; fi
-echo \"\$(hostname): \$state\"
+  on_all_workers "$STATE
 tail -n $lines run.log"
-}
-
-# Prints the state of the slice, or ABSENT. Any other failure of gcloud (no rights, no network) ends
-# this command: it must not pass for a slice that is gone.
-slice_state() {
-  local said
-  if said="$(tpu describe --format='value(state)' 2>&1)"; then
-    echo "$said" | tail -n 1
-  elif [[ "$said" == *NOT_FOUND* || "$said" == *"not found"* ]]; then
-    echo ABSENT
-  else
-    echo "$said" >&2
-    return 1
-  fi
 }
 
 teardown() {
   tpu delete --quiet
 }
 
-start_over() {
+# Prints the state of the slice, or ABSENT. Any other failure of gcloud (no rights, no network) ends
+# the command: it must not pass for a slice that is gone.
+slice_state() {
+  local errors code=0
+  errors="$(mktemp)"
+  tpu describe --format='value(state)' 2> "$errors" || code=$?
+  if ((code)); then
+    if grep -qi 'not[_ ]found' "$errors"; then
+      echo ABSENT
+      code=0
+    else
+      cat "$errors" >&2
+    fi
+  fi
+  rm "$errors"
+  return "$code"
+}
+
+make_again() {
+  if [[ "$1" != ABSENT ]]; then teardown; fi
+  create
+  install
+  start
+}
+
+start_again() {
+  install
   on_all_workers "$STOP"
-  on_all_workers "$(start_command)"
+  start
 }
 
 resume() {
-  local state
+  local state workers
   if $dry_run; then
     tpu describe --format='value(state)'
-    echo "# if that is READY, and one of the workers says no:"
-    on_all_workers "$IS_WELL"
-    start_over
-    echo "# if it is PREEMPTED, TERMINATED (or there is no slice, then without the first):"
-    teardown
-    create
-    install
-    on_all_workers "$(start_command)"
+    echo "# If it is READY:"
+    on_all_workers "$STATE"
+    echo "# and if a worker's run is neither under way nor ended with 0:"
+    start_again
+    echo "# If it is PREEMPTED or TERMINATED; without the first if there is no such slice:"
+    make_again PREEMPTED
     return
   fi
   state="$(slice_state)"
   echo "$name is $state"
   case "$state" in
     READY)
-      if on_all_workers "$IS_WELL"; then
-        echo "The run is under way or finished; nothing to do."
+      workers="$(on_all_workers "$STATE")"
+      echo "$workers"
+      if grep -qE ': (has no run|was cut off|ended with ([1-9]|$))' <<< "$workers"; then
+        start_again
+      elif grep -qE ': (runs|ended with 0)$' <<< "$workers"; then
+        echo "Nothing to do."
       else
-        install
-        start_over
+        echo "error: no worker said how the run is." >&2
+        exit 1
       fi
       ;;
-    PREEMPTED | TERMINATED | ABSENT)
-      if [[ "$state" != ABSENT ]]; then teardown; fi
-      create
-      install
-      on_all_workers "$(start_command)"
-      ;;
+    PREEMPTED | TERMINATED | ABSENT) make_again "$state" ;;
     *)
-      echo "error: nothing can be done while it is $state; try again in a few minutes." >&2
+      echo "error: nothing can be done while $name is $state; try again in a few minutes." >&2
       exit 1
       ;;
   esac
@@ -230,13 +245,13 @@ default_version() {
 
 # Checks main's arguments and puts the mounted folder in the place of gs://.
 read_main_arguments() {
-  local argument path
+  local argument
   bucket=""
   main_arguments=()
   for argument in "$@"; do
     if [[ "$argument" =~ ^--?workdir=gs://([a-z0-9][a-z0-9._-]*)/(.+)$ ]]; then
-      bucket="${BASH_REMATCH[1]}" path="${BASH_REMATCH[2]}"
-      argument="--workdir=buckets/$bucket/$path"
+      bucket="${BASH_REMATCH[1]}"
+      argument="--workdir=buckets/$bucket/${BASH_REMATCH[2]}"
     fi
     main_arguments+=("$argument")
   done
@@ -301,7 +316,7 @@ main() {
   fi
 
   case "$command" in
-    run) on_all_workers "$(start_command)" ;;
+    run) start ;;
     *) "$command" ;;
   esac
 }

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from nif_jax.build import Frozen, Run, evaluate_ranking
 from nif_jax.data import splits
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.metrics.writer import METRICS_FILE, read_metrics
-from nif_jax.pipeline import Frozen, Run, TrainedStage, base_vectors, evaluate_ranking
+from nif_jax.pipeline import TrainedStage, base_vectors
 from nif_jax.reports import flow_map, plots
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import generator
@@ -161,7 +162,7 @@ def _draw_flow_map(run: Run, plan: ScoringPlan, frozen: Frozen, path: pathlib.Pa
     rows = plan.shard_rows[shard]
     store = jax.tree.map(lambda x: x[0], dataset.stores)
     # First test row of each user that leaves a few events to compare with.
-    users, first, count = np.unique(store.user[rows], return_index=True, return_counts=True)
+    _, first, count = np.unique(store.user[rows], return_index=True, return_counts=True)
     chosen = rows[first[(count >= 4) & (store.history_end[rows[first]] > 0)]][:4]
     if not len(chosen):
         return

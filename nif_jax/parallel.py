@@ -67,14 +67,17 @@ class Placed:
 class Pmap:
     """Data parallelism by `jax.pmap`; every array of a run has a leading axis of local devices."""
 
-    def __init__(self):
-        self._devices = jax.local_devices()
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        """Takes all devices of the run, or some of a single process."""
+        self._devices = list(devices or jax.local_devices())
+        self._subset = devices
+        self._num_shards = len(devices) if devices else jax.device_count()
         self._sharding = NamedSharding(Mesh(np.array(self._devices), (AXIS,)), PartitionSpec(AXIS))
 
     @property
     def num_shards(self) -> int:
         """Devices of the whole run."""
-        return jax.device_count()
+        return self._num_shards
 
     @property
     def local_shards(self) -> Sequence[int]:
@@ -84,7 +87,9 @@ class Pmap:
 
     def map(self, fn: Callable, donate: Sequence[int] = ()) -> Callable:
         """Maps a function of one device over all; numbered arguments give up their buffers."""
-        return jax.pmap(fn, axis_name=AXIS, donate_argnums=tuple(donate))
+        return jax.pmap(
+            fn, axis_name=AXIS, donate_argnums=tuple(donate), devices=self._subset
+        )
 
     def shard(self, tree: Any) -> Any:
         """Puts leaves [D_local, ...] on their devices."""

@@ -12,7 +12,7 @@ import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import evaluation, pipeline
+from nif_jax import build, evaluation, pipeline
 from nif_jax.checkpoint import CheckpointError, differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
@@ -107,9 +107,9 @@ def print_results(workdir: pathlib.Path) -> None:
     print(f"\n{workdir}/report.html has the pictures, {workdir}/results.json the numbers.")
 
 
-def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> pipeline.Run:
+def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> build.Run:
     folder = workdir / f"seed_{seed}"
-    return pipeline.Run(
+    return build.Run(
         config=config,
         seed=seed,
         folder=folder,
@@ -120,7 +120,7 @@ def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> pip
     )
 
 
-def _predictions(run: pipeline.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
+def _predictions(run: build.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
     """Test impressions with each model's click probability, online and frozen."""
     plan = evaluation.test_plan(run, "online")
     lines, rows = run.dataset.movelines, plan.rows
@@ -151,9 +151,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     claim_workdir(config, workdir)
     if mode == "train" and (workdir / results.RESULTS_FILE).exists():
         logging.info("%s is finished; nothing to train.", workdir)
-        return print_results(workdir) if is_writer() else None
+        if is_writer():
+            print_results(workdir)
+        return
     parallel = Pmap()
-    dataset = pipeline.load_dataset(config, parallel)
+    dataset = build.load_dataset(config, parallel)
     rows, retrieval, buckets, predictions = [], [], {}, []
     for seed in range(config.seed, config.seed + config.num_seeds):
         one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
@@ -170,8 +172,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             if is_writer():
                 evaluation.draw_plots(one, scores, buckets, frozen, workdir)
     if mode == "predict":
-        return _write_predictions(predictions, workdir)
-    if is_writer():
+        _write_predictions(predictions, workdir)
+    elif is_writer():
         described = describe_run(config, dataset)
         path = workdir / results.RESULTS_FILE
         results.write_results(path, described, rows, retrieval=retrieval, buckets=buckets)

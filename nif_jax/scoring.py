@@ -98,17 +98,17 @@ class Scorer:
 
     def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
         """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""
-        found = []
-        for batch in batches(
+        stream = batches(
             plan,
             self._parallel.local_shards,
             first_step=0,
             last_step=plan.steps_per_epoch,
             steps_per_dispatch=DISPATCH,
             gather=self._data.host_gather(self._gather),
-        ):
-            found.append(self._predict(params, variables, *self._data.step_arguments, batch))
-        found = jax.device_get(found)
+        )
+        arguments = (params, variables, *self._data.step_arguments)
+        # Every call is on its way before the first result is read back.
+        found = jax.device_get([self._predict(*arguments, batch) for batch in stream])
 
         def merge(*parts):  # of [D_local, K, B, ...]
             local = np.concatenate(parts, axis=1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 from nif_jax.data.schema import NO_LABEL, Movelines
-from nif_jax.data.windows import NUM_GAPS, Window
+from nif_jax.data.windows import NUM_GAPS, Impressions, Window
 
 # Compilation makes the first example of a property test slow, and the same commit has to give the
 # same answer twice.
@@ -83,6 +83,30 @@ def _random_window(seed, real, length, *, items=9, scenes=3, actions=3):
     )
 
 
+def _random_impressions(seed, real, length, *, flow=None, ages=3, users=5, **sizes):
+    """Impressions [B] with a history of real[b] entries; flow is (T, D_G) or None."""
+    rng = np.random.default_rng(seed)
+    real, batch = np.asarray(real), len(real)
+
+    def ids(high):
+        return rng.integers(1, high + 1, batch).astype(np.int32)
+
+    return Impressions(
+        item=ids(sizes.get("items", 9)),
+        scene=ids(sizes.get("scenes", 3)),
+        label=rng.integers(0, 2, batch).astype(np.float32),
+        weight=np.ones(batch, np.float32),
+        user_features={"id": ids(users), "age": ids(ages) - 1},
+        recency=np.where(real > 0, ids(NUM_GAPS - 1), 0).astype(np.int32),
+        history_length=np.frexp(real.astype(np.float32))[1],
+        history=_random_window(seed + 1, real, length, **sizes),
+        flow=None if flow is None else rng.normal(size=(batch, *flow)).astype(np.float32),
+        flow_mask=real > 0,
+        events=None,
+        pair=np.zeros(batch // 2, np.float32),
+    )
+
+
 def _random_params(seed, init, *args, scale=0.5):
     """Parameters of the shapes that init(rng, *args) makes, no bias left at 0; nothing is run."""
     rng = np.random.default_rng(seed)
@@ -100,6 +124,12 @@ def random_movelines():
 def random_window():
     """See _random_window."""
     return _random_window
+
+
+@pytest.fixture(scope="session")
+def random_impressions():
+    """See _random_impressions."""
+    return _random_impressions
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,10 @@ Batch = Any
 """A pytree with leaves [D_local, K, B, ...]: local devices, steps of a dispatch, rows."""
 
 
+def _stack(trees: Sequence[Batch]) -> Batch:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
 class _Epochs:
     """Keeps the epochs in use: a dispatch may cross from one into the next."""
 
@@ -29,7 +33,7 @@ class _Epochs:
     def step(self, step: int) -> dict[str, np.ndarray]:
         epoch, place = divmod(step, self._plan.steps_per_epoch)
         parts = [{k: v[place] for k, v in part.items()} for part in self.epoch(epoch)]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+        return _stack(parts)
 
 
 def step_indices(plan, shards: Sequence[int], step: int) -> dict[str, np.ndarray]:
@@ -62,14 +66,13 @@ def batches(
         steps = range(start, min(start + steps_per_dispatch, last_step))
         return jax.tree.map(lambda *s: np.stack(s, axis=1), *map(epochs.step, steps))
 
+    def gather_cell(indices: Batch, device: int, step: int) -> Batch:
+        return gather(device, jax.tree.map(lambda x: x[device, step], indices))
+
     def gather_all(indices: Batch) -> Batch:
         devices, steps = jax.tree.leaves(indices)[0].shape[:2]
-        cells = [
-            [gather(d, jax.tree.map(lambda x: x[d, k], indices)) for k in range(steps)]
-            for d in range(devices)
-        ]
-        rows = [jax.tree.map(lambda *s: np.stack(s), *row) for row in cells]
-        return jax.tree.map(lambda *s: np.stack(s), *rows)
+        cells = [[gather_cell(indices, d, k) for k in range(steps)] for d in range(devices)]
+        return _stack([_stack(row) for row in cells])
 
     starts = range(first_step, last_step, steps_per_dispatch)
     data = grain.MapDataset.source(starts).map(dispatch)

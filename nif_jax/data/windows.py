@@ -135,7 +135,7 @@ def gather_history(store: Store, begin: Array, end: Array, length: int) -> tuple
 def history_bounds(store: Store, index: dict[str, Array]) -> tuple[Array, Array]:
     """[B] begin and end of what each row may see: never itself, never a later row.
 
-    A plan may ask for histories that end where the row's period begins, by index["frozen"] [B] bool.
+    By index["frozen"] [B] bool a plan asks for histories that end where the row's period begins.
     """
     rows = index["row"]
     end = store.history_end[rows]

@@ -149,9 +149,13 @@ class TestPublish:
         assert os.listdir(tmp_path) == ["target"]
 
     def test_nothing_is_left_of_a_writer_that_fails(self, tmp_path):
-        with pytest.raises(RuntimeError), storage.scratch_directory(tmp_path) as scratch:
-            (scratch / "half").write_text("x")
-            raise RuntimeError
+        def fail_half_way():
+            with storage.scratch_directory(tmp_path) as scratch:
+                (scratch / "half").write_text("x")
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fail_half_way()
         assert os.listdir(tmp_path) == []
 
 

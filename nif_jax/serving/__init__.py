@@ -1,1 +1,0 @@
-"""nif_jax.serving."""

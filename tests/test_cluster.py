@@ -1,0 +1,68 @@
+"""Two processes of one device compute what one process of two computes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from nif_jax.reports import results
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIG = (
+    "configs/nif.py:synthetic,smoke,source.num_users=40,source.num_items=30,"
+    "source.events_per_user=20.0,ranker.dim=8,ranker.attention=8,ranker.tower=16,"
+    "data.history_length=6,train.batch_size=64,train.microbatch=0,train.epochs=1.0,"
+    "train.steps_per_dispatch=2,eval.batch_size=16,generator.dim=8,generator.heads=2,"
+    "flow_loss.negatives=in_batch,flow_loss.uniform=8,"
+    "pretrain.batch_size=16,pretrain.context=6,pretrain.epochs=1.0,pretrain.eval_epochs=1.0,"
+    "pretrain.steps_per_dispatch=2,flow.horizon=2,rows=base+amen"
+)
+
+
+def start(processes: int, workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
+    command = [sys.executable, "launch/local_cluster.py", f"--processes={processes}",
+               f"--devices_per_process={2 // processes}", "--", f"--config={CONFIG}",
+               f"--workdir={workdir}"]  # fmt: skip
+    environment = dict(os.environ, NIF_JAX_CACHE=str(cache), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    found = {}
+    for processes in (1, 2):
+        found[processes] = folder / str(processes)
+        process = start(processes, found[processes], folder / "cache")
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    return found
+
+
+def test_the_same_parameters(workdirs):
+    def read(workdir, stage):
+        best = next((workdir / "seed_0" / stage / "best").glob("[0-9]*"))
+        return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(best / "tree"))
+
+    for stage in ("base", "generator", "amen"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            *(read(workdirs[n], stage) for n in (1, 2)),
+        )
+
+
+def test_the_same_results_written_once(workdirs):
+    one, two = (results.read_results(workdirs[n]) for n in (1, 2))
+    for key in ("auc", "gauc", "logloss"):
+        np.testing.assert_allclose(
+            [row[key] for row in one["rows"]], [row[key] for row in two["rows"]], atol=1e-5
+        )
+    assert one["retrieval"] == two["retrieval"]
+    lines = [(workdirs[n] / "seed_0" / "metrics.jsonl").read_text().count("\n") for n in (1, 2)]
+    assert lines[0] == lines[1]

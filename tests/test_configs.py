@@ -1,0 +1,145 @@
+"""Every config makes a run, every key is read, and a wrong word gets the nearest right one."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base, common, nif
+from nif_jax import build, pipeline, runner
+from nif_jax.data import sources
+from nif_jax.metrics.writer import MetricWriter
+from nif_jax.parallel import Pmap
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = {"base": base.get_config, "nif": nif.get_config}
+
+
+@pytest.mark.parametrize("dataset", common.DATASETS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_instantiates_for_every_data_set(name, dataset):
+    for text in (dataset, f"{dataset},smoke"):
+        config = CONFIGS[name](text)
+        assert config.data.source == dataset
+        assert config.is_locked
+        assert set(config.source) == set(sources.options(dataset))
+
+
+def test_source_defaults_are_the_sources_own():
+    for dataset in common.DATASETS:
+        assert dict(base.get_config(dataset).source) == sources.options(dataset)
+
+
+class _Recording(ConfigDict):
+    """Remembers which keys were read; splatting a section reads all of it, and what takes the
+    section refuses a key that it does not know."""
+
+    def __init__(self, config, prefix=""):
+        object.__setattr__(self, "read", set())
+        object.__setattr__(self, "prefix", prefix)
+        super().__init__()
+        for key, value in config.items():
+            child = _Recording(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else value
+            self[key] = child
+
+    def __getitem__(self, key):
+        self.read.add(self.prefix + key)
+        return super().__getitem__(key)
+
+    def __getattr__(self, key):
+        if key in ("read", "prefix") or key.startswith("_"):
+            return super().__getattr__(key)
+        return self[key]
+
+    def to_dict(self, *args, **kwargs):
+        return {}
+
+    def all_read(self):
+        children = [v for v in self._fields.values() if isinstance(v, _Recording)]
+        return self.read.union(*(child.all_read() for child in children))
+
+
+def test_every_key_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
+    text = "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0"
+    plain = nif.get_config(text)
+    config = _Recording(plain)
+    monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
+    # Metrics of untrained models are the business of other tests.
+    for name in ("score_rankers", "result_rows", "retrieval_rows", "bucket_rows", "draw_plots"):
+        monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
+    monkeypatch.setattr(runner.results, "write_results", lambda *_, **__: None)
+    monkeypatch.setattr(runner.page, "write_report", lambda *_: None)
+    monkeypatch.setattr(runner, "print_results", lambda *_: None)
+    runner.run(config, tmp_path / "run", "train")
+    run = build.Run(config, 0, tmp_path, build.load_dataset(config, Pmap()), Pmap(),
+                    MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
+    build.validation_plan(run)
+    unread = set(runner.flatten(plain.to_dict())) - config.all_read()
+    assert not unread
+
+
+def _trained_without_training(stage, *, initial, settings, **_):
+    from nif_jax.train import Trained
+
+    return Trained(*initial, {}, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("movielens_100", "Did you mean 'movielens_100k'"),
+        ("smok", "Did you mean 'smoke'"),
+        ("tsp.weigth=1", "no config key 'tsp.weigth'. Did you mean 'weight'"),
+        ("tps.weight=1", "no config key 'tps.weight'. Did you mean 'tsp'"),
+        ("flow.cache=yes", "has to be True or False"),
+    ],
+)
+def test_a_wrong_word_names_the_nearest(text, message):
+    with pytest.raises(ValueError, match=message):
+        nif.get_config(text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("flow_loss.negatives=exakt", "did you mean 'exact'"),
+        ("flow_loss.diversity=cosin", "did you mean 'cosine'"),
+        ("flow_loss.velocity=chords", "did you mean 'chord'"),
+        ("tsp.score=logits", "did you mean 'logit'"),
+        ("flow.returned=ad", "config.flow.returned='ad' is none of add, init, none"),
+        ("rows=base+amne", "did you mean 'amen'"),
+        ("data.history=positives", "did you mean 'positive'"),
+        ("data.split=temporal", "none of temporal_user, temporal_global, random"),
+        ("train.batch_size=7", "even number of rows"),
+        ("train.microbatch=100", "divide the"),
+        ("train.decay=cosin", "did you mean 'cosine'"),
+        ("generator.heads=5", "multiple of 2 x heads=5"),
+        ("tsp.score=logit,tsp.moveline=positive", "goes with config.tsp.score='calibration'"),
+    ],
+)
+def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
+    text = "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0"
+    with pytest.raises(runner.ConfigError, match=message):
+        runner.run(nif.get_config(f"{text},{setting}"), tmp_path / "run", "train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"], "weight"),
+        (["--config=configs/nif.py:netflix"], "movielens_100k, files, synthetic"),
+        (["--config=configs/nif.py:synthetic", "--mode=test"], "train|evaluate|predict"),
+        (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),
+    ],
+)
+def test_the_command_line_refuses_what_it_does_not_know(arguments, message, tmp_path):
+    command = [sys.executable, "-m", "nif_jax.main", f"--workdir={tmp_path}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode
+    assert message in done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,317 @@
+"""Whole runs on small synthetic data: results, resumption, refusals, frozen means frozen."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pandas as pd
+import pytest
+
+from configs import base, nif
+from nif_jax import build, checkpoint, pipeline, runner, train
+from nif_jax.metrics.writer import MetricWriter, read_metrics
+from nif_jax.parallel import Pmap
+from nif_jax.reports import results
+from nif_jax.scoring import Scorer
+
+TINY = ",".join(
+    [
+        "synthetic,smoke,source.num_users=48,source.num_items=30,source.events_per_user=24.0",
+        "ranker.dim=8,ranker.attention=8,ranker.tower=16,ranker.calibration=4",
+        "data.history_length=6,train.batch_size=64,train.microbatch=0,train.epochs=2.0",
+        "train.steps_per_dispatch=2,eval.batch_size=16",
+    ]
+)
+TINY_NIF = ",".join(
+    [
+        TINY,
+        "generator.dim=8,generator.heads=2,pretrain.batch_size=16,pretrain.context=6",
+        "pretrain.epochs=2.0,pretrain.steps_per_dispatch=2,pretrain.eval_epochs=1.0",
+        "flow.horizon=2",
+    ]
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIF_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of all four rows."""
+    workdir = tmp_path_factory.mktemp("runs") / "nif"
+    runner.run(nif.get_config(TINY_NIF), workdir, "train")
+    return workdir
+
+
+def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> build.Run:
+    config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
+    return build.Run(
+        config=config,
+        seed=0,
+        folder=folder,
+        dataset=build.load_dataset(config, parallel),
+        parallel=parallel,
+        writer=MetricWriter(folder),
+        train=True,
+    )
+
+
+def best_parameters(folder: pathlib.Path):
+    """Leaves of a stage's best checkpoint, read by Orbax alone."""
+    best = next(p for p in (folder / "best").iterdir() if p.name.isdigit())
+    restored = ocp.StandardCheckpointer().restore(best / "tree")
+    return jax.tree.map(np.asarray, restored)
+
+
+class TestOutputs:
+    def test_results_hold_every_row_online_and_frozen(self, finished):
+        found = results.read_results(finished)
+        assert [(r["model"], r["history"]) for r in found["rows"]] == [
+            (m, h) for m in ("base", "nif", "tsp", "amen") for h in ("online", "frozen")
+        ]
+        assert all(0 < row["auc"] < 1 and row["parameters"] > 0 for row in found["rows"])
+        by_history = {h: [r["logloss"] for r in found["rows"] if r["history"] == h]
+                      for h in ("online", "frozen")}  # fmt: skip
+        assert by_history["online"] != by_history["frozen"]
+        assert [r["model"] for r in found["retrieval"]] == [
+            "generator", "popularity", "base embeddings",
+        ]  # fmt: skip
+        # 48 users of about 24 events: the split is the data's, not the run's.
+        impressions = found["run"]["dataset"]["impressions"]
+        total = sum(b["count"] for b in found["buckets"]["history_length"]["amen"])
+        assert total == impressions["test"]
+
+    def test_pictures_and_page_are_there(self, finished):
+        names = {path.name for path in (finished / "plots").iterdir()}
+        assert {"training_curves.png", "calibration_scores.png", "auc_by_history.png"} <= names
+        assert "flow_map.png" in names
+        page = (finished / "report.html").read_text()
+        assert page.count("data:image/png;base64") == len(names)
+
+    def test_a_second_run_prints_and_trains_nothing(self, finished, capsys, monkeypatch):
+        monkeypatch.setattr(pipeline, "train_stage", lambda *_: pytest.fail("trained again"))
+        runner.run(nif.get_config(TINY_NIF), finished, "train")
+        assert "| amen" in capsys.readouterr().out
+
+    def test_another_config_is_refused_with_the_keys_that_differ(self, finished):
+        config = nif.get_config(TINY_NIF + ",tsp.weight=0.5")
+        with pytest.raises(runner.ConfigError, match=r"tsp\.weight: 0\.05 -> 0\.5"):
+            runner.run(config, finished, "train")
+
+    def test_predictions_agree_with_the_results(self, finished):
+        runner.run(nif.get_config(TINY_NIF), finished, "predict")
+        table = pd.read_parquet(finished / "predictions.parquet")
+        row = next(r for r in results.read_results(finished)["rows"] if r["model"] == "amen")
+        from sklearn.metrics import roc_auc_score
+
+        score = roc_auc_score(table["label"], table["amen_online_seed_0"])
+        assert score == pytest.approx(row["auc"], abs=1e-6)
+
+    def test_evaluate_repeats_the_metrics_without_training(self, finished, monkeypatch):
+        before = results.read_results(finished)
+        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        runner.run(nif.get_config(TINY_NIF), finished, "evaluate")
+        after = results.read_results(finished)
+        for key in ("auc", "gauc", "logloss", "ece", "parameters"):
+            assert [r[key] for r in before["rows"]] == [r[key] for r in after["rows"]]
+        assert before["retrieval"] == after["retrieval"]
+
+    def test_evaluate_of_an_empty_workdir_says_to_train(self, tmp_path):
+        with pytest.raises(runner.CheckpointError, match="--mode=train first"):
+            runner.run(base.get_config(TINY), tmp_path, "evaluate")
+
+
+class _KilledError(BaseException):
+    """Stands for the signal that ends a process."""
+
+
+class TestResume:
+    @pytest.mark.parametrize("saves", [1, 2])
+    def test_a_killed_run_ends_with_the_same_bits(self, tmp_path, monkeypatch, saves):
+        config = base.get_config(TINY)
+        runner.run(config, tmp_path / "whole", "train")
+        save, count = checkpoint.Checkpointer.save_last, iter(range(100))
+
+        def save_and_die(self, *args):
+            save(self, *args)
+            if next(count) + 1 == saves:
+                raise _KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.Checkpointer, "save_last", save_and_die)
+            with pytest.raises(_KilledError):
+                runner.run(config, tmp_path / "broken", "train")
+        runner.run(config, tmp_path / "broken", "train")
+        whole, broken = (tmp_path / n / "seed_0" for n in ("whole", "broken"))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            best_parameters(whole / "base"),
+            best_parameters(broken / "base"),
+        )
+
+        def losses(folder):
+            records = read_metrics(folder / "metrics.jsonl")
+            keep = ("train/loss", "validation/auc")
+            return [(r["step"], {k: v for k, v in r["values"].items() if k in keep})
+                    for r in records]  # fmt: skip
+
+        assert losses(whole) == losses(broken)
+
+    def test_killed_between_best_and_last(self, tmp_path, monkeypatch):
+        config = base.get_config(TINY)
+
+        def die(*_):
+            raise _KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.Checkpointer, "save_last", die)
+            with pytest.raises(_KilledError):
+                runner.run(config, tmp_path, "train")
+        runner.run(config, tmp_path, "train")
+        assert results.read_results(tmp_path)["rows"]
+
+    def test_seeds_decide_the_bits(self, tmp_path):
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            runner.run(base.get_config(TINY + f",seed={seed}"), tmp_path / name, "train")
+        a, b, c = (
+            best_parameters(tmp_path / name / f"seed_{seed}" / "base")["params"]["head"]
+            for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        )
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+        assert not np.array_equal(a["Dense_0"]["kernel"], c["Dense_0"]["kernel"])
+
+    def test_a_damaged_checkpoint_names_folder_and_fix(self, tmp_path):
+        runner.run(base.get_config(TINY), tmp_path, "train")
+        best = next((tmp_path / "seed_0" / "base" / "best").glob("[0-9]*"))
+        for path in (best / "tree").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+        with pytest.raises(checkpoint.CheckpointError, match=r"best/\d+ cannot be read.*delete"):
+            runner.run(base.get_config(TINY), tmp_path, "evaluate")
+
+    def test_a_half_written_checkpoint_is_passed_over(self, tmp_path):
+        config = base.get_config(TINY)
+        runner.run(config, tmp_path, "train")
+        before = results.read_results(tmp_path)["rows"][0]["auc"]
+        last = tmp_path / "seed_0" / "base" / "last"
+        (last / "9999.orbax-checkpoint-tmp").mkdir()
+        runner.run(config, tmp_path, "evaluate")
+        assert results.read_results(tmp_path)["rows"][0]["auc"] == before
+
+    def test_a_checkpoint_of_other_shapes_is_refused(self, tmp_path):
+        runner.run(base.get_config(TINY), tmp_path / "old", "train")
+        text = TINY.replace("ranker.dim=8", "ranker.dim=4")
+        with pytest.raises(checkpoint.CheckpointError, match="other arrays"):
+            runner.run(base.get_config(f"{text},init_from={tmp_path}/old"), tmp_path / "new",
+                       "train")  # fmt: skip
+
+    def test_init_from_starts_where_the_other_run_ended(self, tmp_path):
+        runner.run(base.get_config(TINY), tmp_path / "old", "train")
+        run = make_run(tmp_path / "new", f"{TINY_NIF},init_from={tmp_path}/old")
+        params, _ = pipeline.initial_state(run, build.build_base(run))
+        old = best_parameters(tmp_path / "old" / "seed_0" / "base")["params"]
+        jax.tree.map(np.testing.assert_array_equal, params, old)
+
+
+class TestTraining:
+    def test_a_loss_that_is_not_finite_names_step_and_rows(self, tmp_path, monkeypatch):
+        config = base.get_config(TINY + ",train.learning_rate=1e38,train.clip_norm=0.0")
+        with pytest.raises(train.NonFiniteLossError, match=r"loss of step \d+ is .*'row': \["):
+            runner.run(config, tmp_path, "train")
+
+    def test_one_batch_can_be_learned_by_heart(self, tmp_path):
+        text = TINY.replace("train.epochs=2.0", "train.epochs=150.0")
+        run = make_run(tmp_path, text + ",ranker.dropout=0.0,ranker.id_dropout=0.0,"
+                       "train.learning_rate=0.01,train.weight_decay=0.0,train.patience=0,"
+                       "train.eval_epochs=150.0,data.label_share=0.08")  # fmt: skip
+        built = build.build_base(run)
+        assert built.stage.plan.steps_per_epoch <= 2
+        pipeline.train_stage(run, built)
+        losses = [r["values"]["train/loss"] for r in read_metrics(tmp_path / "metrics.jsonl")
+                  if "train/loss" in r["values"]]  # fmt: skip
+        assert losses[-1] < 0.02 < 0.3 < losses[0]
+
+    def test_frozen_means_frozen(self, tmp_path):
+        run = make_run(tmp_path)
+        params, _ = pipeline.initial_state(run, build.build_generator(run))
+        before = jax.tree.map(np.copy, params)
+        frozen = pipeline.freeze(run, params)
+        built = build.build_row(run, "amen", frozen)
+        pipeline.train_stage(run, built)
+        jax.tree.map(np.testing.assert_array_equal, before, frozen.params)
+        after = run.parallel.unreplicate(built.data.frozen)
+        jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
+        np.testing.assert_array_equal(frozen.vectors, after["returned"])
+
+    def test_cached_flows_score_as_flows_computed_in_the_step(self, tmp_path):
+        # Movelines no longer than half a window, where both contexts are the whole past.
+        text = TINY_NIF.replace("pretrain.context=6", "pretrain.context=120")
+        cached = make_run(tmp_path / "a", text)
+        stepwise = make_run(tmp_path / "b", text + ",flow.cache=False")
+        params, _ = pipeline.initial_state(cached, build.build_generator(cached))
+        logits = []
+        for run in (cached, stepwise):
+            built = build.build_row(run, "nif", pipeline.freeze(run, params))
+            state = run.parallel.replicate(pipeline.initial_state(run, built))
+            logits.append(built.scorer(build.validation_plan(run), *state)["logit"])
+        np.testing.assert_allclose(*logits, atol=2e-5)
+        assert np.ptp(logits[0]) > 1e-4
+
+    def test_cross_stage_copies_reach_the_generator_and_return(self, tmp_path):
+        run = make_run(tmp_path, TINY_NIF + ",flow.returned=init")
+        base_params, _ = pipeline.initial_state(run, build.build_base(run))
+        marked = jax.tree.map(lambda x: x + 1.0, base_params)
+        params, _ = pipeline.initial_state(run, build.build_generator(run), marked)
+        jax.tree.map(np.testing.assert_array_equal, params["items"], marked["items"])
+        jax.tree.map(np.testing.assert_array_equal, params["context"], marked["context"])
+        frozen = pipeline.freeze(run, params)
+        source = pipeline._row_source(run, "amen", base_params, frozen)
+        ranker, _ = pipeline.initial_state(run, build.build_row(run, "amen", frozen), source)
+        jax.tree.map(np.testing.assert_array_equal, ranker["items"], params["items"])
+        assert not np.array_equal(ranker["context"]["gap"], marked["context"]["gap"])
+
+    def test_two_shards_score_what_one_scores(self, tmp_path):
+        scores = []
+        for devices in (1, 2):
+            run = make_run(tmp_path / str(devices), devices=devices)
+            built = build.build_base(run)
+            state = run.parallel.replicate(pipeline.initial_state(run, built))
+            plan = build.validation_plan(run)
+            logits = built.scorer(plan, *state)["logit"]
+            scores.append(logits[np.argsort(plan.rows)])
+        np.testing.assert_allclose(*scores, atol=1e-5)
+
+    def test_host_and_device_input_score_and_train_alike(self, tmp_path):
+        losses = []
+        for choice in ("device", "host"):
+            text = f"{TINY_NIF},data.input={choice}"
+            run = make_run(tmp_path / choice, text)
+            built = build.build_base(run)
+            assert built.data.on_device == (choice == "device")
+            pipeline.train_stage(run, built)
+            records = read_metrics(tmp_path / choice / "metrics.jsonl")
+            losses.append([r["values"].get("train/loss", r["values"].get("validation/auc"))
+                           for r in records])  # fmt: skip
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_a_scorer_returns_rows_in_plan_order(tmp_path):
+    run = make_run(tmp_path, devices=2)
+    plan = build.validation_plan(run)
+    data = run.place()
+
+    def echo(params, variables, frozen, batch):
+        return {"item": batch.item}
+
+    from nif_jax.stages.base import gather_rows
+
+    nothing = run.parallel.replicate(({}, {}))
+    found = Scorer(echo, gather_rows(3), data, run.parallel)(plan, *nothing)["item"]
+    np.testing.assert_array_equal(found, run.dataset.movelines.item[plan.rows])
+    assert json.dumps(len(found))

@@ -1,0 +1,72 @@
+"""Arrows between modules point one way (architecture: main -> pipeline -> stages -> models ...)."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "nif_jax"
+
+# What a module may import of nif_jax, by prefix; first match counts.
+ALLOWED = {
+    "data.sources": ["data"],
+    "data": ["data"],
+    "models": ["models", "data.schema", "data.windows", "data.dataset.OOV"],
+    "losses": ["losses"],
+    "metrics": ["metrics"],
+    "reports": ["reports", "metrics"],
+    "stages": ["stages.interface", "models", "losses", "metrics", "data"],
+    "parallel": [],
+    "train_state": [],
+    "optim": ["data.schema"],
+    "checkpoint": ["parallel"],
+    "step": ["train_state", "parallel", "stages.interface"],
+    "scoring": ["data", "parallel"],
+    "flows": ["data", "models", "parallel"],
+    "train": ["checkpoint", "data.input", "metrics.writer", "parallel", "stages.interface", "step",
+              "train_state"],
+    "build": ["data", "metrics", "models", "optim", "parallel", "scoring", "stages"],
+    "pipeline": ["build", "checkpoint", "data.schema", "flows", "models", "scoring", "train",
+                 "train_state"],
+    "evaluation": ["build", "pipeline", "data", "metrics", "reports", "scoring", "stages"],
+    "runner": ["build", "pipeline", "evaluation", "checkpoint", "data", "metrics", "parallel",
+               "reports", "train"],
+    "main": ["parallel", "runner"],
+}  # fmt: skip
+# `from nif_jax.stages.base import ...` in finetune would make stages depend on each other.
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("nif_jax.") for name in found if name.startswith("nif_jax.")}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_a_module_imports_only_what_its_place_allows(path):
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    if module.endswith("__init__") and "." not in module:
+        assert not imports(path)
+        return
+    prefix = next(p for p in ALLOWED if module == p or module.startswith(p + "."))
+    for name in imports(path):
+        assert any(name == a or name.startswith(a + ".") for a in ALLOWED[prefix]), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.name)
+def test_configs_import_only_what_configs_share(path):
+    assert not imports(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module in ("configs", "ml_collections")
+
+
+def test_nothing_imports_main():
+    assert not any(n.startswith("main") for p in PACKAGE.rglob("*.py") for n in imports(p))
