@@ -118,7 +118,7 @@ def _ranker(config: ConfigDict) -> None:
     # D, width of every embedding.
     config.ranker.dim = 32
     # Hidden widths of the target attention (DIN) and of the final tower.
-    config.ranker.attention = (64, 36)
+    config.ranker.attention = (32, 16)
     config.ranker.tower = (256, 128, 64)
     # Dropout rate in the tower.
     config.ranker.dropout = 0.2
@@ -173,12 +173,12 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
         "train",
         smoke,
         batch_size=256 if smoke else 1024,
-        epochs=12.0,
+        epochs=6.0,
         eval_epochs=0.5,
-        patience=4,
-        learning_rate=1e-3,
+        patience=0,
+        learning_rate=2e-3,
         warmup_steps=20,
-        decay="constant",
+        decay="cosine",
         weight_decay=1e-2,
         microbatch=256,
     )

@@ -34,7 +34,7 @@ find_python() {
   fi
   for name in python3.11 python3.12 python3.13 python3 python; do
     while read -r candidate; do
-      fault="$(python_fault "$candidate")"
+      fault="$(python_fault "$candidate" < /dev/null)"
       if [[ -z "$fault" ]]; then
         echo "$candidate"
         return

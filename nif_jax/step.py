@@ -45,7 +45,8 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
         return (grads, aux.weight, measurements), aux.variables
 
     def accumulate(state: TrainState, arrays, frozen, batch, rng):
-        rows = jax.tree.leaves(batch)[0].shape[0]
+        # The longest axis: leaves of pairs have one entry for two rows.
+        rows = max(x.shape[0] for x in jax.tree.leaves(batch))
         if not microbatch or microbatch >= rows:
             return gradient(state, arrays, frozen, batch, rng)
         passes = rows // microbatch

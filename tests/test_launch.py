@@ -326,7 +326,9 @@ class TestLocalCluster:
         target = self.SLEEPER.format(folder=str(tmp_path), then=then)
         target = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + (
             textwrap.dedent(target))
+        started = time.monotonic()
         _run(self._command(tmp_path, target, "--grace_seconds=0.3"), os.environ, 3)
+        assert time.monotonic() - started < 30  # left alone, it would end after 60
         self._gone(tmp_path / "process0")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -199,6 +199,7 @@ def build_dataset(
     period = splits.assign_splits(movelines, split, train_share, validation_share, seed)
     if not 0 < label_share <= 1:
         raise ConfigError(f"config.data.label_share={label_share} is not in (0, 1].")
+    complete = movelines  # what histories and generators see; labels are dropped for rankers only
     if label_share < 1:
         train = (period == splits.TRAIN) & (movelines.label != NO_LABEL)
         drop = train & (np.random.default_rng(seed).random(len(train)) >= label_share)
@@ -213,12 +214,12 @@ def build_dataset(
     items |= dict(movelines.item_features)
     item_sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
-    columns = history_bounds(movelines, period, history, ties)
+    columns = history_bounds(complete, period, history, ties)
     shard_of_user = assign_shards(movelines, num_shards)
     shard_rows = [np.flatnonzero(shard_of_user[movelines.user] == s) for s in range(num_shards)]
     stores = [
         _shard_store(
-            movelines,
+            complete,
             train,
             columns,
             user_features,

@@ -27,7 +27,7 @@ def _temporal_user(movelines: Movelines, train: float, validation: float) -> np.
     none = total == 0
     index = np.where(none, rows - offsets[user], index)
     total = np.where(none, np.diff(offsets)[user], total)
-    # The floors keep a user's first impression out of test, and agree with the peers' splits.
+    # Floors, as the peers' splits have them.
     train_end = np.floor(train * total + 1e-9)
     validation_end = train_end + np.floor(validation * total + 1e-9)
     return (index >= train_end).astype(np.int8) + (index >= validation_end)

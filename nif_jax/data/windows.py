@@ -97,7 +97,10 @@ class Impressions(NamedTuple):
 def log2_bucket(values: Array) -> Array:
     """1 + floor(log2(v)) for v >= 1, and 0 for v <= 0, exact alike under NumPy and JAX."""
     xp = values.__array_namespace__()
-    return xp.frexp(xp.maximum(values, 0).astype(xp.float32))[1].astype(xp.int32)
+    values = xp.maximum(values, 0)
+    # Clearing the bit after the leading one keeps float32 from rounding up to the next power.
+    values = values & ~(values >> 1)
+    return xp.frexp(values.astype(xp.float32))[1].astype(xp.int32)
 
 
 def gap_bucket(seconds: Array) -> Array:

@@ -45,25 +45,25 @@ def sampled(
     queries: jax.Array,
     positives: jax.Array,
     targets: jax.Array,
-    log_expected: jax.Array,
     candidates: Candidates,
     temperature: float,
 ) -> jax.Array:
-    """InfoNCE against drawn candidates, each logit corrected by -logQ; equals of the positive are
-    masked.
+    """InfoNCE against drawn candidates, each logit corrected by -logQ.
+
+    The positive is always there, so it is not corrected, and its equals among the candidates are
+    masked: the sum under the logarithm is then an unbiased estimate of the exact one.
 
     Args:
       queries: [Q, D] unit vectors.
       positives: [Q, D] vectors of the targets.
       targets: [Q] int.
-      log_expected: [Q] logQ of the targets.
       candidates: the negatives.
       temperature: tau.
 
     Returns:
       [Q] losses.
     """
-    positive = (queries * positives).sum(-1) / temperature - log_expected
+    positive = (queries * positives).sum(-1) / temperature
     logits = queries @ candidates.vectors.T / temperature - candidates.log_expected
     keep = candidates.mask & (candidates.item != targets[:, None])
     logits = jnp.where(keep, logits, -jnp.inf)
@@ -95,7 +95,7 @@ def draw_candidates(
     in_batch: bool,
     uniform: int,
     axis_name: str | None,
-) -> tuple[Candidates, jax.Array]:
+) -> Candidates:
     """Negatives of a step, gathered over devices.
 
     Args:
@@ -109,7 +109,7 @@ def draw_candidates(
       axis_name: the device axis; None on one device outside pmap.
 
     Returns:
-      Candidates, and the targets' own logQ [Q].
+      The candidates of all devices.
     """
     drawn = jax.random.randint(rng, (uniform,), 1, table.shape[0])
     items, real = drawn, jnp.ones(uniform, bool)
@@ -123,5 +123,5 @@ def draw_candidates(
         batch_count = jax.lax.psum(batch_count, axis_name)
         uniform_count = uniform * jax.lax.axis_size(axis_name)
     # Item ids travel between devices; the vectors are looked up here, where the table is whole.
-    count = [log_expected_count(frequency, i, batch_count, uniform_count) for i in (items, targets)]
-    return Candidates(table[items], items, count[0], real), count[1]
+    expected = log_expected_count(frequency, items, batch_count, uniform_count)
+    return Candidates(table[items], items, expected, real)

@@ -20,7 +20,8 @@ def diversity(heads: jax.Array, form: str) -> jax.Array:
     Args:
       heads: [..., H, d].
       form: "cosine", or "tangent": cosines between the heads' components orthogonal to their mean
-        direction (v2's "tangent space decomposition", our reading).
+        direction (v2's "tangent space decomposition", our reading). It says nothing about two heads,
+        whose components are always opposite, and is 0 for heads that coincide.
 
     Returns:
       [...] in 0..1; 0 with one head.

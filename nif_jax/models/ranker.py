@@ -35,8 +35,10 @@ class TargetAttention(nn.Module):
             nn.Dense(self.widths[0], use_bias=False, name="from_pair")(pairs) + from_target
         )
         weights = Mlp((*self.widths[1:], 1), name="score")(hidden)[..., 0]  # [B, L]
-        weights = jnp.where(mask, weights, 0.0) / keys.shape[1] ** 0.5
-        return jnp.einsum("bl,bld->bd", weights, keys)
+        weights = jnp.where(mask, weights, 0.0)
+        # By the number of real entries, not of places: padding changes nothing.
+        scale = jax.lax.rsqrt(jnp.maximum(mask.sum(1, keepdims=True), 1.0))
+        return jnp.einsum("bl,bld->bd", weights, keys) * scale
 
 
 class Ranker(nn.Module):

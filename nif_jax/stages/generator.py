@@ -91,7 +91,7 @@ def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis
         # A padded target is row 0, which is no candidate; its loss is masked later.
         return contrastive.exact(queries, table, jnp.maximum(targets, 1), loss.temperature)
     flat = targets.reshape(-1)
-    candidates, log_expected = contrastive.draw_candidates(
+    candidates = contrastive.draw_candidates(
         rng,
         table,
         flat,
@@ -105,7 +105,6 @@ def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis
         queries.reshape(-1, queries.shape[-1]),
         table[flat],
         flat,
-        log_expected,
         candidates,
         loss.temperature,
     )

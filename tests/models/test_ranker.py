@@ -89,7 +89,7 @@ def item_vector(p, items, returned, item):
     return total if returned is None else total + dense(p["project_returned"], returned[item])
 
 
-def reference_interest(p, target, keys, length):
+def reference_interest(p, target, keys):
     """Sum of keys [n, D] times the weight that an MLP gives to [q, k, q - k, q * k]."""
     from_key, from_product = np.split(p["from_pair"]["kernel"], 2)
     # With q A + k B + (q * k) C: the rows of q - k are zero, which any A and B can stand for.
@@ -98,8 +98,8 @@ def reference_interest(p, target, keys, length):
     for key in keys:
         features = np.concatenate([target, key, target - key, target * key])
         hidden = np.maximum(features @ first + p["from_target"]["bias"], 0)
-        total += mlp(p["score"], hidden)[0] * key / np.sqrt(length)
-    return total
+        total += mlp(p["score"], hidden)[0] * key
+    return total / np.sqrt(max(len(keys), 1))
 
 
 def reference_alignment(p, target, flow):
@@ -121,7 +121,7 @@ def reference(p, batch, items, returned, row):
         for item, scene, action, gap, mask in zip(*(x[row] for x in batch.history), strict=True)
         if mask
     ]  # fmt: skip
-    evidence = interest = reference_interest(p["interest"], target, history, L)
+    evidence = interest = reference_interest(p["interest"], target, history)
     fields = [
         p["user"]["id"][batch.user_features["id"][row]],
         p["user"]["age"][batch.user_features["age"][row]],

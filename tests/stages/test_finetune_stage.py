@@ -1,0 +1,134 @@
+"""Fine-tuning: what TSP adds to the loss, which modules learn, and what stays frozen."""
+
+import jax
+import numpy as np
+import pytest
+
+from nif_jax.losses.ctr import cross_entropy
+from nif_jax.models.ranker import Ranker
+from nif_jax.stages import base, finetune
+
+DIM, HORIZON, ITEMS = 4, 3, 9
+MODEL = Ranker(
+    item_sizes={"id": ITEMS + 1}, user_sizes={"id": 6, "age": 3}, num_scenes=3, num_actions=3,
+    dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0, align_heads=2, calibration=4,
+)  # fmt: skip
+WITH_FLOW = finetune.FlowSource(use=True, returned=True, horizon=HORIZON, context=0)
+WITHOUT = finetune.FlowSource(use=False, returned=False, horizon=HORIZON, context=0)
+
+
+def tsp(**changes):
+    values = {"weight": 0.5, "margin": 0.3, "score": "calibration", "moveline": "own"}
+    return finetune.PairwiseLoss(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def world(random_impressions, random_params):
+    batch = random_impressions(0, [5, 3, 5, 0, 2, 5, 4, 1], 5, flow=(HORIZON, 6))
+    labels = np.array([1, 0, 1, 0, 1, 1, 0, 0], np.float32)
+    # The history of pair 1's positive holds its negative's item.
+    batch.history.item[2, -1] = batch.item[3] = 7
+    batch.history.item[0][batch.history.item[0] == batch.item[1]] = 8
+    batch = batch._replace(label=labels, pair=np.array([1, 1, 0, 0], np.float32))
+    rng = np.random.default_rng(1)
+    frozen = {
+        "items": {"id": np.arange(ITEMS + 1, dtype=np.int32)[:, None]},
+        "returned": rng.normal(size=(ITEMS + 1, 6)).astype(np.float32),
+    }
+    params = random_params(0, MODEL.init, batch, frozen["items"], frozen["returned"])
+    return params, frozen, batch
+
+
+@pytest.fixture(scope="module")
+def world_without_flow(world, random_params):
+    _, frozen, batch = world
+    batch = batch._replace(flow=None)
+    return random_params(0, MODEL.init, batch, frozen["items"]), frozen, batch
+
+
+def evaluate(world, pairwise, source=WITH_FLOW):
+    params, frozen, batch = world
+    return finetune.loss(MODEL, None, source, pairwise, params, {}, frozen, batch,
+                         jax.random.key(0), False)  # fmt: skip
+
+
+def scores(world, source=WITH_FLOW):
+    params, frozen, batch = world
+    return finetune.predict(MODEL, None, source, params, {}, frozen, batch)
+
+
+@pytest.mark.parametrize("score", ["calibration", "logit"])
+def test_pairs_add_their_loss_to_the_cross_entropy(world, score):
+    _, _, batch = world
+    found = scores(world)
+    compared = found["calibration" if score == "calibration" else "logit"]
+    plain = cross_entropy(found["logit"], batch.label).sum()
+    pairs = sum(np.log1p(np.exp(0.3 - (compared[2 * j] - compared[2 * j + 1]))) for j in (0, 1))
+    total, aux = evaluate(world, tsp(score=score))
+    np.testing.assert_allclose(total, plain + 0.5 * pairs, rtol=1e-5)
+    assert aux.weight == 8
+    np.testing.assert_allclose(aux.measurements["tsp"][1], 2)
+
+
+def test_with_one_moveline_a_negative_seen_in_it_is_left_out(world):
+    params, frozen, batch = world
+    _, aux = evaluate(world, tsp(moveline="positive"))
+    value, pairs = aux.measurements["tsp"]
+    assert pairs == 1
+    # The pair that stays: both candidates against the positive's flow.
+    swapped = batch._replace(
+        item=batch.item[[0, 1]], flow=batch.flow[[0, 0]], flow_mask=batch.flow_mask[[0, 0]],
+        history=jax.tree.map(lambda x: x[[0, 0]], batch.history), scene=batch.scene[[0, 0]],
+        label=batch.label[[0, 1]], weight=batch.weight[:2], recency=batch.recency[[0, 0]],
+        user_features=jax.tree.map(lambda x: x[[0, 0]], batch.user_features),
+        history_length=batch.history_length[[0, 0]], pair=batch.pair[:1],
+    )  # fmt: skip
+    c = finetune.predict(MODEL, None, WITH_FLOW, params, {}, frozen, swapped)["calibration"]
+    np.testing.assert_allclose(value, np.log1p(np.exp(0.3 - (c[0] - c[1]))), rtol=1e-4)
+
+
+def test_tsp_without_flow_compares_the_base_interest(world_without_flow):
+    for moveline in ("own", "positive"):
+        total, aux = evaluate(world_without_flow, tsp(moveline=moveline), WITHOUT)
+        assert np.isfinite(total)
+        assert aux.measurements["tsp"][0] > 0
+
+
+def test_weight_zero_is_the_base_loss(world_without_flow):
+    params, frozen, batch = world_without_flow
+    total, aux = evaluate(world_without_flow, tsp(weight=0.0), WITHOUT)
+    expected, _ = base.loss(MODEL, params, {}, frozen, batch, jax.random.key(0), False)
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    assert "tsp" not in aux.measurements
+
+
+def test_every_module_learns_and_nothing_frozen_does(world):
+    params, frozen, batch = world
+
+    def objective(params, frozen, flow):
+        given = batch._replace(flow=flow)
+        return finetune.loss(MODEL, None, WITH_FLOW, tsp(moveline="positive"), params, {}, frozen,
+                             given, jax.random.key(0), False)[0]  # fmt: skip
+
+    grads = jax.grad(objective)(params, frozen, batch.flow)
+    flat = jax.tree_util.tree_leaves_with_path(grads)
+    for path, grad in flat:
+        assert np.isfinite(grad).all()
+        # The two biases that shift all keys alike cannot matter to a softmax.
+        if "key" in jax.tree_util.keystr(path) and "bias" in jax.tree_util.keystr(path):
+            continue
+        assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_padded_rows_and_pairs_weigh_nothing(world):
+    params, frozen, batch = world
+    weight = np.array([1, 1, 1, 1, 0, 0, 0, 0], np.float32)
+    broken = batch._replace(
+        weight=weight,
+        label=np.where(weight > 0, batch.label, np.nan).astype(np.float32),
+        flow=np.where(weight[:, None, None] > 0, batch.flow, np.nan).astype(np.float32),
+    )
+    total, aux = finetune.loss(MODEL, None, WITH_FLOW, tsp(), params, {}, frozen, broken,
+                               jax.random.key(0), False)  # fmt: skip
+    assert np.isfinite(total)
+    assert aux.weight == 4

@@ -1,0 +1,186 @@
+"""The generator's loss: its parts, its masks, and negatives that cross devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nif_jax.data.dataset import build_dataset
+from nif_jax.data.sampling import SequencePlan
+from nif_jax.losses import flow as flow_losses
+from nif_jax.models.flow import FlowDecoder, unit
+from nif_jax.parallel import AXIS
+from nif_jax.stages import generator
+
+DIM, HEADS, ITEMS, LENGTH = 8, 2, 9, 6
+
+
+def spec(**changes) -> generator.FlowLoss:
+    values = {
+        "temperature": 0.2, "negatives": "exact", "uniform": 0, "targets": "all", "alpha": 0.0,
+        "diversity": "cosine", "beta": 0.0, "velocity": "geodesic", "half_life": 10.0,
+        "rollout_steps": 0,
+    }  # fmt: skip
+    return generator.FlowLoss(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def world(random_movelines, random_params):
+    """Model, parameters, frozen and a batch of windows of a random store."""
+    lines = random_movelines(3, users=8, items=ITEMS, events=(4, 14))
+    data = build_dataset(lines, split="temporal_user", train_share=0.6, validation_share=0.2,
+                         history="all", ties="order", seed=0)  # fmt: skip
+    model = FlowDecoder(dict(data.item_sizes), 3, 3, DIM, HEADS, 2, 2, 0.0, 0.0, 0.0, "heads")
+    train = data.split == 0
+    frozen = {
+        "items": dict(data.items),
+        "frequency": generator.item_frequency(lines.item, train, lines.num_items),
+    }
+    plan = SequencePlan(data, 8, LENGTH, seed=0)
+    index = jax.tree.map(lambda x: x[0], plan.indices(0, 0))
+    arrays = {"store": jax.tree.map(lambda x: x[0], data.stores)}
+    batch = generator.gather_sequences(LENGTH, "all", arrays, index)
+    params = random_params(0, model.init, batch.window, frozen["items"])
+    return model, params, frozen, batch, arrays, index
+
+
+def evaluate(world, form, axis_name=None, batch=None):
+    model, params, frozen, full, *_ = world
+    return generator.loss(model, form, axis_name, params, {}, frozen, batch or full,
+                          jax.random.key(0), False)  # fmt: skip
+
+
+def test_info_nce_counts_each_next_entry_of_train_once(world):
+    model, params, frozen, batch, *_ = world
+    total, aux = evaluate(world, spec())
+    heads, named = model.apply({"params": params}, batch.window, frozen["items"])
+    table = np.asarray(named["vectors"])
+    expected, count = 0.0, 0
+    for b in range(len(batch.window.item)):
+        for k in range(LENGTH - 1):
+            if batch.window.mask[b, k] and batch.is_target[b, k + 1]:
+                query = np.asarray(unit(heads[b, k].reshape(-1)))
+                logits = table[1:] @ query / 0.2
+                target = batch.window.item[b, k + 1] - 1
+                expected += np.log(np.exp(logits).sum()) - logits[target]
+                count += 1
+    assert count > 10
+    np.testing.assert_allclose(aux.weight, count)
+    np.testing.assert_allclose(total, expected, rtol=1e-4)
+
+
+def test_events_outside_train_are_not_predicted(world):
+    *_, batch, arrays, index = world
+    store = arrays["store"]
+    position = index["end"][:, None] + np.arange(-LENGTH, 0)
+    row = store.history_row[np.maximum(position, 0)]
+    assert not batch.is_target[~store.train[row]].any()
+    assert not batch.is_target[~batch.window.mask].any()
+
+
+def test_positive_targets_leave_out_the_others(world):
+    *_, arrays, index = world
+    chosen = generator.gather_sequences(LENGTH, "positive", arrays, index)
+    every = generator.gather_sequences(LENGTH, "all", arrays, index)
+    assert 0 < chosen.is_target.sum() < every.is_target.sum()
+    store = arrays["store"]
+    position = index["end"][:, None] + np.arange(-LENGTH, 0)
+    labels = store.label[store.history_row[np.maximum(position, 0)]]
+    assert (labels[chosen.is_target] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("weight", "form", "name"),
+    [
+        ("alpha", {"diversity": "cosine"}, "diversity"),
+        ("alpha", {"diversity": "tangent"}, "diversity"),
+        ("beta", {"velocity": "geodesic"}, "velocity"),
+        ("beta", {"velocity": "chord"}, "velocity"),
+    ],
+)
+def test_weighted_parts_add_up(world, weight, form, name):
+    plain, _ = evaluate(world, spec())
+    total, aux = evaluate(world, spec(**{weight: 0.7}, **form))
+    value, count = aux.measurements[name]
+    assert value > 0
+    np.testing.assert_allclose(count, aux.weight)
+    np.testing.assert_allclose(total, plain + 0.7 * value, rtol=1e-5)
+
+
+def test_forms_differ(world):
+    values = {
+        form: evaluate(world, spec(beta=1.0, velocity=form))[1].measurements["velocity"][0]
+        for form in flow_losses.VELOCITY
+    }
+    assert 0 < values["chord"] < 0.999 * values["geodesic"]  # an arc is longer than its chord
+
+
+def test_roll_out_training_predicts_further_entries(world):
+    plain, _ = evaluate(world, spec())
+    total, aux = evaluate(world, spec(rollout_steps=2))
+    second, third = (aux.measurements[f"info_nce_step_{n}"] for n in (2, 3))
+    assert 0 < third[1] < second[1] < aux.weight
+    np.testing.assert_allclose(total, plain + (second[0] + third[0]) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("negatives", ["in_batch", "uniform"])
+def test_sampled_forms_learn_from_every_module(world, negatives):
+    model, params, frozen, batch, *_ = world
+    form = spec(negatives=negatives, uniform=64)
+
+    def objective(params):
+        return generator.loss(model, form, None, params, {}, frozen, batch, jax.random.key(1),
+                              False)[0]  # fmt: skip
+
+    grads = jax.grad(objective)(params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    for module in ("items", "context", "read", "blocks_0", "blocks_1"):
+        assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads[module])), module
+
+
+def test_in_batch_negatives_cross_devices(world):
+    """Two devices with half a batch each see the candidates that one with the whole sees."""
+    model, params, frozen, batch, *_ = world
+    form = spec(negatives="in_batch", uniform=0)
+
+    @functools.partial(jax.vmap, axis_name=AXIS)
+    def on_device(part):
+        def objective(params):
+            total, aux = generator.loss(model, form, AXIS, params, {}, frozen, part,
+                                        jax.random.key(0), False)  # fmt: skip
+            return total, aux.weight
+
+        (total, weight), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        return jax.lax.psum((total, weight, grads), AXIS)
+
+    def cut(devices):
+        return jax.tree.map(lambda x: jnp.reshape(x, (devices, -1, *x.shape[1:])), batch)
+
+    whole, halves = on_device(cut(1)), on_device(cut(2))
+    for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
+        np.testing.assert_allclose(one[0], two[0], rtol=2e-4, atol=1e-5)
+    alone, _ = evaluate(world, form, batch=jax.tree.map(lambda x: x[:4], batch))
+    both = sum(evaluate(world, form, batch=jax.tree.map(lambda x, p=p: x[p], batch))[0]
+               for p in (slice(0, 4), slice(4, 8)))  # fmt: skip
+    assert alone > 0
+    # Without the exchange each half would have fewer negatives, and a smaller loss.
+    assert both < whole[0][0] - 1e-3
+
+
+def test_rank_next_agrees_with_a_sort(world):
+    model, params, frozen, _, arrays, _ = world
+    rows = np.flatnonzero(arrays["store"].history_end > arrays["store"].history_begin)[:6]
+    index = {"row": rows.astype(np.int32), "weight": np.ones(6, np.float32),
+             "pair": np.zeros(3, np.float32)}  # fmt: skip
+    batch = generator.gather_next(LENGTH, LENGTH, arrays, index)
+    ranks = generator.rank_next(model, params, {}, frozen, batch)["rank"]
+    heads, named = model.apply({"params": params}, batch[0], frozen["items"])
+    table = np.asarray(named["vectors"])
+    for b, row in enumerate(rows):
+        scores = table @ np.asarray(unit(heads[b, -1].reshape(-1)))
+        target = arrays["store"].item[row]
+        seen = set(batch[2][b].tolist()) - {target}
+        others = [i for i in range(1, len(table)) if i != target and i not in seen]
+        assert ranks[b] == 1 + sum(scores[i] > scores[target] for i in others)
