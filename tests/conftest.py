@@ -1,5 +1,10 @@
 """Factories that several tests share; session-wide, so that property tests may use them."""
 
+import os
+
+# Before JAX starts: whole runs then cross two devices, on any machine.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
 import jax
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ def diversity(heads: jax.Array, form: str) -> jax.Array:
     Args:
       heads: [..., H, d].
       form: "cosine", or "tangent": cosines between the heads' components orthogonal to their mean
-        direction (v2's "tangent space decomposition", our reading). It says nothing about two heads,
+        direction (v2's "tangent space decomposition", our reading). It says nothing of two heads,
         whose components are always opposite, and is 0 for heads that coincide.
 
     Returns:
