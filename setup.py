@@ -19,6 +19,7 @@ def read_version() -> str:
 INSTALL_REQUIRES = [
     "jax>=0.10.2",  # everything runs on it
     "flax>=0.12.8",  # modules of the models
+    "chex>=0.1.92",  # shapes checked where modules are called
     "optax>=0.2.8",  # optimisers, schedules and clipping
     "orbax-checkpoint>=0.12.8",  # checkpoints
     "tensorflow-datasets>=4.9.10",  # MovieLens's official source; format of prepared movelines

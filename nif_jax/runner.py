@@ -148,6 +148,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     Raises:
       USER_ERRORS: bad config, data, checkpoint, or a diverging loss.
     """
+    if ":/" in str(workdir):
+        raise ConfigError(
+            f"--workdir={workdir} is no folder of this machine; mount the bucket (launch/tpu_pod.sh "
+            "does it with Cloud Storage FUSE) and give the folder."
+        )
     claim_workdir(config, workdir)
     if mode == "train" and (workdir / results.RESULTS_FILE).exists():
         logging.info("%s is finished; nothing to train.", workdir)

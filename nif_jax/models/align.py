@@ -1,5 +1,6 @@
 """Semantic Alignment Module: the target asks the flow (method.md, 1.3; the paper's Eq. 7)."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ class SemanticAlignment(nn.Module):
         Returns:
           [B, D].
         """
+        chex.assert_rank([target, flow, mask], [2, 3, 1])
+        chex.assert_equal_shape_prefix([target, flow, mask], 1)
         batch, horizon, _ = flow.shape
         # The order of a flow matters: f_1 is near, f_T far.
         step = self.param("step", embedding_init, (horizon, self.dim))
