@@ -150,8 +150,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     """
     if ":/" in str(workdir):
         raise ConfigError(
-            f"--workdir={workdir} is no folder of this machine; mount the bucket (launch/tpu_pod.sh "
-            "does it with Cloud Storage FUSE) and give the folder."
+            f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
+            "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
         )
     claim_workdir(config, workdir)
     if mode == "train" and (workdir / results.RESULTS_FILE).exists():

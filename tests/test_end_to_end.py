@@ -127,6 +127,11 @@ class TestOutputs:
             runner.run(base.get_config(TINY), tmp_path, "evaluate")
 
 
+    def test_a_bucket_is_no_workdir(self):
+        with pytest.raises(runner.ConfigError, match="mount the bucket"):
+            runner.run(base.get_config(TINY), pathlib.Path("gs://bucket/run"), "train")
+
+
 class _KilledError(BaseException):
     """Stands for the signal that ends a process."""
 
