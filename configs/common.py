@@ -1,7 +1,7 @@
 """What the configurations share. Every key stands here once, with its meaning.
 
 `--config=configs/nif.py:movielens_100k,smoke,seed=1` names a data set (default movielens_100k),
-"smoke" for a run of seconds, and keys to set; `--config.tsp.weight=0.1` sets keys too.
+"smoke" for a small and short run, and keys to set; `--config.tsp.weight=0.1` sets keys too.
 """
 
 import difflib
