@@ -17,7 +17,7 @@ from nif_jax.checkpoint import CheckpointError, differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError
-from nif_jax.metrics.writer import MetricWriter
+from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer
 from nif_jax.reports import page, results, tables
 from nif_jax.train import NonFiniteLossError
@@ -120,6 +120,14 @@ def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> bui
     )
 
 
+def merge_metrics(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Writes <workdir>/metrics.jsonl: the records of all seeds, "seed" added to each."""
+    with (workdir / METRICS_FILE).open("w") as file:
+        for seed in range(config.seed, config.seed + config.num_seeds):
+            for record in read_metrics(workdir / f"seed_{seed}" / METRICS_FILE):
+                file.write(json.dumps({"seed": seed} | record) + "\n")
+
+
 def _predictions(run: build.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
     """Test impressions with each model's click probability, online and frozen."""
     plan = evaluation.test_plan(run, "online")
@@ -182,6 +190,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         described = describe_run(config, dataset)
         path = workdir / results.RESULTS_FILE
         results.write_results(path, described, rows, retrieval=retrieval, buckets=buckets)
+        merge_metrics(config, workdir)
         page.write_report(workdir)
         print_results(workdir)
     barrier("results")

@@ -73,6 +73,7 @@ def test_every_key_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.results, "write_results", lambda *_, **__: None)
     monkeypatch.setattr(runner.page, "write_report", lambda *_: None)
     monkeypatch.setattr(runner, "print_results", lambda *_: None)
+    monkeypatch.setattr(runner, "merge_metrics", lambda *_: None)
     runner.run(config, tmp_path / "run", "train")
     run = build.Run(config, 0, tmp_path, build.load_dataset(config, Pmap()), Pmap(),
                     MetricWriter(tmp_path, enabled=False), True)  # fmt: skip

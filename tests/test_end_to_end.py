@@ -94,6 +94,12 @@ class TestOutputs:
         page = (finished / "report.html").read_text()
         assert page.count("data:image/png;base64") == len(names)
 
+    def test_the_workdir_has_the_records_of_all_seeds(self, finished):
+        merged = read_metrics(finished / "metrics.jsonl")
+        own = read_metrics(finished / "seed_0" / "metrics.jsonl")
+        assert own
+        assert merged == [{"seed": 0} | record for record in own]
+
     def test_a_second_run_prints_and_trains_nothing(self, finished, capsys, monkeypatch):
         monkeypatch.setattr(pipeline, "train_stage", lambda *_: pytest.fail("trained again"))
         runner.run(nif.get_config(TINY_NIF), finished, "train")
