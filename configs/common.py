@@ -84,7 +84,7 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # Share of the train labels that rankers may use; movelines stay whole.
     config.data.label_share = 1.0
     # L, events of the ranker's history.
-    config.data.history_length = 50
+    config.data.history_length = 20 if smoke else 50
     # Where batches are gathered: "device", "host" (Grain), or "auto", on the device if the store
     # takes at most device_bytes of each.
     config.data.input = "auto"
@@ -105,7 +105,7 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     else:
         config.source.num_users = 200 if smoke else 1000
         config.source.num_items = 200 if smoke else 500
-        config.source.events_per_user = 40.0 if smoke else 60.0
+        config.source.events_per_user = 24.0 if smoke else 60.0
         config.source.dim = 8
         config.source.interests = 3
         config.source.drift = 0.05
@@ -113,19 +113,21 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
         config.source.scenes = 3
 
 
-def _ranker(config: ConfigDict) -> None:
+def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker = ConfigDict()
     # D, width of every embedding.
     config.ranker.dim = 32
     # Hidden widths of the target attention (DIN) and of the final tower.
-    config.ranker.attention = (32, 16)
-    config.ranker.tower = (256, 128, 64)
+    config.ranker.attention = (8,) if smoke else (32, 16)
+    config.ranker.tower = (32,) if smoke else (256, 128, 64)
     # Dropout rate in the tower.
     config.ranker.dropout = 0.2
     # Share of items that a train step sees as unknown.
     config.ranker.id_dropout = 0.1
     # Heads of the Semantic Alignment Module.
     config.ranker.align_heads = 2
+    # Dropout rate on what a frozen generator gives: its item vectors and the aligned flow.
+    config.ranker.align_dropout = 0.2
     # Hidden width of the calibration head c(r, target).
     config.ranker.calibration = 32
 
@@ -138,7 +140,7 @@ def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
     # Passes over the data at most, epochs between evaluations, and evaluations without a better
     # metric before the stage stops (0 = never).
     part.epochs = 2.0 if smoke else values["epochs"]
-    part.eval_epochs = values["eval_epochs"]
+    part.eval_epochs = 1.0 if smoke else values["eval_epochs"]
     part.patience = values["patience"]
     # AdamW.
     part.learning_rate = values["learning_rate"]
@@ -166,8 +168,11 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.rows = ("base",)
     # A workdir whose best checkpoints stages of the same name start from; "" = none.
     config.init_from = ""
+    # XLA flags of the process, before those of $XLA_FLAGS. A smoke run compiles longer than it
+    # trains, so it has its compiler do less.
+    config.xla_flags = "--xla_backend_optimization_level=0" if smoke else ""
     _data(config, dataset, smoke)
-    _ranker(config)
+    _ranker(config, smoke)
     training(
         config,
         "train",

@@ -50,7 +50,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     # Cross-stage initialisation: "base" copies equal layers of F_0, "scratch" none.
     config.pretrain.init = "base"
     # S, events that the decoder reads before a roll-out.
-    config.pretrain.context = 50
+    config.pretrain.context = 20 if smoke else 50
     # Validation metric that the generator is chosen by, and rows of a device it is measured on.
     config.pretrain.metric = "hr@10"
     config.pretrain.eval_rows = 2048

@@ -37,6 +37,12 @@ def initialize(
         jax.distributed.initialize()
 
 
+def set_compiler_flags(flags: str) -> None:
+    """Puts flags before those of $XLA_FLAGS, which win; read when a process first uses a device."""
+    present = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join([f for f in flags.split() if f not in present] + present)
+
+
 @dataclasses.dataclass(frozen=True)
 class Placed:
     """A run's data where steps read it; made once a stage and shared by training and scoring.

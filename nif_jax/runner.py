@@ -18,7 +18,7 @@ from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
-from nif_jax.parallel import Pmap, barrier, is_writer
+from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
 from nif_jax.reports import page, results, tables
 from nif_jax.train import NonFiniteLossError
 
@@ -161,6 +161,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
             "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
         )
+    set_compiler_flags(config.xla_flags)
     claim_workdir(config, workdir)
     if mode == "train" and (workdir / results.RESULTS_FILE).exists():
         logging.info("%s is finished; nothing to train.", workdir)

@@ -54,6 +54,7 @@ class Ranker(nn.Module):
       dropout: rate in the tower.
       id_dropout: see ItemEmbed.
       align_heads: heads of the Semantic Alignment Module.
+      align_dropout: rate on what comes from the generator, its item vectors and r.
       calibration: hidden width of the calibration head c(r, target).
     """
 
@@ -67,6 +68,7 @@ class Ranker(nn.Module):
     dropout: float
     id_dropout: float
     align_heads: int
+    align_dropout: float
     calibration: int
 
     def setup(self):
@@ -78,6 +80,7 @@ class Ranker(nn.Module):
         self.length = self.param("length", embedding_init, (NUM_LENGTHS, self.dim))
         self.interest = TargetAttention(self.attention)
         self.align = SemanticAlignment(self.dim, self.align_heads)
+        self.align_drop = nn.Dropout(self.align_dropout)
         self.calibrator = Mlp((self.calibration, 1))
         self.head = Mlp((*self.tower, 1), self.dropout)
 
@@ -87,18 +90,23 @@ class Ranker(nn.Module):
         if returned is None:
             return vectors
         if len(returned) <= ids.size:
-            return vectors + self.project_returned(returned)[ids]
-        return vectors + self.project_returned(returned[ids])
+            added = self.project_returned(returned)[ids]
+        else:
+            added = self.project_returned(returned[ids])
+        return vectors + self.align_drop(added, deterministic=not train)
 
     def calibrate(self, evidence: jax.Array, target: jax.Array) -> jax.Array:
         """[B] calibration score c(r, target)."""
         return self.calibrator(jnp.concatenate([evidence, target, evidence * target], -1))[:, 0]
 
-    def _evidence(self, target, keys, mask, flow, flow_mask) -> jax.Array:
+    def _aligned(self, target, flow, flow_mask, train: bool) -> jax.Array:
+        return self.align_drop(self.align(target, flow, flow_mask), deterministic=not train)
+
+    def _evidence(self, target, keys, mask, flow, flow_mask, train: bool) -> jax.Array:
         """r: from the flow where there is one, otherwise the base interest (TSP without NIF)."""
         if flow is None:
             return self.interest(target, keys, mask)
-        return self.align(target, flow, flow_mask)
+        return self._aligned(target, flow, flow_mask, train)
 
     def __call__(
         self,
@@ -137,7 +145,7 @@ class Ranker(nn.Module):
         ]
         evidence = interest
         if batch.flow is not None:
-            evidence = self.align(target, batch.flow, batch.flow_mask)
+            evidence = self._aligned(target, batch.flow, batch.flow_mask, train)
             fields.append(evidence)
         stacked = jnp.stack(fields, axis=1)  # [B, F, D]
         left, right = jnp.triu_indices(len(fields), k=1)
@@ -151,6 +159,6 @@ class Ranker(nn.Module):
             if flow is not None:
                 flow, flow_mask = flow[0::2], flow_mask[0::2]
             negative = target[1::2]
-            r = self._evidence(negative, keys[0::2], history.mask[0::2], flow, flow_mask)
+            r = self._evidence(negative, keys[0::2], history.mask[0::2], flow, flow_mask, train)
             named["shared"] = self.calibrate(r, negative)
         return logits, named

@@ -49,7 +49,7 @@ def test_a_generator_starts_from_the_rankers_items_and_context(random_params, ra
     sizes = {"id": 7, "genre": 4}
     ranker = Ranker(
         item_sizes=sizes, user_sizes={"id": 6}, num_scenes=3, num_actions=3, dim=8, attention=(4,),
-        tower=(4,), dropout=0.0, id_dropout=0.0, align_heads=2, calibration=4,
+        tower=(4,), dropout=0.0, id_dropout=0.0, align_heads=2, align_dropout=0.0, calibration=4,
     )  # fmt: skip
     generator = FlowDecoder(
         item_sizes=sizes | {"genre": 5}, num_scenes=3, num_actions=3, dim=8, heads=2, layers=1,

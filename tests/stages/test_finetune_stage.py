@@ -11,7 +11,7 @@ from nif_jax.stages import base, finetune
 DIM, HORIZON, ITEMS = 4, 3, 9
 MODEL = Ranker(
     item_sizes={"id": ITEMS + 1}, user_sizes={"id": 6, "age": 3}, num_scenes=3, num_actions=3,
-    dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0, align_heads=2, calibration=4,
+    dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0, align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
 WITH_FLOW = finetune.FlowSource(use=True, returned=True, horizon=HORIZON, context=0)
 WITHOUT = finetune.FlowSource(use=False, returned=False, horizon=HORIZON, context=0)
