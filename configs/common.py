@@ -168,6 +168,8 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.rows = ("base",)
     # A workdir whose best checkpoints stages of the same name start from; "" = none.
     config.init_from = ""
+    # What rankers beside base start from: "scratch", as base does, or its layers ("base").
+    config.init_rows = "scratch"
     # XLA flags of the process, before those of $XLA_FLAGS. A smoke run compiles longer than it
     # trains, so it has its compiler do less.
     config.xla_flags = "--xla_backend_optimization_level=0" if smoke else ""

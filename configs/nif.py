@@ -13,10 +13,15 @@ def get_config(text: str = "") -> common.ConfigDict:
     config = common.base_config(dataset, smoke)
     # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both.
     config.rows = ("base", "nif", "tsp", "amen")
-    _generator(config, smoke)
-    _finetune(config)
+    add_flow(config, smoke)
     common.apply(config, settings)
     return config
+
+
+def add_flow(config: common.ConfigDict, smoke: bool) -> None:
+    """The sections of generator, flow and TSP."""
+    _generator(config, smoke)
+    _finetune(config)
 
 
 def _generator(config: common.ConfigDict, smoke: bool) -> None:
@@ -84,8 +89,6 @@ def _finetune(config: common.ConfigDict) -> None:
     # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
     # value; needs equal D) or "none".
     config.flow.returned = "add"
-    # What rankers beside base start from: "scratch", as base does, or "base".
-    config.flow.init = "scratch"
 
     config.tsp = common.ConfigDict()
     # Weight of a pair's loss beside a row's cross-entropy, and the margin m.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,24 +13,23 @@ from ml_collections import ConfigDict
 from nif_jax import optim
 from nif_jax.data import splits
 from nif_jax.data.cache import load_movelines
+from nif_jax.data.content import content_vectors
 from nif_jax.data.dataset import Dataset, build_dataset
-from nif_jax.data.sampling import ImpressionPlan, SequencePlan
+from nif_jax.data.sampling import ImpressionPlan, ItemPlan, SequencePlan
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.metrics.writer import MetricWriter
+from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.flow import FlowDecoder
+from nif_jax.models.intent import Intent
+from nif_jax.models.quantizer import RqVae
 from nif_jax.models.ranker import Ranker
+from nif_jax.models.semantic_ids import SemanticIds
 from nif_jax.parallel import AXIS, Placed, Pmap
+from nif_jax.rows import ROWS, row_config
 from nif_jax.scoring import Scorer, ScoringPlan
-from nif_jax.stages import base, finetune, generator
+from nif_jax.stages import base, finetune, generator, tokenizer
 from nif_jax.stages.interface import Stage
-
-RANKERS = {  # row -> (flow and returned item vectors, TSP)
-    "base": (False, False),
-    "nif": (True, False),
-    "tsp": (False, True),
-    "amen": (True, True),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +70,12 @@ class Run:
         frequency = generator.item_frequency(lines.item, train, lines.num_items)
         return {"items": dict(self.dataset.items), "frequency": frequency}
 
+    @functools.cached_property
+    def content(self) -> np.ndarray:
+        """[N + 1, C] content vectors of the catalogue."""
+        seed = self.config.data.seed
+        return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
+
     def place(self, **extra: Any) -> Placed:
         """The store on the devices (or not), and frozen with more in it."""
         return self.parallel.place({"store": self.dataset.stores}, self.frozen | extra,
@@ -85,28 +90,35 @@ class Built:
       stage: its functions.
       section: its training settings.
       data: what its steps read.
-      scorer: its predictions over any split.
+      scorer: its predictions over any split; None for the tokenizer, which scores nothing.
+      generators: for models that generate items, {"constrained": ..., "unconstrained": ...} ranks
+        of the next item among what they generate.
     """
 
     stage: Stage
     section: ConfigDict
     data: Placed
-    scorer: Scorer
+    scorer: Scorer | None = None
+    generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """What a frozen generator gives to fine-tuning.
+    """What earlier stages give to fine-tuning; None where no row asks for it.
 
     Attributes:
-      params: the generator's parameters.
+      params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
       flow: [D_local, M, T, D], or None where config.flow.cache is off.
+      codes: form of tokenizer -> [N, K] codes, collision digit left out.
+      ids: form of tokenizer -> semantic IDs.
     """
 
-    params: Any
-    vectors: np.ndarray
-    flow: np.ndarray | None
+    params: Any = None
+    vectors: np.ndarray | None = None
+    flow: np.ndarray | None = None
+    codes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
 
 
 def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
@@ -148,14 +160,16 @@ def _optimizer(section: ConfigDict, plan: Any):
     )
 
 
-def ranker(run: Run) -> Ranker:
-    """The configured ranker."""
+def ranker(run: Run, cohorts: CohortNetwork | None = None, side: DeepFm | None = None) -> Ranker:
+    """The configured ranker, with or without cohorts."""
     data = run.dataset
     return Ranker(
         item_sizes=dict(data.item_sizes),
         user_sizes=dict(data.user_sizes),
         num_scenes=data.num_scenes,
         num_actions=data.num_actions,
+        cohorts=cohorts,
+        side=side,
         **run.config.ranker,
     )
 
@@ -245,30 +259,126 @@ def build_generator(run: Run) -> Built:
     return Built(stage, section, data, scorer)
 
 
-def build_row(run: Run, row: str, frozen: Frozen | None) -> Built:
-    """Steps 3 and 4: F_theta with flow, TSP or both, as RANKERS says of the row."""
-    use_flow, use_tsp = RANKERS[row]
-    config, model, decoder = run.config, ranker(run), None
-    settings = dict(config.tsp)
-    distances = {k: settings.pop(k) for k in ("min_events", "min_seconds", "max_events")}
-    tsp = finetune.PairwiseLoss(**settings | ({} if use_tsp else {"weight": 0.0}))
+def build_tokenizer(run: Run) -> Built:
+    """GenCI, step 1: the RQ-VAE."""
+    config, section = run.config, run.config.tokenize
+    names = ("form", "levels", "codes", "commitment", "decay", "dead_share")
+    settings = {name: config.tokenizer[name] for name in names}
+    model = _rq_vae(run)
+    spec = tokenizer.Codes(**settings, batch=section.batch_size, seed=run.seed)
+    shards = run.parallel.num_shards
+    plan = ItemPlan(run.dataset.movelines.num_items, _per_device(run, section), shards, run.seed)
+    data = run.place(content=run.content)
+
+    def evaluate(params, variables):
+        params, variables = run.parallel.unreplicate((params, variables))
+        return tokenizer.evaluate(model, params, variables, run.content)
+
+    stage = tokenizer.make_stage(
+        model,
+        spec=spec,
+        axis_name=AXIS,
+        plan=plan,
+        optimizer=_optimizer(section, plan),
+        evaluate=evaluate,
+        metric=section.metric,
+        config=config.to_dict(),
+    )
+
+    return Built(stage, section, data)
+
+
+def tokenizer_codes(run: Run, params: Any, variables: Any) -> np.ndarray:
+    """[N, K] codes of the catalogue by a trained tokenizer."""
+    return tokenizer.codes_of(_rq_vae(run), params, variables, run.content)
+
+
+def _rq_vae(run: Run) -> RqVae:
+    section = run.config.tokenizer
+    return RqVae(run.content.shape[1], section.dim, section.hidden)
+
+
+def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
+    """The generative half of a ranker: intent model, cohort network, side head."""
+    data, genci = run.dataset, config.genci
+    intent = Intent(
+        num_codes=ids.num_codes,
+        num_digits=ids.num_digits,
+        num_scenes=data.num_scenes,
+        num_actions=data.num_actions,
+        **config.intent,
+    )
+    settings = dict(config.cohorts)
+    levels = settings.pop("levels") or config.tokenizer.levels
+    if levels > config.tokenizer.levels:
+        raise ConfigError(
+            f"config.cohorts.levels={levels} is more than config.tokenizer.levels="
+            f"{config.tokenizer.levels}."
+        )
+    network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
+    side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
+    names = ("beams", "gamma", "delta", "targets", "detach")
+    source = finetune.CohortSource(intent, **{name: genci[name] for name in names})
+    return source, network, side
+
+
+def _flow_source(config: ConfigDict, use: bool) -> finetune.FlowSource:
+    if not use:
+        return finetune.FlowSource(use=False, returned=False, horizon=0, context=0)
     require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
-    source = finetune.FlowSource(
-        use=use_flow,
-        returned=use_flow and config.flow.returned == "add",
+    return finetune.FlowSource(
+        use=True,
+        returned=config.flow.returned == "add",
         horizon=config.flow.horizon,
         context=0 if config.flow.cache else config.pretrain.context,
     )
-    arrays, extra = {"store": run.dataset.stores}, {}
-    if use_flow:
+
+
+def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dict[str, int]]:
+    """TSP and how far apart the members of its pairs are."""
+    if not use:
+        return finetune.PairwiseLoss(0.0, 0.0, "calibration", "own"), {}
+    settings = dict(config.tsp)
+    distances = {k: settings.pop(k) for k in ("min_events", "min_seconds", "max_events")}
+    return finetune.PairwiseLoss(**settings), distances
+
+
+def build_row(run: Run, name: str, frozen: Frozen) -> Built:
+    """F_theta with flow, TSP, cohorts or several of them, as ROWS says of the row."""
+    row, config = ROWS[name], row_config(run.config, name)
+    flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
+    cohorts, network, side = finetune.CohortSource(), None, None
+    decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
+    if row.flow:
         decoder = flow_decoder(run)
-        extra = {"returned": frozen.vectors, "generator": frozen.params}
+        extra |= {"returned": frozen.vectors, "generator": frozen.params}
         if frozen.flow is not None:
             arrays["flow"] = frozen.flow
+    if row.cohorts:
+        extra["ids"] = frozen.ids[config.tokenizer.form]
+        cohorts, network, side = _cohort_source(run, config, extra["ids"])
+    model = ranker(run, network, side)
     data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
-    size = _per_device(run, config.train)
-    plan = ImpressionPlan(run.dataset, size, run.seed, use_tsp, **distances)
-    predict = functools.partial(finetune.predict, model, decoder, source)
-    gather = finetune.gather_rows(config.data.history_length, source)
-    make = functools.partial(finetune.make_stage, row, model, decoder, flow=source, tsp=tsp)
-    return _ranking_stage(run, make, plan, data, predict, gather)
+    plan = ImpressionPlan(
+        run.dataset, _per_device(run, config.train), run.seed, row.tsp, **distances
+    )
+    parts = (model, decoder, flow, cohorts)
+    gather = finetune.gather_rows(config.data.history_length, flow)
+    make = functools.partial(
+        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp
+    )
+    predict = functools.partial(finetune.predict, *parts)
+    built = _ranking_stage(run, make, plan, data, predict, gather)
+    if not row.cohorts:
+        return built
+    width = min(config.eval.beams, run.dataset.movelines.num_items)
+    generators = {
+        kind: Scorer(
+            functools.partial(finetune.rank_generated, cohorts.intent, width, constrained),
+            gather,
+            data,
+            run.parallel,
+        )
+        for kind, constrained in (("constrained", True), ("unconstrained", False))
+    }
+    return dataclasses.replace(built, generators=generators)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nif_jax import tokens
 from nif_jax.build import Frozen, Run, evaluate_ranking
 from nif_jax.data import splits
 from nif_jax.metrics import ctr, retrieval
@@ -77,17 +78,41 @@ def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
 
 
 def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[str, Any]]:
-    """Next-item retrieval on test: the generator, popularity, and the base's own embeddings.
+    """Next-item retrieval on test: what generates, popularity, and the base's own embeddings.
 
-    All three leave out the items of the window that the generator reads.
+    Each leaves out the items of the window that it reads. "targets" says whether all events or the
+    positive ones only are to be predicted; beam search is asked for positive ones, its training.
     """
-    if "generator" not in stages:
-        return []
-    plan, context = test_plan(run, "online"), run.config.pretrain.context
+    plan = test_plan(run, "online")
+    ranks = {}
+    if "generator" in stages:
+        ranks["generator"] = stages["generator"].score(plan)["rank"]
+        ranks |= _control_ranks(run, stages["base"], plan, run.config.pretrain.context)
+    for row in run.config.rows:
+        for kind, scorer in stages[row].generators.items():
+            ranks[f"{row}, {kind}"] = scorer(plan, *stages[row].state)["rank"]
+    if ranks and "generator" not in stages:
+        ranks |= _control_ranks(run, stages["base"], plan, run.config.data.history_length)
+    positive = run.dataset.movelines.label[plan.rows] == 1
+    rows = []
+    for model, found in ranks.items():
+        generated = "constrained" in model
+        for targets in ("positive",) if generated else ("all", "positive"):
+            chosen = found[positive] if targets == "positive" else found
+            if len(chosen):
+                rows.append(
+                    {"model": model, "seed": run.seed, "split": "test", "targets": targets}
+                    | retrieval.summarize(chosen)
+                )
+    return rows
+
+
+def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int):
+    """{control: [R] ranks} of popularity and of the mean of the history in the base's space."""
     lines, train = run.dataset.movelines, run.dataset.split == splits.TRAIN
     counts = np.bincount(lines.item[train], minlength=lines.num_items + 1)
     gather = functools.partial(generator.gather_next, context, context)
-    vectors = base_vectors(run, stages["base"].trained.params)
+    vectors = base_vectors(run, base.trained.params)
 
     def by_popularity(params, variables, frozen, batch):
         del params, variables
@@ -101,15 +126,26 @@ def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[st
 
     data = run.place(vectors=vectors, counts=counts.astype(np.int32))
     nothing = run.parallel.replicate(({}, {}))
-    ranks = {
-        "generator": stages["generator"].score(plan),
-        "popularity": Scorer(by_popularity, gather, data, run.parallel)(plan, *nothing),
-        "base embeddings": Scorer(by_mean, gather, data, run.parallel)(plan, *nothing),
+    return {
+        "popularity": Scorer(by_popularity, gather, data, run.parallel)(plan, *nothing)["rank"],
+        "base embeddings": Scorer(by_mean, gather, data, run.parallel)(plan, *nothing)["rank"],
     }
-    return [
-        {"model": model, "seed": run.seed, "split": "test"} | retrieval.summarize(found["rank"])
-        for model, found in ranks.items()
-    ]
+
+
+def code_rows(
+    run: Run, stages: Mapping[str, TrainedStage], frozen: Frozen
+) -> list[dict[str, Any]]:
+    """A record for each level of each form of semantic IDs."""
+    lines, rows = run.dataset.movelines, []
+    feature = next((f for f in ("category", "genres") if f in lines.item_features), None)
+    categories = lines.item_features[feature][1:, 0] if feature else None
+    for form, codes in frozen.codes.items():
+        rebuilt = None
+        if form in tokens.TRAINED:
+            rebuilt = stages["tokenizer"].trained.metrics["r2"]
+        found = tokens.describe(form, codes, run.config.tokenizer.codes, categories, rebuilt)
+        rows += [{"seed": run.seed} | record for record in found]
+    return rows
 
 
 def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -130,7 +166,7 @@ def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
     }
 
 
-def draw_plots(run: Run, scores, buckets, frozen: Frozen | None, workdir: pathlib.Path) -> None:
+def draw_plots(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path) -> None:
     """The run's pictures, of its first seed."""
     folder = workdir / "plots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +187,7 @@ def draw_plots(run: Run, scores, buckets, frozen: Frozen | None, workdir: pathli
             {name: (c[labels == 1], c[labels == 0]) for name, c in found.items()},
             folder / "calibration_scores.png",
         )
-    if frozen is not None and frozen.flow is not None:
+    if frozen.flow is not None:
         _draw_flow_map(run, plan, frozen, folder / "flow_map.png")
 
 

@@ -1,6 +1,8 @@
 """The stages of a run in order; each starts from the best checkpoint of the one before.
 
 data -> base ranker -> generator -> flows -> nif, tsp, amen      (configs/nif.py)
+data -> base ranker, tokenizer -> semantic IDs -> genci          (configs/genci.py)
+all of it -> hybrid                                              (configs/hybrid.py)
 """
 
 import dataclasses
@@ -14,21 +16,23 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import checkpoint, flows, train_state
+from nif_jax import checkpoint, flows, tokens, train_state
 from nif_jax.build import (
-    RANKERS,
     Built,
     Frozen,
     Run,
     build_base,
     build_generator,
     build_row,
+    build_tokenizer,
     flow_decoder,
+    tokenizer_codes,
 )
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
 from nif_jax.models.transfer import transplant
+from nif_jax.rows import ROWS, require_rows, row_config
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.train import Settings, Trained, train_and_evaluate
 
@@ -39,13 +43,15 @@ class TrainedStage:
 
     Attributes:
       trained: its best state.
-      scorer: predictions over any split.
+      scorer: predictions over any split, or None, see Built.
       state: replicated (params, variables).
+      generators: see Built.
     """
 
     trained: Trained
-    scorer: Scorer
+    scorer: Scorer | None
     state: tuple[Any, Any]
+    generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
 
     def score(self, plan: ScoringPlan) -> dict[str, np.ndarray]:
         """{name: [R, ...]}, rows as in plan.rows."""
@@ -111,7 +117,7 @@ def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
         writer=run.writer,
     )
     state = run.parallel.replicate((trained.params, trained.variables))
-    return TrainedStage(trained, built.scorer, state)
+    return TrainedStage(trained, built.scorer, state, built.generators)
 
 
 def compute_flows(run: Run, params: Any) -> np.ndarray:
@@ -149,19 +155,39 @@ def base_vectors(run: Run, base_params: Any) -> np.ndarray:
     return np.asarray(unit(table({"params": base_params["items"]}, run.frozen["items"])))
 
 
-def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen | None]:
-    """Trains every stage that config.rows needs; also returns what the frozen generator gave."""
+def tokenize(run: Run, stages: dict[str, TrainedStage]) -> Frozen:
+    """Semantic IDs of every form that a row asks for; trains the tokenizer if one is to be."""
+    configs = [row_config(run.config, row) for row in run.config.rows if ROWS[row].cohorts]
+    codes, ids = {}, {}
+    for form in dict.fromkeys(config.tokenizer.form for config in configs):
+        section = run.config.tokenizer
+        if form in tokens.TRAINED:
+            stages["tokenizer"] = train_stage(run, build_tokenizer(run))
+            found = stages["tokenizer"].trained
+            codes[form] = tokenizer_codes(run, found.params, found.variables)
+        else:
+            sizes = (section.levels, section.codes)
+            codes[form] = tokens.untrained_codes(form, run.content, *sizes, run.seed)
+        beams = max(c.genci.beams for c in configs if c.tokenizer.form == form)
+        ids[form] = tokens.semantic_ids(codes[form], section.codes, beams)
+    return Frozen(codes=codes, ids=ids)
+
+
+def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
+    """Trains every stage that config.rows needs; also returns what the frozen ones gave."""
     config = run.config
-    for row in config.rows:
-        require_choice("rows", row, RANKERS)
+    require_rows(config)
     # Every row is compared with the base, and the generator starts from it.
     stages = {"base": train_stage(run, build_base(run))}
-    base_params, frozen = stages["base"].trained.params, None
-    if any(RANKERS[row][0] for row in config.rows):
+    base_params, frozen = stages["base"].trained.params, Frozen()
+    if any(ROWS[row].cohorts for row in config.rows):
+        frozen = tokenize(run, stages)
+    if any(ROWS[row].flow for row in config.rows):
         require_choice("pretrain.init", config.pretrain.init, ("base", "scratch"))
         source = base_params if config.pretrain.init == "base" else None
         stages["generator"] = train_stage(run, build_generator(run), source)
-        frozen = freeze(run, stages["generator"].trained.params)
+        found = freeze(run, stages["generator"].trained.params)
+        frozen = dataclasses.replace(found, codes=frozen.codes, ids=frozen.ids)
     for row in config.rows:
         if row != "base":
             source = _row_source(run, row, base_params, frozen)
@@ -169,11 +195,10 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen | None]:
     return stages, frozen
 
 
-def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen | None) -> Any:
-    """What a fine-tuned ranker copies equal layers from, by config.flow."""
-    flow = run.config.flow
-    require_choice("flow.init", flow.init, ("scratch", "base"))
-    source = dict(base_params) if flow.init == "base" else {}
-    if RANKERS[row][0] and flow.returned == "init":
+def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen) -> Any:
+    """What a fine-tuned ranker copies equal layers from, by config.init_rows and config.flow."""
+    require_choice("init_rows", run.config.init_rows, ("scratch", "base"))
+    source = dict(base_params) if run.config.init_rows == "base" else {}
+    if ROWS[row].flow and run.config.flow.returned == "init":
         source["items"] = frozen.params["items"]
     return source or None

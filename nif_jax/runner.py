@@ -104,6 +104,9 @@ def print_results(workdir: pathlib.Path) -> None:
     if found.get("retrieval"):
         print("\nNext-item retrieval over the whole catalogue\n")
         print(tables.retrieval_table(found["retrieval"]))
+    if found.get("semantic_ids"):
+        print("\nSemantic IDs\n")
+        print(tables.markdown(tables.semantic_ids(found["semantic_ids"])))
     print(f"\n{workdir}/report.html has the pictures, {workdir}/results.json the numbers.")
 
 
@@ -170,7 +173,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     parallel = Pmap()
     dataset = build.load_dataset(config, parallel)
-    rows, retrieval, buckets, predictions = [], [], {}, []
+    rows, retrieval, codes, buckets, predictions = [], [], [], {}, []
     for seed in range(config.seed, config.seed + config.num_seeds):
         one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
         with one.writer:
@@ -181,6 +184,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             continue
         rows += evaluation.result_rows(one, stages, scores)
         retrieval += evaluation.retrieval_rows(one, stages)
+        codes += evaluation.code_rows(one, stages, frozen)
         if seed == config.seed:
             buckets = evaluation.bucket_rows(one, scores)
             if is_writer():
@@ -190,7 +194,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     elif is_writer():
         described = describe_run(config, dataset)
         path = workdir / results.RESULTS_FILE
-        results.write_results(path, described, rows, retrieval=retrieval, buckets=buckets)
+        results.write_results(
+            path, described, rows, retrieval=retrieval, semantic_ids=codes, buckets=buckets
+        )
         merge_metrics(config, workdir)
         page.write_report(workdir)
         print_results(workdir)

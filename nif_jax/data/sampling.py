@@ -201,3 +201,39 @@ class SequencePlan:
         table[target] = bounds[order]
         table = table.reshape(self.steps_per_epoch, self.batch_size, 2)
         return {"begin": table[..., 0], "end": table[..., 1]}
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemPlan:
+    """Every item of the catalogue once an epoch, dealt to the shards.
+
+    Attributes:
+      num_items: N.
+      batch_size: items of one device and step.
+      num_shards: devices of the run.
+      seed: of the order.
+    """
+
+    num_items: int
+    batch_size: int
+    num_shards: int
+    seed: int
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self.num_items
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_items // (self.batch_size * self.num_shards))
+
+    def indices(self, epoch: int, shard: int) -> dict[str, np.ndarray]:
+        """ "item" [S, B] int32 and "weight" [S, B] float32."""
+        order = 1 + _rng(self.seed, epoch).permutation(self.num_items)
+        # Round robin over steps and shards, so that padding is spread evenly.
+        lanes = self.steps_per_epoch * self.num_shards
+        table = np.zeros((self.batch_size, lanes), np.int32)
+        table.reshape(-1)[: len(order)] = order
+        item = np.ascontiguousarray(table[:, shard :: self.num_shards].T)
+        return {"item": item, "weight": (item > 0).astype(np.float32)}

@@ -1,4 +1,4 @@
-"""F_0 and F_theta: one ranker, with or without the flow (method.md, 1.1 and 1.3)."""
+"""F_0 and F_theta: one ranker, with or without flow and cohorts (method.md, 1.1, 1.3 and 2.4)."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from nif_jax.data.windows import NUM_GAPS, Impressions
 from nif_jax.models.align import SemanticAlignment
+from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
+from nif_jax.models.semantic_ids import SemanticIds
 
 NUM_LENGTHS = 33
 """Buckets of log2 history length."""
@@ -42,7 +44,7 @@ class TargetAttention(nn.Module):
 
 
 class Ranker(nn.Module):
-    """Scores a candidate from user, context, history and, if given, the Next Interest Flow.
+    """Scores a candidate from user, context, history and, if given, flow and interest cohorts.
 
     Attributes:
       item_sizes: feature name -> rows of its table; user_sizes: the same for users.
@@ -56,6 +58,8 @@ class Ranker(nn.Module):
       align_heads: heads of the Semantic Alignment Module.
       align_dropout: rate on what comes from the generator, its item vectors and r.
       calibration: hidden width of the calibration head c(r, target).
+      cohorts: the network that asks the cohorts, or None.
+      side: the head of the self-supervised regularisation, or None.
     """
 
     item_sizes: Mapping[str, int]
@@ -70,6 +74,8 @@ class Ranker(nn.Module):
     align_heads: int
     align_dropout: float
     calibration: int
+    cohorts: CohortNetwork | None = None
+    side: DeepFm | None = None
 
     def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
@@ -84,15 +90,15 @@ class Ranker(nn.Module):
         self.calibrator = Mlp((self.calibration, 1))
         self.head = Mlp((*self.tower, 1), self.dropout)
 
-    def embed_items(self, ids, items, returned, train: bool) -> jax.Array:
+    def embed_items(self, shown, items, returned, train: bool) -> jax.Array:
         """[..., D]: e_i = E_i + P E^G_i, where the generator's table has been returned."""
-        vectors = self.items(ids, items, train)
+        vectors = self.items(shown, items, train)
         if returned is None:
             return vectors
-        if len(returned) <= ids.size:
-            added = self.project_returned(returned)[ids]
+        if len(returned) <= shown.size:
+            added = self.project_returned(returned)[shown]
         else:
-            added = self.project_returned(returned[ids])
+            added = self.project_returned(returned[shown])
         return vectors + self.align_drop(added, deterministic=not train)
 
     def calibrate(self, evidence: jax.Array, target: jax.Array) -> jax.Array:
@@ -108,6 +114,20 @@ class Ranker(nn.Module):
             return self.interest(target, keys, mask)
         return self._aligned(target, flow, flow_mask, train)
 
+    def _ask_cohorts(self, target, items, returned, generated, ids, train: bool) -> list:
+        """Fields [B, D]: the state of the history, and r_c where there are cohorts."""
+        state = self.cohorts.last_state(generated)
+        found = [jnp.broadcast_to(state, target.shape)]
+        if generated.beams is not None:
+            everything = jnp.arange(items["id"].shape[0])
+            table = self.embed_items(everything, items, returned, train)
+            refined, mask = self.cohorts.refine(table, ids, generated)
+            rows = len(target)
+            refined = jnp.broadcast_to(refined, (rows, *refined.shape[1:]))
+            mask = jnp.broadcast_to(mask, (rows, *mask.shape[1:]))
+            found.append(self.cohorts.ask(target, refined, mask, train))
+        return found
+
     def __call__(
         self,
         batch: Impressions,
@@ -115,6 +135,8 @@ class Ranker(nn.Module):
         returned: jax.Array | None = None,
         train: bool = False,
         shared_pairs: bool = False,
+        generated: Generated | None = None,
+        ids: SemanticIds | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits of a batch.
 
@@ -124,15 +146,19 @@ class Ranker(nn.Module):
           returned: [N + 1, D_G] the generator's item vectors, or None.
           train: whether dropout is on; needs an rng named "dropout".
           shared_pairs: also score each pair's negative with its positive's moveline.
+          generated: what the intent model says of the users; of one user for all B rows if its B is
+            1, so that many candidates cost one generation.
+          ids: the catalogue's semantic IDs, with `generated`.
 
         Returns:
           logits: [B], calibration score included.
           named intermediates: "calibration" [B]; "shared" [B // 2], the negatives' calibration
-          score with the positives' moveline, if asked for.
+          score with the positives' moveline, if asked for; "side" [B], logits of the side head, in
+          training.
         """
         history = batch.history
-        ids = jnp.concatenate([batch.item[:, None], history.item], axis=1)
-        vectors = self.embed_items(ids, items, returned, train)
+        shown = jnp.concatenate([batch.item[:, None], history.item], axis=1)
+        vectors = self.embed_items(shown, items, returned, train)
         target, keys = vectors[:, 0], vectors[:, 1:] + self.context(history)
         interest = self.interest(target, keys, history.mask)
         fields = [
@@ -147,6 +173,8 @@ class Ranker(nn.Module):
         if batch.flow is not None:
             evidence = self._aligned(target, batch.flow, batch.flow_mask, train)
             fields.append(evidence)
+        if generated is not None:
+            fields += self._ask_cohorts(target, items, returned, generated, ids, train)
         stacked = jnp.stack(fields, axis=1)  # [B, F, D]
         left, right = jnp.triu_indices(len(fields), k=1)
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
@@ -154,6 +182,9 @@ class Ranker(nn.Module):
         calibration = self.calibrate(evidence, target)
         logits = self.head(x, train)[:, 0] + calibration
         named = {"calibration": calibration}
+        if train and self.side is not None:
+            own = [*self.user(batch.user_features), target, self.context.scene[batch.scene]]
+            named["side"] = self.side(jnp.stack(own, axis=1), train)
         if shared_pairs:
             flow, flow_mask = batch.flow, batch.flow_mask
             if flow is not None:

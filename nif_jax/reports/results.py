@@ -1,7 +1,8 @@
 """results.json: what a run measured, under a fixed schema, as strict JSON.
 
     {"run": {...}, "rows": [one object of ROW_KEYS a model x seed x split x history],
-     "retrieval": [{"model", "seed", "split", "hr@10", ...}],           # the rest is optional
+     "retrieval": [{"model", "seed", "split", "targets", "hr@10", ...}],   # the rest is optional
+     "semantic_ids": [{"seed", "form", "level", "codes", ...}],
      "buckets": {property: {model: [{"lower", "upper", "count", "auc"}]}},
      "notes": [str]}
 """
@@ -22,7 +23,8 @@ HISTORIES = ("online", "frozen")
 METRICS = ("auc", "gauc", "logloss", "ne", "ece")
 COSTS = ("train_examples_per_second", "parameters", "peak_rss_bytes")
 ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
-RETRIEVAL_KEYS = ("model", "seed", "split")
+RETRIEVAL_KEYS = ("model", "seed", "split", "targets")
+CODE_KEYS = ("seed", "form", "level")
 BUCKET_KEYS = ("lower", "upper", "count", "auc")
 
 
@@ -41,7 +43,7 @@ def write_results(
       path: the file; its folder is made.
       run: config, commit, versions, devices, data set.
       rows: each has exactly ROW_KEYS; a metric or cost that was not measured is None.
-      **extra: "retrieval", "buckets", "notes" (module docstring), or more keys of JSON values.
+      **extra: "retrieval", "semantic_ids", "buckets", "notes" (module docstring), or more keys of JSON values.
 
     Raises:
       ValueError: a key or value that breaks the schema, with its place and what is allowed.
@@ -103,6 +105,10 @@ def check_results(results: Any) -> None:
         _check_keys(entry, where, required=RETRIEVAL_KEYS, exact=False)
         _check_identity(entry, where)
         _check_numbers(entry, entry.keys() - set(RETRIEVAL_KEYS), where)
+    for index, entry in enumerate(_list_of(dict, results.get("semantic_ids", []), "semantic_ids")):
+        where = f"semantic_ids[{index}]"
+        _check_keys(entry, where, required=CODE_KEYS, exact=False)
+        _check_numbers(entry, entry.keys() - {"form"}, where)
     _list_of(str, results.get("notes", []), "notes")
     _check_buckets(results.get("buckets", {}))
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-MODEL_ORDER = ("base", "nif", "tsp", "amen")
+MODEL_ORDER = ("base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
 NOT_AVAILABLE = "n/a"
 
 _METRIC_FORMATS = {"auc": ".4f", "gauc": ".4f", "logloss": ".4f", "ne": ".4f", "ece": ".4f"}
@@ -61,21 +61,41 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def retrieval(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Retrieval metrics by split x model, mean ± standard deviation over seeds.
+    """Retrieval metrics by split x targets x model, mean ± standard deviation over seeds.
 
     Args:
       entries: "retrieval" of results.json; the columns are all metrics that any entry has.
 
     Raises:
-      ValueError: the same model, split and seed twice.
+      ValueError: the same model, split, targets and seed twice.
     """
+    keys = ("split", "targets", "model")
     names = list(dict.fromkeys(
-        key for entry in entries for key in entry if key not in ("model", "seed", "split")
+        key for entry in entries for key in entry if key not in (*keys, "seed")
     ))
-    table = Table(["split", "model", "seeds", *(name.upper() for name in names)], [], labels=3)
-    for (split, model), by_seed in _grouped(entries, ("split", "model")).items():
+    table = Table([*keys, "seeds", *(name.upper() for name in names)], [], labels=4)
+    for (split, targets, model), by_seed in _grouped(entries, keys).items():
         cells = [spread([entry.get(name) for entry in by_seed.values()], ".4f") for name in names]
-        table.rows.append([split_label(split), model, str(len(by_seed)), *cells])
+        table.rows.append([split_label(split), targets, model, str(len(by_seed)), *cells])
+    return table
+
+
+def semantic_ids(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """How a catalogue fills its codes, by form and level, mean ± standard deviation over seeds.
+
+    Args:
+      entries: "semantic_ids" of results.json.
+    """
+    forms = {"codes": ",.0f", "fillable": ",.0f", "perplexity": ".1f", "prefixes": ",.0f",
+             "collision_rate": ".4f", "purity": ".3f", "r2": ".3f"}  # fmt: skip
+    titles = [name.replace("_", " ") for name in forms]
+    table = Table(["form", "level", "seeds", *titles], [], labels=3)
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        groups.setdefault((entry["form"], entry["level"]), []).append(entry)
+    for (form, level), found in groups.items():
+        cells = [spread([e[name] for e in found], shape) for name, shape in forms.items()]
+        table.rows.append([form, str(level), str(len(found)), *cells])
     return table
 
 

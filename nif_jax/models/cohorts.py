@@ -1,0 +1,175 @@
+"""Interest cohorts and the hierarchical network that asks them (method.md, 2.3 and 2.4).
+
+Letters: B batch, G beams, K levels, N catalogue, M nodes, S history states, D width.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nif_jax.data.schema import require_choice
+from nif_jax.models.beam import Beams
+from nif_jax.models.embed import Mlp, embedding_init
+from nif_jax.models.semantic_ids import SemanticIds
+
+FORMS = ("prefix", "level")
+MEANS = ("members", "padded")
+ATTENTIONS = ("separate", "shared")
+
+
+class Generated(NamedTuple):
+    """What the intent model says of a user, whatever the candidate. B may be 1 for many candidates.
+
+    Attributes:
+      states: [B, S, D_I] encoder states of the history, most recent last.
+      mask: [B, S] bool.
+      beams: the likeliest next items, or None where cohorts are off.
+    """
+
+    states: jax.Array
+    mask: jax.Array
+    beams: Beams | None
+
+
+def cohort_means(table: jax.Array, group: jax.Array, size: int, mean: str) -> jax.Array:
+    """[M, D] mean embedding of the items of each group.
+
+    Args:
+      table: [N + 1, D] embeddings; row 0 is padding.
+      group: [N + 1] int32 group of each item; that of padding is not looked at.
+      size: M.
+      mean: "members" divides by a group's own size, "padded" by that of the largest group: the
+        authors average over padded rows, so that a small cohort is a short vector (a quirk).
+    """
+    group = group.at[0].set(size)  # one group more, cut off below
+    count = jax.ops.segment_sum(jnp.ones(len(group)), group, size + 1)[:size]
+    if mean == "padded":
+        count = jnp.full_like(count, count.max())
+    return jax.ops.segment_sum(table, group, size + 1)[:size] / jnp.maximum(count, 1.0)[:, None]
+
+
+def cohort_vectors(
+    table: jax.Array, ids: SemanticIds, beams: Beams, levels: int, form: str, mean: str
+) -> tuple[jax.Array, jax.Array]:
+    """Embeddings [B, G, levels, D] of the beams' cohorts, coarse to fine, and their mask.
+
+    Args:
+      table: [N + 1, D] item embeddings.
+      ids: the catalogue's semantic IDs.
+      beams: what was generated.
+      levels: how many digits make cohorts; the collision digit does not.
+      form: "prefix": items that share all digits down to a level. "level": items that share the
+        digit of that level whatever comes before (the authors' form).
+      mean: see cohort_means.
+    """
+    vectors, masks = [], []
+    for level in range(levels):
+        if form == "prefix":
+            group, size, chosen = ids.node[:, level], len(ids.item), beams.node[..., level]
+        else:
+            group, size = ids.code[:, level] - 1, ids.num_codes
+            chosen = beams.code[..., level] - 1
+        means = cohort_means(table, group, size, mean)
+        vectors.append(means[jnp.maximum(chosen, 0)])
+        # Beams of one prefix are one cohort: the first of them speaks for it.
+        same = (chosen[:, :, None] == chosen[:, None, :]) & beams.mask[:, None, :]
+        first = ~jnp.tril(same, k=-1).any(-1)
+        masks.append(beams.mask & (chosen >= 0) & first)
+    return jnp.stack(vectors, axis=2), jnp.stack(masks, axis=2)
+
+
+class CohortNetwork(nn.Module):
+    """Cross-attention of cohorts over the history, then of the target over the cohorts.
+
+    Attributes:
+      dim: D of the ranker.
+      heads: of both attentions.
+      levels: see cohort_vectors; likewise form and mean.
+      attention: "separate" modules with padding masks, or one "shared" module without (a quirk).
+      residual: whether a refined cohort keeps what it was.
+      dropout: rate on r.
+    """
+
+    dim: int
+    heads: int
+    levels: int
+    form: str
+    mean: str
+    attention: str
+    residual: bool
+    dropout: float
+
+    def setup(self):
+        require_choice("cohorts.form", self.form, FORMS)
+        require_choice("cohorts.mean", self.mean, MEANS)
+        require_choice("cohorts.attention", self.attention, ATTENTIONS)
+        self.level = self.param("level", embedding_init, (self.levels, self.dim))
+        self.states = nn.Dense(self.dim)
+        self.over_history = nn.MultiHeadDotProductAttention(self.heads, out_features=self.dim)
+        if self.attention == "separate":
+            self.over_cohorts = nn.MultiHeadDotProductAttention(self.heads, out_features=self.dim)
+            self.norm = nn.LayerNorm()
+        self.drop = nn.Dropout(self.dropout)
+
+    def last_state(self, generated: Generated) -> jax.Array:
+        """[B, D] encoder state of the last event; 0 for an empty history."""
+        return self.states(generated.states[:, -1]) * generated.mask[:, -1:]
+
+    def refine(
+        self, table: jax.Array, ids: SemanticIds, generated: Generated
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross-attention 1, which does not depend on the candidate.
+
+        Returns:
+          [B, G * levels, D] refined cohorts, and their mask.
+        """
+        cohorts, mask = cohort_vectors(
+            table, ids, generated.beams, self.levels, self.form, self.mean
+        )
+        batch = len(cohorts)
+        mask = mask.reshape(batch, -1)
+        states = self.states(generated.states)
+        shared = self.attention == "shared"
+        if not shared:
+            cohorts = cohorts + self.level
+        cohorts = cohorts.reshape(batch, -1, self.dim)
+        seen = None if shared else generated.mask[:, None, None]
+        refined = self.over_history(cohorts, states, mask=seen)
+        if self.residual:
+            refined = refined + cohorts
+        if not shared:
+            refined = self.norm(refined)
+            mask = mask & generated.mask.any(1, keepdims=True)
+        return refined, mask
+
+    def ask(
+        self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool
+    ) -> jax.Array:
+        """[B, D] r_c: cross-attention 2, of target [B, D]; 0 for a user without cohorts."""
+        if self.attention == "shared":
+            r = self.over_history(target[:, None], refined)[:, 0]
+        else:
+            r = self.over_cohorts(target[:, None], refined, mask=mask[:, None, None])[:, 0]
+            r = r * mask.any(1, keepdims=True)
+        return self.drop(r, deterministic=not train)
+
+
+class DeepFm(nn.Module):
+    """Side head of the self-supervised regularisation: linear + pairwise + deep, training only.
+
+    Attributes:
+      widths: hidden widths; dropout: rate.
+    """
+
+    widths: tuple[int, ...]
+    dropout: float
+
+    @nn.compact
+    def __call__(self, fields: jax.Array, train: bool) -> jax.Array:
+        """[B] logits of fields [B, F, D]."""
+        flat = fields.reshape(len(fields), -1)
+        pairs = 0.5 * (fields.sum(1) ** 2 - (fields**2).sum(1)).sum(-1)
+        deep = Mlp((*self.widths, 1), self.dropout)(flat, train)[:, 0]
+        return nn.Dense(1, name="linear")(flat)[:, 0] + pairs + deep

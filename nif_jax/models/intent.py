@@ -1,0 +1,278 @@
+"""Generative user intent: an encoder-decoder over semantic IDs (method.md, 2.2 and 2.3).
+
+Pre-norm blocks as in T5, with rotary in place of T5's relative positions. Letters: B batch, L
+history, S encoder states (L, or L * K for flattened codes), G beams, K digits, V codes, D width.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.windows import Window
+from nif_jax.models.beam import Beams, beam_search
+from nif_jax.models.embed import ContextEmbed, embedding_init
+from nif_jax.models.semantic_ids import SemanticIds
+from nif_jax.models.transformer import rotate
+
+HISTORIES = ("item", "flat")
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys can be made once and asked many times.
+
+    Attributes:
+      dim: D of the output.
+      heads: heads.
+      head_dim: width of each.
+    """
+
+    dim: int
+    heads: int
+    head_dim: int
+
+    def setup(self):
+        shape = (self.heads, self.head_dim)
+        self.query, self.key, self.value = (
+            nn.DenseGeneral(shape, use_bias=False) for _ in range(3)
+        )
+        self.out = nn.DenseGeneral(self.dim, axis=(-2, -1), use_bias=False)
+
+    def memory(self, x: jax.Array, position: jax.Array | None = None) -> tuple:
+        """Keys and values [..., S, H, d] of x [..., S, D]; rotary if positions [S] are given."""
+        key = self.key(x)
+        if position is not None:
+            key = rotate(key, position)
+        return key, self.value(x)
+
+    def ask(
+        self, x: jax.Array, memory: tuple, mask: jax.Array, position: jax.Array | None = None
+    ) -> jax.Array:
+        """[..., P, D] for x [..., P, D] and a memory [..., S, H, d].
+
+        Args:
+          x: the queries.
+          memory: keys and values.
+          mask: [..., P, S] or [..., 1, S], True where a query may look; a query that may look
+            nowhere gets 0.
+          position: [P], if the memory has positions.
+        """
+        key, value = memory
+        query = self.query(x)
+        if position is not None:
+            query = rotate(query, position)
+        scores = jnp.einsum("...phd,...shd->...hps", query, key) * self.head_dim**-0.5
+        mask = mask[..., None, :, :]
+        weights = nn.softmax(jnp.where(mask, scores, -1e9)) * mask.any(-1, keepdims=True)
+        return self.out(jnp.einsum("...hps,...shd->...phd", weights, value))
+
+
+class FeedForward(nn.Module):
+    """Norm, two layers, dropout; the residual is the caller's.
+
+    Attributes:
+      dim: D; hidden: inner width; dropout: rate.
+    """
+
+    dim: int
+    hidden: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.relu(nn.Dense(self.hidden, use_bias=False)(nn.RMSNorm()(x)))
+        return nn.Dropout(self.dropout)(nn.Dense(self.dim, use_bias=False)(x), not train)
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention over the whole history, then a feed-forward layer; fields as in Intent."""
+
+    dim: int
+    heads: int
+    head_dim: int
+    hidden: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x, position, mask, train: bool):
+        attention = Attention(self.dim, self.heads, self.head_dim, name="attention")
+        normed = nn.RMSNorm(name="norm")(x)
+        found = attention.ask(normed, attention.memory(normed, position), mask[:, None], position)
+        x = x + nn.Dropout(self.dropout)(found, not train)
+        return x + FeedForward(self.dim, self.hidden, self.dropout, name="feed")(x, train)
+
+
+class DecoderBlock(nn.Module):
+    """Attention over a beam's own past, then over the encoder, then feed-forward."""
+
+    dim: int
+    heads: int
+    head_dim: int
+    hidden: int
+    dropout: float
+
+    def setup(self):
+        self.norm_own, self.norm_states = nn.RMSNorm(), nn.RMSNorm()
+        self.own = Attention(self.dim, self.heads, self.head_dim)
+        self.states = Attention(self.dim, self.heads, self.head_dim)
+        self.feed = FeedForward(self.dim, self.hidden, self.dropout)
+        self.drop = nn.Dropout(self.dropout)
+
+    def memory(self, states: jax.Array) -> tuple:
+        """Keys and values of encoder states, made once for all beams and digits."""
+        return self.states.memory(states)
+
+    def __call__(self, x, past, position, own_mask, states, states_mask, train: bool):
+        """One pass over digits x [B, G, P, D] of G sequences a row.
+
+        Args:
+          x: the digits.
+          past: keys and values [B, G, K, H, d] to write into (at `position`), or None where x holds
+            all digits.
+          position: [P] digits of x.
+          own_mask: [P, K] which digits may be seen.
+          states: memory of the encoder, [B, S, H, d]; states_mask: [B, S].
+          train: whether dropout is on.
+
+        Returns:
+          x, and the past with these digits in it.
+        """
+        normed = self.norm_own(x)
+        memory = self.own.memory(normed, position)
+        if past is not None:
+            at = (0, 0, position[0], 0, 0)
+            memory = jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice(old, new, at), past, memory
+            )
+        x = x + self.drop(self.own.ask(normed, memory, own_mask, position), not train)
+        # Beams of a row ask the same states: fold them into the query axis.
+        batch, beams, digits, dim = x.shape
+        query = self.norm_states(x).reshape(batch, beams * digits, dim)
+        found = self.states.ask(query, states, states_mask[:, None])
+        x = x + self.drop(found.reshape(x.shape), not train)
+        return x + self.feed(x, train), memory
+
+
+class Intent(nn.Module):
+    """p(next positive item | history), digit by digit.
+
+    Attributes:
+      num_codes: V; num_digits: K.
+      num_scenes: largest scene id; num_actions: largest action id.
+      dim: D; heads; head_dim: 0 = D / heads; hidden: width of feed-forward layers.
+      encoder_layers, decoder_layers: blocks.
+      dropout: rate.
+      history: "item" is one token an event, the sum of its digits' embeddings and of its context;
+        "flat" is one token a digit, without context (the authors' form).
+    """
+
+    num_codes: int
+    num_digits: int
+    num_scenes: int
+    num_actions: int
+    dim: int
+    heads: int
+    head_dim: int
+    hidden: int
+    encoder_layers: int
+    decoder_layers: int
+    dropout: float
+    history: str
+
+    def setup(self):
+        require_choice("intent.history", self.history, HISTORIES)
+        width = self.head_dim or self.dim // self.heads
+        if width % 2 or (not self.head_dim and self.dim % self.heads):
+            raise ConfigError(
+                f"config.intent: each head turns pairs of numbers by their position, so head_dim "
+                f"(or dim={self.dim} / heads={self.heads}) has to be even."
+            )
+        shape = (self.num_digits, self.num_codes + 1, self.dim)
+        self.digits = self.param("digits", embedding_init, shape)
+        if self.history == "item":
+            self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
+        sizes = (self.dim, self.heads, width, self.hidden, self.dropout)
+        self.encoder = [EncoderBlock(*sizes) for _ in range(self.encoder_layers)]
+        self.decoder = [DecoderBlock(*sizes) for _ in range(self.decoder_layers)]
+        self.norm_encoder, self.norm_decoder = nn.RMSNorm(), nn.RMSNorm()
+        self.out = self.param(
+            "out", nn.initializers.lecun_normal(batch_axis=0), (self.num_digits, self.dim,
+                                                                 self.num_codes)
+        )  # fmt: skip
+
+    def embed(self, code: jax.Array) -> jax.Array:
+        """[..., K, D] of codes [..., K] in 0..V, each digit from its own table; 0 gives 0."""
+        found = self.digits[jnp.arange(self.num_digits), code]
+        return found * (code > 0)[..., None]
+
+    def encode(
+        self, history: Window, ids: SemanticIds, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """States [B, S, D] of a history and their mask [B, S]."""
+        tokens = self.embed(ids.code[history.item])  # [B, L, K, D]
+        if self.history == "item":
+            x, mask = tokens.sum(2) + self.context(history), history.mask
+        else:
+            x = tokens.reshape(len(tokens), -1, self.dim)
+            mask = jnp.repeat(history.mask, self.num_digits, axis=1)
+        x = x * self.dim**0.5  # embeddings start small
+        position = jnp.arange(x.shape[1])
+        for block in self.encoder:
+            x = block(x, position, mask, train)
+        return self.norm_encoder(x), mask
+
+    def _previous(self, code: jax.Array) -> jax.Array:
+        """Embeddings of the digits before each of code [..., K]; the first has none."""
+        embedded = self.embed(code)[..., :-1, :] * self.dim**0.5
+        return jnp.concatenate([jnp.zeros_like(embedded[..., :1, :]), embedded], axis=-2)
+
+    def log_likelihood(
+        self, states: jax.Array, mask: jax.Array, code: jax.Array, train: bool = False
+    ) -> jax.Array:
+        """[B, K] log-probability of each digit of code [B, K] in 1..V given those before."""
+        x = self._previous(code)[:, None]  # [B, 1, K, D]
+        position = jnp.arange(self.num_digits)
+        own = jnp.tril(jnp.ones((self.num_digits,) * 2, bool))
+        for block in self.decoder:
+            x, _ = block(x, None, position, own, block.memory(states), mask, train)
+        logits = jnp.einsum("bkd,kdv->bkv", self.norm_decoder(x)[:, 0], self.out)
+        chosen = jnp.maximum(code, 1)[..., None] - 1
+        return jnp.take_along_axis(nn.log_softmax(logits), chosen, axis=-1)[..., 0]
+
+    def generate(
+        self,
+        states: jax.Array,
+        mask: jax.Array,
+        ids: SemanticIds,
+        width: int,
+        constrained: bool = True,
+    ) -> Beams:
+        """The G likeliest next items of each row; no gradient flows through the choice."""
+        batch = len(states)
+        states = jax.lax.stop_gradient(states)
+        memories = [block.memory(states) for block in self.decoder]
+        heads = memories[0][0].shape[-2:]
+        empty = jnp.zeros((batch, width, self.num_digits, *heads), states.dtype)
+        carry = [(empty, empty) for _ in self.decoder]
+
+        def step(carry, code, digit):
+            # The embedding of the digit before; nothing before the first.
+            table = self.digits[jnp.maximum(digit - 1, 0)]
+            x = table[code] * ((code > 0) * self.dim**0.5)[..., None]
+            x, position, after = x[:, :, None], digit[None], []
+            own = jnp.arange(self.num_digits)[None] <= digit
+            for block, past, memory in zip(self.decoder, carry, memories, strict=True):
+                x, past = block(x, past, position, own, memory, mask, False)
+                after.append(past)
+            logits = self.norm_decoder(x)[:, :, 0] @ self.out[digit]
+            return nn.log_softmax(logits), after
+
+        found = beam_search(
+            step, carry, ids, batch=batch, width=width, constrained=constrained
+        )
+        return jax.tree.map(jax.lax.stop_gradient, found)
+
+    def __call__(self, history: Window, ids: SemanticIds, code: jax.Array, train: bool = False):
+        """States, mask and log-likelihood of code; makes every parameter."""
+        states, mask = self.encode(history, ids, train)
+        return states, mask, self.log_likelihood(states, mask, code, train)

@@ -1,0 +1,88 @@
+"""The models that a run compares: what each row of a table consists of."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nif_jax.data.schema import ConfigError, require_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Attributes:
+    flow: the frozen generator's flow and item vectors.
+    tsp: the Temporal Sequential Pairwise loss.
+    cohorts: generated interest cohorts.
+    settings: keys of the config that this row has otherwise.
+    """
+
+    flow: bool = False
+    tsp: bool = False
+    cohorts: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+QUIRKS = {
+    "genci.targets": "all",
+    "genci.beams": 1,
+    "genci.detach": False,
+    "cohorts.form": "level",
+    "cohorts.mean": "padded",
+    "cohorts.attention": "shared",
+    "cohorts.residual": False,
+}
+"""How the authors' GenCI code differs from a careful reading of their paper (method.md, 2)."""
+
+
+def _genci(**settings: Any) -> Row:
+    return Row(cohorts=True, settings={k.replace("__", "."): v for k, v in settings.items()})
+
+
+ROWS: Mapping[str, Row] = {
+    "base": Row(),
+    "nif": Row(flow=True),
+    "tsp": Row(tsp=True),
+    "amen": Row(flow=True, tsp=True),
+    "genci": Row(cohorts=True),
+    "hybrid": Row(flow=True, tsp=True, cohorts=True),
+    "genci_quirks": Row(cohorts=True, settings=QUIRKS),
+    # Ablations of GenCI.
+    "genci_no_cohorts": _genci(genci__beams=0),
+    "genci_no_ssr": _genci(genci__delta=0.0),
+    "genci_no_ntp": _genci(genci__gamma=0.0),
+    "genci_level_1": _genci(cohorts__levels=1),
+    "genci_beams_1": _genci(genci__beams=1),
+    "genci_beams_4": _genci(genci__beams=4),
+    "genci_beams_16": _genci(genci__beams=16),
+    "genci_random_codes": _genci(tokenizer__form="random"),
+    "hybrid_no_tsp": Row(flow=True, cohorts=True),
+}
+
+_NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
+
+
+def require_rows(config: ConfigDict) -> None:
+    """Raises ConfigError for a row that is unknown, or that this config has no section for."""
+    for name in config.rows:
+        require_choice("rows", name, ROWS)
+        for part, section in _NEEDS.items():
+            if getattr(ROWS[name], part) and section not in config:
+                raise ConfigError(
+                    f"row {name!r} needs the section {section!r}, which this config lacks: use "
+                    "configs/nif.py for flow and TSP, configs/genci.py for cohorts, and "
+                    "configs/hybrid.py for all rows."
+                )
+
+
+def row_config(config: ConfigDict, name: str) -> ConfigDict:
+    """The config as a row has it: config.quirks, then the row's own settings."""
+    settings = dict(ROWS[name].settings)
+    if ROWS[name].cohorts and config.quirks:
+        settings = QUIRKS | settings
+    if not settings:
+        return config
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(settings)
+    return changed

@@ -1,0 +1,151 @@
+"""The tokenizer: an RQ-VAE trained to rebuild items' content from K codes (method.md, 2.1)."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nif_jax.losses.ctr import weighted_sum
+from nif_jax.metrics import codebook
+from nif_jax.models.quantizer import (
+    Codebooks,
+    RqVae,
+    encode_catalogue,
+    fit_codebooks,
+    update_codebooks,
+)
+from nif_jax.stages.interface import Aux, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """How codes learn.
+
+    Attributes:
+      form: "ema" (moving averages, no gradient) or "straight_through" (parameters, pulled to the
+        residuals that take them).
+      levels: K.
+      codes: V.
+      commitment: weight of the pull of the latent towards its codes.
+      decay: of the moving averages.
+      dead_share: see quantizer.update_codebooks.
+      batch: rows of a step over all devices, which k-means scales the running counts to.
+      seed: of k-means.
+    """
+
+    form: str
+    levels: int
+    codes: int
+    commitment: float
+    decay: float
+    dead_share: float
+    batch: int
+    seed: int
+
+
+def vectors_of(params: Mapping[str, Any], variables: Mapping[str, Any]) -> jax.Array:
+    """[K, V, d] codebooks, wherever they learn."""
+    return params["codebooks"] if "codebooks" in params else variables["codebooks"].vectors
+
+
+def loss(
+    model: RqVae,
+    spec: Codes,
+    axis_name: str | None,
+    params,
+    variables,
+    frozen,
+    batch: Mapping[str, jax.Array],
+    rng: jax.Array,
+    train: bool,
+):
+    """Sum over items of squared error (mean over content) + commitment, see Stage.loss_fn."""
+    del train
+    content, weight = frozen["content"][batch["item"]], batch["weight"]
+    vectors = vectors_of(params, variables)
+    rebuilt, commitment, found = model.apply({"params": params}, content, vectors)
+    error = ((rebuilt - content) ** 2).mean(-1)
+    losses = error + spec.commitment * commitment / model.dim
+    if spec.form == "straight_through":
+        pull = (jax.lax.stop_gradient(found.residuals) - found.chosen) ** 2
+        losses += pull.sum((-1, -2)) / model.dim
+    else:
+        books = update_codebooks(
+            variables["codebooks"],
+            jax.lax.stop_gradient(found),
+            weight,
+            rng,
+            decay=spec.decay,
+            dead_share=spec.dead_share,
+            axis_name=axis_name,
+        )
+        variables = {"codebooks": books}
+    total, rows = weighted_sum(losses, weight)
+    value, _ = weighted_sum(error, weight)
+    return total, Aux(rows, variables, {"reconstruction": (value, rows)})
+
+
+def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
+    """Encoder and decoder at random; codebooks by residual k-means of the encoded catalogue."""
+    del batch
+    content = jnp.asarray(frozen["content"])[1:]
+    vectors = jnp.zeros((spec.levels, spec.codes, model.dim))
+    params = dict(model.lazy_init(rng, *jax.eval_shape(lambda: (content, vectors)))["params"])
+    latent = jax.jit(functools.partial(model.apply, method="encode"))({"params": params}, content)
+    books = fit_codebooks(np.asarray(latent), spec.levels, spec.codes, spec.batch, spec.seed)
+    if spec.form == "straight_through":
+        return params | {"codebooks": books.vectors}, {}
+    return params, {"codebooks": Codebooks(*books)}
+
+
+def codes_of(model: RqVae, params, variables, content: np.ndarray) -> np.ndarray:
+    """[N, K] codes in 0..V-1 of content [N + 1, C], padding left out."""
+    return encode_catalogue(model, params, vectors_of(params, variables), content[1:])
+
+
+def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, float]:
+    """"r2", share of the content's variance that the codes rebuild; "usage", least share of a
+    level's codes that items use; "collision_rate"."""
+
+    def rebuild(params, vectors, content):
+        rebuilt, _, found = model.apply({"params": params}, content, vectors)
+        return rebuilt, found.codes
+
+    rebuilt, codes = jax.jit(rebuild)(params, vectors_of(params, variables), content[1:])
+    residual = float(((np.asarray(rebuilt) - content[1:]) ** 2).sum())
+    total = float(((content[1:] - content[1:].mean(0)) ** 2).sum())
+    levels = codebook.summarize(np.asarray(codes), vectors_of(params, variables).shape[1])
+    return {
+        "r2": 1 - residual / max(total, 1e-12),
+        "usage": min(level["codes"] / level["fillable"] for level in levels),
+        "collision_rate": levels[-1]["collision_rate"],
+    }
+
+
+def make_stage(
+    model: RqVae,
+    *,
+    spec: Codes,
+    axis_name: str | None,
+    plan: Any,
+    optimizer: Any,
+    evaluate: Callable,
+    metric: str,
+    config: Mapping[str, Any],
+) -> Stage:
+    """The stage `tokenizer`; other arguments as in Stage."""
+    return Stage(
+        name="tokenizer",
+        init=functools.partial(init, model, spec),
+        gather=lambda arrays, index: index,
+        loss_fn=functools.partial(loss, model, spec, axis_name),
+        plan=plan,
+        evaluate=evaluate,
+        optimizer=optimizer,
+        metric=metric,
+        config=config,
+    )

@@ -1,0 +1,56 @@
+"""From items' content to their semantic IDs: the tokenizer's codes, or those of a control."""
+
+from typing import Any
+
+import numpy as np
+
+from nif_jax.data.schema import ConfigError
+from nif_jax.metrics import codebook
+from nif_jax.models.quantizer import fit_codebooks, quantize, random_codes, require_form
+from nif_jax.models.semantic_ids import SemanticIds, add_digit, build_semantic_ids
+
+TRAINED = ("ema", "straight_through")
+"""Forms of tokenizer that are a stage; the others are made here, at once."""
+
+
+def untrained_codes(
+    form: str, content: np.ndarray, levels: int, codes: int, seed: int
+) -> np.ndarray:
+    """[N, K] codes in 0..V-1 of content [N + 1, C] by a form without training.
+
+    Args:
+      form: "kmeans" (residual k-means on the content itself) or "random".
+      content: content vectors; row 0 is padding.
+      levels: K.
+      codes: V.
+      seed: of chance.
+    """
+    require_form(form)
+    if form == "random":
+        return random_codes(len(content) - 1, levels, codes, seed)
+    books = fit_codebooks(content[1:], levels, codes, len(content) - 1, seed)
+    return np.asarray(quantize(books.vectors, content[1:]).codes)
+
+
+def semantic_ids(codes: np.ndarray, size: int, beams: int) -> SemanticIds:
+    """The catalogue's IDs: codes [N, K] and the collision digit, as a trie.
+
+    Raises:
+      ConfigError: more collisions than a digit holds, or more beams than items.
+    """
+    if beams > len(codes):
+        raise ConfigError(
+            f"config.genci.beams={beams} is more than the {len(codes)} items of the catalogue."
+        )
+    return build_semantic_ids(add_digit(codes, size), size)
+
+
+def describe(
+    form: str, codes: np.ndarray, size: int, categories: np.ndarray | None, rebuilt: float | None
+) -> list[dict[str, Any]]:
+    """Records of results.json: metrics.codebook.summarize, with the form and the share of content
+    variance that the codes rebuild (None where nothing is rebuilt)."""
+    return [
+        {"form": form} | record | {"r2": rebuilt}
+        for record in codebook.summarize(codes, size, categories)
+    ]
