@@ -121,7 +121,7 @@ def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker.attention = (8,) if smoke else (32, 16)
     config.ranker.tower = (32,) if smoke else (256, 128, 64)
     # Dropout rate in the tower.
-    config.ranker.dropout = 0.2
+    config.ranker.dropout = 0.4
     # Share of items that a train step sees as unknown.
     config.ranker.id_dropout = 0.1
     # Heads of the Semantic Alignment Module.

@@ -110,14 +110,15 @@ class Frozen:
       params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
       flow: [D_local, M, T, D], or None where config.flow.cache is off.
-      codes: form of tokenizer -> [N, K] codes, collision digit left out.
+      codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
+        digit left out.
       ids: form of tokenizer -> semantic IDs.
     """
 
     params: Any = None
     vectors: np.ndarray | None = None
     flow: np.ndarray | None = None
-    codes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
 
 
@@ -288,8 +289,8 @@ def build_tokenizer(run: Run) -> Built:
     return Built(stage, section, data)
 
 
-def tokenizer_codes(run: Run, params: Any, variables: Any) -> np.ndarray:
-    """[N, K] codes of the catalogue by a trained tokenizer."""
+def tokenizer_codes(run: Run, params: Any, variables: Any) -> tuple[np.ndarray, np.ndarray]:
+    """[N, K] nearest codes of the catalogue by a trained tokenizer, and with collisions resolved."""
     return tokenizer.codes_of(_rq_vae(run), params, variables, run.content)
 
 

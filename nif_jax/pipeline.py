@@ -169,7 +169,7 @@ def tokenize(run: Run, stages: dict[str, TrainedStage]) -> Frozen:
             sizes = (section.levels, section.codes)
             codes[form] = tokens.untrained_codes(form, run.content, *sizes, run.seed)
         beams = max(c.genci.beams for c in configs if c.tokenizer.form == form)
-        ids[form] = tokens.semantic_ids(codes[form], section.codes, beams)
+        ids[form] = tokens.semantic_ids(codes[form][1], section.codes, beams)
     return Frozen(codes=codes, ids=ids)
 
 

@@ -6,7 +6,13 @@ import numpy as np
 
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import codebook
-from nif_jax.models.quantizer import fit_codebooks, quantize, random_codes, require_form
+from nif_jax.models.quantizer import (
+    fit_codebooks,
+    quantize,
+    random_codes,
+    require_form,
+    resolve_collisions,
+)
 from nif_jax.models.semantic_ids import SemanticIds, add_digit, build_semantic_ids
 
 TRAINED = ("ema", "straight_through")
@@ -15,8 +21,9 @@ TRAINED = ("ema", "straight_through")
 
 def untrained_codes(
     form: str, content: np.ndarray, levels: int, codes: int, seed: int
-) -> np.ndarray:
-    """[N, K] codes in 0..V-1 of content [N + 1, C] by a form without training.
+) -> tuple[np.ndarray, np.ndarray]:
+    """[N, K] codes in 0..V-1 of content [N + 1, C] by a form without training: nearest ones, and
+    with collisions resolved.
 
     Args:
       form: "kmeans" (residual k-means on the content itself) or "random".
@@ -27,9 +34,11 @@ def untrained_codes(
     """
     require_form(form)
     if form == "random":
-        return random_codes(len(content) - 1, levels, codes, seed)
+        found = random_codes(len(content) - 1, levels, codes, seed)
+        return found, found
     books = fit_codebooks(content[1:], levels, codes, len(content) - 1, seed)
-    return np.asarray(quantize(books.vectors, content[1:]).codes)
+    nearest = np.asarray(quantize(books.vectors, content[1:]).codes)
+    return nearest, resolve_collisions(content[1:], books.vectors, nearest)
 
 
 def semantic_ids(codes: np.ndarray, size: int, beams: int) -> SemanticIds:
@@ -46,11 +55,20 @@ def semantic_ids(codes: np.ndarray, size: int, beams: int) -> SemanticIds:
 
 
 def describe(
-    form: str, codes: np.ndarray, size: int, categories: np.ndarray | None, rebuilt: float | None
+    form: str,
+    codes: tuple[np.ndarray, np.ndarray],
+    size: int,
+    categories: np.ndarray | None,
+    rebuilt: float | None,
 ) -> list[dict[str, Any]]:
-    """Records of results.json: metrics.codebook.summarize, with the form and the share of content
-    variance that the codes rebuild (None where nothing is rebuilt)."""
+    """Records of results.json: metrics.codebook.summarize of the codes in use, with the form, the
+    collision rate that nearest codes would have, and the share of content variance that codes
+    rebuild (None where nothing is rebuilt)."""
+    nearest, used = codes
     return [
-        {"form": form} | record | {"r2": rebuilt}
-        for record in codebook.summarize(codes, size, categories)
+        {"form": form}
+        | record
+        | {"nearest_collision_rate": codebook.collision_rate(nearest[:, : record["level"]])}
+        | {"r2": rebuilt}
+        for record in codebook.summarize(used, size, categories)
     ]

@@ -187,6 +187,50 @@ class RqVae(nn.Module):
         return self.decode(quantized), commitment, found
 
 
+def resolve_collisions(
+    latent: np.ndarray, vectors: np.ndarray, codes: np.ndarray
+) -> np.ndarray:
+    """Moves items that share a whole code to other last codes, the nearest that are free.
+
+    Nearest codes alone collide where content is alike; what all colliding items of a prefix want is
+    dealt out by distance, nearest first, so that few items move and none far (the uniform mapping of
+    LC-Rec, without its optimal transport). Items beyond the V of a prefix keep their code.
+
+    Args:
+      latent: [N, d] what was quantised.
+      vectors: [K, V, d] codebooks.
+      codes: [N, K] nearest codes.
+
+    Returns:
+      [N, K] codes that differ from `codes` in the last column only.
+    """
+    codes, size = codes.copy(), vectors.shape[1]
+    _, whole, shared = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    colliding = shared[whole.reshape(-1)] > 1
+    _, prefix = np.unique(codes[:, :-1], axis=0, return_inverse=True)
+    prefix = prefix.reshape(-1)
+    order = np.argsort(prefix, kind="stable")
+    for items in np.split(order, np.flatnonzero(np.diff(prefix[order])) + 1):
+        moving = items[colliding[items]]
+        if not len(moving):
+            continue
+        residual = latent[moving] - sum(
+            vectors[level][codes[moving, level]] for level in range(codes.shape[1] - 1)
+        )
+        distance = ((residual[:, None] - vectors[-1]) ** 2).sum(-1)  # [n, V]
+        free = np.ones(size, bool)
+        free[codes[items[~colliding[items]], -1]] = False
+        waiting = np.ones(len(moving), bool)
+        for flat in np.argsort(distance, axis=None, kind="stable"):
+            item, code = divmod(int(flat), size)
+            if waiting[item] and free[code]:
+                codes[moving[item], -1] = code
+                waiting[item], free[code] = False, False
+            if not (waiting.any() and free.any()):
+                break
+    return codes
+
+
 def require_form(form: str) -> None:
     """Raises ConfigError unless `form` is one of FORMS."""
     require_choice("tokenizer.form", form, FORMS)
@@ -197,11 +241,13 @@ def random_codes(num_items: int, levels: int, codes: int, seed: int) -> np.ndarr
     return np.random.default_rng(seed).integers(0, codes, (num_items, levels), dtype=np.int32)
 
 
-def encode_catalogue(model: RqVae, params: Any, vectors: Any, content: Any) -> np.ndarray:
-    """[N, K] codes of content [N, C]."""
+def encode_catalogue(
+    model: RqVae, params: Any, vectors: Any, content: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents [N, d] and nearest codes [N, K] of content [N, C]."""
 
-    def codes(params, vectors, content):
+    def encode(params, vectors, content):
         latent = model.apply({"params": params}, content, method="encode")
-        return quantize(vectors, latent).codes
+        return latent, quantize(vectors, latent).codes
 
-    return np.asarray(jax.jit(codes)(params, vectors, content))
+    return jax.tree.map(np.asarray, jax.jit(encode)(params, vectors, content))

@@ -16,6 +16,7 @@ from nif_jax.models.quantizer import (
     RqVae,
     encode_catalogue,
     fit_codebooks,
+    resolve_collisions,
     update_codebooks,
 )
 from nif_jax.stages.interface import Aux, Stage
@@ -102,9 +103,14 @@ def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
     return params, {"codebooks": Codebooks(*books)}
 
 
-def codes_of(model: RqVae, params, variables, content: np.ndarray) -> np.ndarray:
-    """[N, K] codes in 0..V-1 of content [N + 1, C], padding left out."""
-    return encode_catalogue(model, params, vectors_of(params, variables), content[1:])
+def codes_of(
+    model: RqVae, params, variables, content: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """[N, K] nearest codes in 0..V-1 of content [N + 1, C], padding left out; and the same with
+    collisions resolved."""
+    vectors = np.asarray(vectors_of(params, variables))
+    latent, nearest = encode_catalogue(model, params, vectors, content[1:])
+    return nearest, resolve_collisions(latent, vectors, nearest)
 
 
 def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, float]:
