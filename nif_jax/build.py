@@ -290,7 +290,7 @@ def build_tokenizer(run: Run) -> Built:
 
 
 def tokenizer_codes(run: Run, params: Any, variables: Any) -> tuple[np.ndarray, np.ndarray]:
-    """[N, K] nearest codes of the catalogue by a trained tokenizer, and with collisions resolved."""
+    """[N, K] nearest codes by a trained tokenizer, and the same with collisions resolved."""
     return tokenizer.codes_of(_rq_vae(run), params, variables, run.content)
 
 

@@ -7,14 +7,24 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, common, nif
-from nif_jax import build, pipeline, runner
+from configs import base, common, genci, hybrid, nif
+from nif_jax import build, pipeline, rows, runner
 from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.parallel import Pmap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CONFIGS = {"base": base.get_config, "nif": nif.get_config}
+CONFIGS = {
+    "base": base.get_config,
+    "nif": nif.get_config,
+    "genci": genci.get_config,
+    "hybrid": hybrid.get_config,
+}
+TINY = (
+    "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0,"
+    "xla_flags="
+)
+TINY_CODES = f"{TINY},tokenizer.codes=4,eval.beams=5"
 
 
 @pytest.mark.parametrize("dataset", common.DATASETS)
@@ -61,15 +71,17 @@ class _Recording(ConfigDict):
         return self.read.union(*(child.all_read() for child in children))
 
 
-def test_every_key_is_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["nif", "hybrid"])
+def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
-    text = "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0"
-    plain = nif.get_config(text)
+    plain = CONFIGS[name](TINY if name == "nif" else TINY_CODES)
     config = _Recording(plain)
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
     # Metrics of untrained models are the business of other tests.
-    for name in ("score_rankers", "result_rows", "retrieval_rows", "bucket_rows", "draw_plots"):
+    for name in ("score_rankers", "result_rows", "bucket_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
+    for name in ("retrieval_rows", "code_rows", "draw_plots"):
+        monkeypatch.setattr(runner.evaluation, name, lambda *_: [])
     monkeypatch.setattr(runner.results, "write_results", lambda *_, **__: None)
     monkeypatch.setattr(runner.page, "write_report", lambda *_: None)
     monkeypatch.setattr(runner, "print_results", lambda *_: None)
@@ -112,6 +124,8 @@ def test_a_wrong_word_names_the_nearest(text, message):
         ("tsp.score=logits", "did you mean 'logit'"),
         ("flow.returned=ad", "config.flow.returned='ad' is none of add, init, none"),
         ("rows=base+amne", "did you mean 'amen'"),
+        ("rows=base+genci", "row 'genci' needs the section 'genci', which this config lacks"),
+        ("init_rows=bass", "did you mean 'base'"),
         ("data.history=positives", "did you mean 'positive'"),
         ("data.split=temporal", "none of temporal_user, temporal_global, random"),
         ("train.batch_size=7", "even number of rows"),
@@ -124,9 +138,52 @@ def test_a_wrong_word_names_the_nearest(text, message):
 def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
-    text = "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0"
     with pytest.raises(runner.ConfigError, match=message):
-        runner.run(nif.get_config(f"{text},{setting}"), tmp_path / "run", "train")
+        runner.run(nif.get_config(f"{TINY},{setting}"), tmp_path / "run", "train")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("content.source=tfidff", "did you mean 'tfidf'"),
+        ("tokenizer.form=emma", "did you mean 'ema'"),
+        ("tokenizer.form=random,tokenizer.levels=1,tokenizer.codes=2", "share one semantic ID"),
+        ("tokenizer.codes=256", "codes=256 is more than the 20 items"),
+        ("genci.beams=50", "beams=50 is more than the 20 items"),
+        ("genci.targets=positives", "did you mean 'positive'"),
+        ("cohorts.levels=4", "cohorts.levels=4 is more than config.tokenizer.levels=3"),
+        ("cohorts.form=prefixes", "did you mean 'prefix'"),
+        ("cohorts.mean=padding", "did you mean 'padded'"),
+        ("cohorts.attention=share", "did you mean 'shared'"),
+        ("intent.history=items", "did you mean 'item'"),
+        ("rows=base+amen", "row 'amen' needs the section 'generator', which this config lacks"),
+    ],
+)
+def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
+    with pytest.raises(runner.ConfigError, match=message):
+        runner.run(genci.get_config(f"{TINY_CODES},{setting}"), tmp_path / "run", "train")
+
+
+def test_quirks_reproduce_the_authors_code():
+    config = genci.get_config("synthetic,quirks=True")
+    for row in ("genci", "genci_quirks"):
+        found = rows.row_config(config if row == "genci" else genci.get_config("synthetic"), row)
+        assert (found.genci.targets, found.genci.beams, found.genci.detach) == ("all", 1, False)
+        assert (found.cohorts.form, found.cohorts.mean) == ("level", "padded")
+        assert (found.cohorts.attention, found.cohorts.residual) == ("shared", False)
+    assert rows.row_config(genci.get_config("synthetic"), "genci").genci.beams == 4
+    # A row's own setting wins, and the run's config stays what it was.
+    assert rows.row_config(config, "genci_beams_16").genci.beams == 16
+    assert config.genci.beams == 4
+
+
+@pytest.mark.parametrize("row", rows.ROWS)
+def test_every_row_has_settings_that_exist(row):
+    config = hybrid.get_config("synthetic")
+    changed = rows.row_config(config, row)
+    assert set(runner.flatten(changed.to_dict())) == set(runner.flatten(config.to_dict()))
 
 
 @pytest.mark.parametrize(

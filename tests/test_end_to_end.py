@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pandas as pd
 import pytest
 
-from configs import base, nif
+from configs import base, hybrid, nif
 from nif_jax import build, checkpoint, pipeline, runner, train
 from nif_jax.metrics.writer import MetricWriter, read_metrics
 from nif_jax.parallel import Pmap
@@ -32,6 +32,13 @@ TINY_NIF = ",".join(
         "flow.horizon=2",
     ]
 )
+TINY_HYBRID = ",".join(
+    [
+        TINY_NIF,
+        "tokenizer.codes=4,tokenizer.dim=4,tokenizer.hidden=8,tokenize.batch_size=16",
+        "intent.dim=8,intent.hidden=8,genci.side=8,eval.beams=10",
+    ]
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,6 +53,14 @@ def finished(tmp_path_factory):
     """A finished run of all four rows."""
     workdir = tmp_path_factory.mktemp("runs") / "nif"
     runner.run(nif.get_config(TINY_NIF), workdir, "train")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def finished_hybrid(tmp_path_factory):
+    """A finished run of the hybrid, which has every stage but TSP and flow alone."""
+    workdir = tmp_path_factory.mktemp("runs") / "hybrid"
+    runner.run(hybrid.get_config(TINY_HYBRID), workdir, "train")
     return workdir
 
 
@@ -79,8 +94,9 @@ class TestOutputs:
         by_history = {h: [r["logloss"] for r in found["rows"] if r["history"] == h]
                       for h in ("online", "frozen")}  # fmt: skip
         assert by_history["online"] != by_history["frozen"]
-        assert [r["model"] for r in found["retrieval"]] == [
-            "generator", "popularity", "base embeddings",
+        assert [(r["model"], r["targets"]) for r in found["retrieval"]] == [
+            (model, targets) for model in ("generator", "popularity", "base embeddings")
+            for targets in ("all", "positive")
         ]  # fmt: skip
         # 48 users of about 24 events: the split is the data's, not the run's.
         impressions = found["run"]["dataset"]["impressions"]
@@ -326,3 +342,33 @@ def test_a_scorer_returns_rows_in_plan_order(tmp_path):
     found = Scorer(echo, gather_rows(3), data, run.parallel)(plan, *nothing)["item"]
     np.testing.assert_array_equal(found, run.dataset.movelines.item[plan.rows])
     assert json.dumps(len(found))
+
+
+class TestHybrid:
+    def test_results_hold_ranking_retrieval_and_codes(self, finished_hybrid):
+        found = results.read_results(finished_hybrid)
+        assert [(r["model"], r["history"]) for r in found["rows"]] == [
+            (m, h) for m in ("base", "hybrid") for h in ("online", "frozen")
+        ]
+        models = {r["model"]: r["targets"] for r in found["retrieval"]}
+        assert models["hybrid, constrained"] == models["hybrid, unconstrained"] == "positive"
+        assert {"generator", "popularity", "base embeddings"} <= set(models)
+        levels = found["semantic_ids"]
+        assert [(r["form"], r["level"]) for r in levels] == [("ema", k) for k in (1, 2, 3)]
+        assert levels[-1]["collision_rate"] <= levels[-1]["nearest_collision_rate"]
+        assert "Semantic IDs" in (finished_hybrid / "report.html").read_text()
+
+    def test_every_stage_has_its_checkpoint(self, finished_hybrid):
+        folder = finished_hybrid / "seed_0"
+        names = {p.name for p in folder.iterdir() if p.is_dir()}
+        assert {"base", "tokenizer", "generator", "hybrid"} <= names
+        assert all(checkpoint.is_finished(folder / n) for n in ("tokenizer", "hybrid"))
+
+    def test_evaluate_repeats_the_metrics(self, finished_hybrid, monkeypatch):
+        before = results.read_results(finished_hybrid)
+        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        runner.run(hybrid.get_config(TINY_HYBRID), finished_hybrid, "evaluate")
+        after = results.read_results(finished_hybrid)
+        assert [r["auc"] for r in before["rows"]] == [r["auc"] for r in after["rows"]]
+        assert before["semantic_ids"] == after["semantic_ids"]
+        assert before["retrieval"] == after["retrieval"]

@@ -89,7 +89,7 @@ def _file(lines: Movelines, path: str) -> tuple[np.ndarray, np.ndarray]:
         missing = {"item_id", "vector"} - set(frame.columns)
         if missing:
             raise DataError(
-                f"{file}: no column {sorted(missing)[0]!r}; it has {', '.join(frame.columns)}."
+                f"{file}: no column {min(missing)!r}; it has {', '.join(frame.columns)}."
             )
         ids, vectors = frame["item_id"].to_numpy(), np.stack(frame["vector"].to_numpy())
     vectors = np.asarray(vectors, np.float32)

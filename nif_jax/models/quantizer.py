@@ -128,7 +128,7 @@ def fit_codebooks(latent: np.ndarray, levels: int, codes: int, batch: int, seed:
     books, counts, residual = [], [], np.asarray(latent, np.float32)
     spread = np.random.default_rng(seed)
     for _ in range(levels):
-        # Equal points make fewer clusters than asked for, with a warning; a breath apart they do not.
+        # Equal points make fewer clusters than asked for; a breath apart they do not.
         apart = residual + 1e-6 * spread.standard_normal(residual.shape).astype(np.float32)
         means = KMeans(codes, n_init=1, random_state=seed).fit(apart)
         books.append(means.cluster_centers_)
@@ -192,9 +192,9 @@ def resolve_collisions(
 ) -> np.ndarray:
     """Moves items that share a whole code to other last codes, the nearest that are free.
 
-    Nearest codes alone collide where content is alike; what all colliding items of a prefix want is
-    dealt out by distance, nearest first, so that few items move and none far (the uniform mapping of
-    LC-Rec, without its optimal transport). Items beyond the V of a prefix keep their code.
+    Nearest codes alone collide where content is alike. Last codes are dealt out to the colliding
+    items of a prefix by distance, nearest first, so that few items move and none far (the uniform
+    mapping of LC-Rec, without its optimal transport). Items beyond the V of a prefix keep theirs.
 
     Args:
       latent: [N, d] what was quantised.

@@ -120,6 +120,8 @@ def _results(results: Mapping[str, Any]) -> list[str]:
     if entries:
         parts += ["<h2>Next-item retrieval, whole catalogue</h2>",
                   _table(tables.retrieval(entries))]
+    if results.get("semantic_ids"):
+        parts += ["<h2>Semantic IDs</h2>", _table(tables.semantic_ids(results["semantic_ids"]))]
     parts += ["<h2>Cost</h2>", _table(tables.costs(rows))]
     if results.get("notes"):
         notes = "".join(f"<li>{_text(note)}</li>" for note in results["notes"])

@@ -43,7 +43,8 @@ def write_results(
       path: the file; its folder is made.
       run: config, commit, versions, devices, data set.
       rows: each has exactly ROW_KEYS; a metric or cost that was not measured is None.
-      **extra: "retrieval", "semantic_ids", "buckets", "notes" (module docstring), or more keys of JSON values.
+      **extra: "retrieval", "semantic_ids", "buckets", "notes" (module docstring), or more keys of
+        JSON values.
 
     Raises:
       ValueError: a key or value that breaks the schema, with its place and what is allowed.

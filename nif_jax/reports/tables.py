@@ -87,7 +87,8 @@ def semantic_ids(entries: Sequence[Mapping[str, Any]]) -> Table:
       entries: "semantic_ids" of results.json.
     """
     forms = {"codes": ",.0f", "fillable": ",.0f", "perplexity": ".1f", "prefixes": ",.0f",
-             "collision_rate": ".4f", "nearest_collision_rate": ".4f", "purity": ".3f", "r2": ".3f"}  # fmt: skip
+             "collision_rate": ".4f", "nearest_collision_rate": ".4f",
+             "purity": ".3f", "r2": ".3f"}  # fmt: skip
     titles = [name.replace("_", " ") for name in forms]
     table = Table(["form", "level", "seeds", *titles], [], labels=3)
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}

@@ -75,7 +75,7 @@ class CohortSource:
       beams: G; 0 generates nothing: the ranker gets the history's state only.
       gamma: weight of a row's next-item loss beside its cross-entropy.
       delta: weight of the self-supervised regularisation.
-      targets: rows whose item is to be predicted: "positive", or "all" whatever the label (a quirk).
+      targets: rows whose item is to be predicted: "positive", or "all" whatever the label (quirk).
       detach: whether the side head's opinion is a fixed target; otherwise it learns from the ranker
         too (a quirk).
     """

@@ -18,7 +18,8 @@ REAL = (5, 3, 1, 0, 4, 2)  # entries of each history of the batch
 ITEM_SIZES, USER_SIZES = {"id": 7, "genre": 5}, {"id": 6, "age": 3}
 MODEL = Ranker(
     item_sizes=ITEM_SIZES, user_sizes=USER_SIZES, num_scenes=SCENES, num_actions=ACTIONS, dim=D,
-    attention=(6, 3), tower=(8, 5), dropout=0.0, id_dropout=0.0, align_heads=2, align_dropout=0.0, calibration=3,
+    attention=(6, 3), tower=(8, 5), dropout=0.0, id_dropout=0.0, align_heads=2,
+    align_dropout=0.0, calibration=3,
 )  # fmt: skip
 
 

@@ -47,7 +47,8 @@ def workdir(tmp_path):
             _row("amen", 0, 0.744444, history="online"), _row("amen", 0, 0.7, split="random")]
     results.write_results(
         folder / "results.json", {"commit": "abc & <def>"}, rows,
-        retrieval=[{"model": "popularity", "seed": 0, "split": "test", "hr@10": 0.0421}],
+        retrieval=[{"model": "popularity", "seed": 0, "split": "test", "targets": "all",
+                    "hr@10": 0.0421}],
         buckets={"history_length": {"base": [
             {"lower": 0, "upper": 5, "count": 9, "auc": 0.6543},
             {"lower": 5, "upper": None, "count": 1, "auc": None}]}},

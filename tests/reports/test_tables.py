@@ -63,13 +63,23 @@ def test_the_same_row_twice_is_an_error():
 
 
 def test_retrieval_by_hand():
-    entries = [{"model": "popularity", "seed": 0, "split": "test", "hr@10": 0.1, "mrr": None},
-               {"model": "generator", "seed": 0, "split": "test", "hr@10": 0.2, "ndcg@10": 0.1},
-               {"model": "generator", "seed": 1, "split": "test", "hr@10": 0.3, "ndcg@10": 0.1}]
+    where = {"split": "test", "targets": "all"}
+    entries = [{"model": "popularity", "seed": 0, **where, "hr@10": 0.1, "mrr": None},
+               {"model": "generator", "seed": 0, **where, "hr@10": 0.2, "ndcg@10": 0.1},
+               {"model": "generator", "seed": 1, **where, "hr@10": 0.3, "ndcg@10": 0.1}]
     header, lines = _cells(tables.retrieval_table(entries))
-    assert header == ["split", "model", "seeds", "HR@10", "MRR", "NDCG@10"]
-    assert lines == [["test", "popularity", "1", "0.1000", "n/a", "n/a"],
-                     ["test", "generator", "2", "0.2500 ± 0.0707", "n/a", "0.1000 ± 0.0000"]]
+    assert header == ["split", "targets", "model", "seeds", "HR@10", "MRR", "NDCG@10"]
+    assert lines == [["test", "all", "popularity", "1", "0.1000", "n/a", "n/a"],
+                     ["test", "all", "generator", "2", "0.2500 ± 0.0707", "n/a", "0.1000 ± 0.0000"]]
+
+
+def test_semantic_ids_by_hand():
+    record = {"form": "ema", "level": 1, "codes": 7, "fillable": 8, "perplexity": 5.25,
+              "prefixes": 7, "collision_rate": 0.5, "nearest_collision_rate": 0.75,
+              "purity": None, "r2": 0.5}
+    table = tables.semantic_ids([{"seed": 0, **record}, {"seed": 1, **record, "codes": 9}])
+    assert table.rows == [["ema", "1", "2", "8 ± 1", "8 ± 0", "5.2 ± 0.0", "7 ± 0",
+                           "0.5000 ± 0.0000", "0.7500 ± 0.0000", "n/a", "0.500 ± 0.000"]]
 
 
 def test_costs_count_a_training_run_once():
@@ -92,7 +102,8 @@ def test_results_come_back_as_strict_json(tmp_path):
         path, {"devices": (1, 2), "path": tmp_path, "vector": np.ones(2)},
         [_row(auc=np.float32(0.5), gauc=float("nan"), parameters=jnp.int32(7))],
         buckets=buckets, notes=["one"],
-        retrieval=[{"model": "generator", "seed": 0, "split": "test", "hr@10": 0.5}])
+        retrieval=[{"model": "generator", "seed": 0, "split": "test", "targets": "all",
+                    "hr@10": 0.5}])
     json.loads(path.read_text(), parse_constant=pytest.fail)
     read = results.read_results(path)
     assert read == results.read_results(path.parent)
@@ -120,7 +131,8 @@ def _without(key):
     ({}, {}, "rows must be a list"),
     ([], {"notes": "one"}, "notes must be a list of str"),
     ([], {"retrieval": [{"model": "generator", "seed": 0}]}, r"retrieval\[0\]: missing"),
-    ([], {"retrieval": [{"model": "g", "seed": 0, "split": "test", "mrr": "x"}]}, "mrr must be"),
+    ([], {"retrieval": [{"model": "g", "seed": 0, "split": "test", "targets": "all",
+                         "mrr": "x"}]}, "mrr must be"),
     ([], {"buckets": {"history_length": {"base": [{"lower": 0}]}}}, "missing keys"),
     ([], {"buckets": {"history_length": []}}, "history_length must be an object"),
 ])

@@ -11,9 +11,11 @@ from nif_jax.stages import base, finetune
 DIM, HORIZON, ITEMS = 4, 3, 9
 MODEL = Ranker(
     item_sizes={"id": ITEMS + 1}, user_sizes={"id": 6, "age": 3}, num_scenes=3, num_actions=3,
-    dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0, align_heads=2, align_dropout=0.0, calibration=4,
+    dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
+    align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
 WITH_FLOW = finetune.FlowSource(use=True, returned=True, horizon=HORIZON, context=0)
+NO_COHORTS = finetune.CohortSource()
 WITHOUT = finetune.FlowSource(use=False, returned=False, horizon=HORIZON, context=0)
 
 
@@ -48,13 +50,13 @@ def world_without_flow(world, random_params):
 
 def evaluate(world, pairwise, source=WITH_FLOW):
     params, frozen, batch = world
-    return finetune.loss(MODEL, None, source, pairwise, params, {}, frozen, batch,
+    return finetune.loss(MODEL, None, source, NO_COHORTS, pairwise, params, {}, frozen, batch,
                          jax.random.key(0), False)  # fmt: skip
 
 
 def scores(world, source=WITH_FLOW):
     params, frozen, batch = world
-    return finetune.predict(MODEL, None, source, params, {}, frozen, batch)
+    return finetune.predict(MODEL, None, source, NO_COHORTS, params, {}, frozen, batch)
 
 
 @pytest.mark.parametrize("score", ["calibration", "logit"])
@@ -83,7 +85,8 @@ def test_with_one_moveline_a_negative_seen_in_it_is_left_out(world):
         user_features=jax.tree.map(lambda x: x[[0, 0]], batch.user_features),
         history_length=batch.history_length[[0, 0]], pair=batch.pair[:1],
     )  # fmt: skip
-    c = finetune.predict(MODEL, None, WITH_FLOW, params, {}, frozen, swapped)["calibration"]
+    parts = (MODEL, None, WITH_FLOW, NO_COHORTS)
+    c = finetune.predict(*parts, params, {}, frozen, swapped)["calibration"]
     np.testing.assert_allclose(value, np.log1p(np.exp(0.3 - (c[0] - c[1]))), rtol=1e-4)
 
 
@@ -107,8 +110,8 @@ def test_every_module_learns_and_nothing_frozen_does(world):
 
     def objective(params, frozen, flow):
         given = batch._replace(flow=flow)
-        return finetune.loss(MODEL, None, WITH_FLOW, tsp(moveline="positive"), params, {}, frozen,
-                             given, jax.random.key(0), False)[0]  # fmt: skip
+        parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp(moveline="positive"))
+        return finetune.loss(*parts, params, {}, frozen, given, jax.random.key(0), False)[0]
 
     grads = jax.grad(objective)(params, frozen, batch.flow)
     flat = jax.tree_util.tree_leaves_with_path(grads)
@@ -128,7 +131,7 @@ def test_padded_rows_and_pairs_weigh_nothing(world):
         label=np.where(weight > 0, batch.label, np.nan).astype(np.float32),
         flow=np.where(weight[:, None, None] > 0, batch.flow, np.nan).astype(np.float32),
     )
-    total, aux = finetune.loss(MODEL, None, WITH_FLOW, tsp(), params, {}, frozen, broken,
-                               jax.random.key(0), False)  # fmt: skip
+    parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp())
+    total, aux = finetune.loss(*parts, params, {}, frozen, broken, jax.random.key(0), False)
     assert np.isfinite(total)
     assert aux.weight == 4

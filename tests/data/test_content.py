@@ -1,0 +1,99 @@
+"""Content vectors: what they hold, what an item without content gets, and bad files."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nif_jax.data import content
+from nif_jax.data.schema import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def lines(random_movelines):
+    lines = random_movelines(0, items=8)
+    genre = np.zeros((9, 2), np.int32)
+    genre[1:5, 0], genre[5:8, 0] = 1, 2
+    titles = np.array(["blue moon", "blue sun", "red sun", "", "blue moon", "a", "red", ""])
+    names = {"item": np.array([f"i{n}" for n in range(8)]), "item/genre": np.array(["X", "Y"])}
+    return dataclasses.replace(
+        lines, item_features={"genre": genre}, titles=titles, vocabulary=names
+    )
+
+
+def vectors(lines, **changes):
+    settings = {"source": "tfidf", "path": "", "dim": 6, "seed": 0}
+    return content.content_vectors(lines, **settings | changes)
+
+
+def test_documents_are_title_words_and_features(lines):
+    found = content.documents(lines)
+    assert found[0] == ["blue", "moon", "genre=X"]
+    assert found[3] == ["genre=X"]
+    assert found[7] == []
+
+
+def test_vectors_are_white_and_items_without_content_are_zero(lines):
+    found = vectors(lines)
+    assert found.shape[0] == 9 and found.dtype == np.float32
+    assert not found[0].any() and not found[8].any()
+    known = found[1:8]
+    np.testing.assert_allclose(known.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(known.T @ known / 7, np.eye(known.shape[1]), atol=1e-4)
+
+
+def test_alike_items_have_alike_vectors(lines):
+    found = vectors(lines)
+    distance = np.linalg.norm(found[1] - found[1:8], axis=1)
+    assert distance[1] < distance[6]  # blue sun, of the same genre, against red of another
+
+
+def test_no_content_at_all_names_the_fix(lines):
+    empty = dataclasses.replace(lines, item_features={}, titles=np.array([""] * 8))
+    with pytest.raises(DataError, match=r"0 items have a title or a feature.*source\.items"):
+        vectors(empty)
+
+
+def test_an_unknown_source_names_the_nearest(lines):
+    with pytest.raises(ConfigError, match="did you mean 'tfidf'"):
+        vectors(lines, source="tfidff")
+
+
+def _own(tmp_path, ids, values):
+    frame = pd.DataFrame({"item_id": ids, "vector": [list(v) for v in values]})
+    path = tmp_path / "own.parquet"
+    frame.to_parquet(path)
+    table = np.zeros(len(ids), [("item_id", "U8"), ("vector", np.float32, (len(values[0]),))])
+    table["item_id"], table["vector"] = ids, values
+    np.save(tmp_path / "own.npy", table)
+    return path
+
+
+def test_own_vectors_by_item_id(lines, tmp_path):
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    path = _own(tmp_path, ["i2", "i0", "i4", "i1", "elsewhere"], values)
+    found = vectors(lines, source="file", path=str(path))
+    assert found.shape == (9, 3)
+    assert not found[[0, 4, 6, 7, 8]].any()  # items without a vector are at the mean
+    white = content.whiten(values[[1, 3, 0, 2]], np.ones(4, bool))
+    np.testing.assert_allclose(found[[1, 2, 3, 5]], white, atol=1e-5)
+    again = vectors(lines, source="file", path=str(path.with_suffix(".npy")))
+    np.testing.assert_allclose(again, found, atol=1e-5)
+
+
+def test_bad_files_are_named(lines, tmp_path):
+    with pytest.raises(DataError, match="is no file"):
+        vectors(lines, source="file", path=str(tmp_path / "none.npy"))
+    path = _own(tmp_path, ["i0", "i1"], np.array([[1.0, 2.0], [3.0, np.nan]]))
+    with pytest.raises(DataError, match="row 1, item i1: the vector is not finite"):
+        vectors(lines, source="file", path=str(path))
+    path = _own(tmp_path, ["x", "y"], np.ones((2, 2)))
+    with pytest.raises(DataError, match=r"0 of 8 items have a vector.*'i0'"):
+        vectors(lines, source="file", path=str(path))
+    pd.DataFrame({"item": [1]}).to_parquet(path)
+    with pytest.raises(DataError, match="no column 'item_id'"):
+        vectors(lines, source="file", path=str(path))
+    np.save(tmp_path / "plain.npy", np.ones((2, 2)))
+    with pytest.raises(DataError, match="structured array"):
+        vectors(lines, source="file", path=str(tmp_path / "plain.npy"))
