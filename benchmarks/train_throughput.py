@@ -20,55 +20,20 @@ def main(argv: list[str]) -> None:
     del argv
     core = common.use_one_core()
     # After the pin: JAX counts the cores when it starts.
-    import pathlib
-
     import jax
     import numpy as np
 
     from configs import nif
-    from nif_jax import build, pipeline, train_state
-    from nif_jax.data.input import batches
-    from nif_jax.metrics.writer import MetricWriter
-    from nif_jax.parallel import Pmap
-    from nif_jax.step import make_train_step
+    from nif_jax import build, pipeline
 
-    size = "source.num_users=943,source.num_items=1682,source.events_per_user=106"
-
-    def make_run(text: str = "") -> build.Run:
-        config = nif.get_config(",".join(filter(None, ["synthetic", size, text])))
-        parallel = Pmap()
-        return build.Run(
-            config=config,
-            seed=0,
-            folder=pathlib.Path(),
-            dataset=build.load_dataset(config, parallel),
-            parallel=parallel,
-            writer=MetricWriter(".", enabled=False),
-            train=True,
-        )
-
-    run = make_run()
+    run = common.make_run(nif.get_config)
     # Speed does not depend on what the generator has learned.
     params, _ = pipeline.initial_state(run, build.build_generator(run))
     frozen = pipeline.freeze(run, params)
-    uncached = make_run("flow.cache=False")
+    uncached = common.make_run(nif.get_config, "flow.cache=False")
 
     def stepper(run: build.Run, row: str, microbatch: int | None = None):
-        built = build.build_base(run) if row == "base" else build.build_row(run, row, frozen)
-        initial = pipeline.initial_state(run, built)
-        state = train_state.create(*initial, built.stage.optimizer, 0)
-        state = run.parallel.replicate(jax.tree.map(np.asarray, state))
-        rows = built.section.microbatch if microbatch is None else microbatch
-        step = run.parallel.map(make_train_step(built.stage, rows, True))
-        stream = batches(
-            built.stage.plan,
-            run.parallel.local_shards,
-            first_step=0,
-            last_step=FLAGS.steps,
-            steps_per_dispatch=FLAGS.steps,
-        )
-        batch = next(stream)
-        return lambda: jax.block_until_ready(step(state, *built.data.step_arguments, batch))
+        return common.stepper(run, row, frozen, FLAGS.steps, microbatch)
 
     candidates = {
         "base": stepper(run, "base"),

@@ -93,6 +93,8 @@ class Built:
       scorer: its predictions over any split; None for the tokenizer, which scores nothing.
       generators: for models that generate items, {"constrained": ..., "unconstrained": ...} ranks
         of the next item among what they generate.
+      predict: for rankers, (params, variables, frozen, batch) -> {"logit", "calibration"} [B].
+      candidates: the same for a batch of one row and candidates [C], see finetune.
     """
 
     stage: Stage
@@ -100,6 +102,8 @@ class Built:
     data: Placed
     scorer: Scorer | None = None
     generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
+    predict: Callable | None = None
+    candidates: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,7 +373,11 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
         finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp
     )
     predict = functools.partial(finetune.predict, *parts)
-    built = _ranking_stage(run, make, plan, data, predict, gather)
+    built = dataclasses.replace(
+        _ranking_stage(run, make, plan, data, predict, gather),
+        predict=predict,
+        candidates=functools.partial(finetune.predict_candidates, *parts),
+    )
     if not row.cohorts:
         return built
     width = min(config.eval.beams, run.dataset.movelines.num_items)

@@ -147,13 +147,24 @@ class CohortNetwork(nn.Module):
     def ask(
         self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool
     ) -> jax.Array:
-        """[B, D] r_c: cross-attention 2, of target [B, D]; 0 for a user without cohorts."""
+        """r_c: cross-attention 2.
+
+        Args:
+          target: [B, D], the same number of candidates for each user in turn.
+          refined: [U, C, D] cohorts of U users, U = B or 1; keys and values are made once a user.
+          mask: [U, C].
+          train: whether dropout is on.
+
+        Returns:
+          [B, D]; 0 for a user without cohorts.
+        """
+        query = target.reshape(len(refined), -1, self.dim)  # [U, B / U, D]
         if self.attention == "shared":
-            r = self.over_history(target[:, None], refined)[:, 0]
+            r = self.over_history(query, refined)
         else:
-            r = self.over_cohorts(target[:, None], refined, mask=mask[:, None, None])[:, 0]
-            r = r * mask.any(1, keepdims=True)
-        return self.drop(r, deterministic=not train)
+            r = self.over_cohorts(query, refined, mask=mask[:, None, None])
+            r = r * mask.any(1)[:, None, None]
+        return self.drop(r.reshape(target.shape), deterministic=not train)
 
 
 class DeepFm(nn.Module):

@@ -122,9 +122,6 @@ class Ranker(nn.Module):
             everything = jnp.arange(items["id"].shape[0])
             table = self.embed_items(everything, items, returned, train)
             refined, mask = self.cohorts.refine(table, ids, generated)
-            rows = len(target)
-            refined = jnp.broadcast_to(refined, (rows, *refined.shape[1:]))
-            mask = jnp.broadcast_to(mask, (rows, *mask.shape[1:]))
             found.append(self.cohorts.ask(target, refined, mask, train))
         return found
 

@@ -128,8 +128,7 @@ def test_one_user_may_be_asked_for_many_candidates(world, random_params):
     refined, mask = module.apply({"params": params}, table, IDS, one, method="refine")
     many = jax.tree.map(lambda x: jnp.repeat(x, 3, 0), one)
     expected = run(module, params, (target, table, many))[0]
-    broadcast = (jnp.broadcast_to(x, (3, *x.shape[1:])) for x in (refined, mask))
-    found = module.apply({"params": params}, target, *broadcast, False, method="ask")
+    found = module.apply({"params": params}, target, refined, mask, False, method="ask")
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

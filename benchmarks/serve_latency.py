@@ -1,0 +1,67 @@
+"""Latency of scoring one user's candidates on one core: base, GenCI, and GenCI done row by row.
+
+    python -m benchmarks.serve_latency [--rounds=20] [--candidates=1000]
+
+What GenCI generates depends on the history only, so that encoder and beam search run once for all
+candidates of a user; "row by row" runs them for every candidate, as a naive predict would.
+"""
+
+from absl import app, flags
+
+from benchmarks import common
+
+flags.DEFINE_integer("rounds", 20, "Counted rounds.")
+flags.DEFINE_integer("candidates", 1000, "Candidates of the user.")
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> None:
+    """Prints milliseconds of each variant, and its time over the base's."""
+    del argv
+    core = common.use_one_core()
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from configs import genci
+    from nif_jax import build, pipeline
+
+    run = common.make_run(genci.get_config)
+    frozen = common.random_ids(run)
+    count, items = FLAGS.candidates, run.dataset.movelines.num_items
+    candidates = jnp.asarray(np.random.default_rng(0).integers(1, items + 1, count))
+
+    def scorers(row: str):
+        """Calls that score the last user with a full history: by candidates, and row by row."""
+        built = build.build_row(run, row, frozen)
+        params, variables = pipeline.initial_state(run, built)
+        arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.frozen))
+        rows = run.dataset.impressions(0, 2)[-1:]
+        index = {"row": rows, "weight": np.ones(1, np.float32), "pair": np.zeros(0, np.float32)}
+        batch = jax.tree.map(jnp.asarray, built.stage.gather(arrays, index))
+        context = jax.tree.map(jnp.asarray, context)
+        params = jax.tree.map(jnp.asarray, params)
+        once = jax.jit(built.candidates)
+        every = jax.jit(built.predict)
+        many = jax.tree.map(lambda x: jnp.repeat(x, count, 0), batch._replace(pair=None))
+        many = many._replace(item=candidates)
+        given = (params, variables, context)
+        return (
+            lambda: jax.block_until_ready(once(*given, batch, candidates)),
+            lambda: jax.block_until_ready(every(*given, many)),
+        )
+
+    base, _ = scorers("base")
+    once, every = scorers("genci")
+    np.testing.assert_allclose(once()["logit"], every()["logit"], atol=1e-4)
+    seconds = common.interleave({"base": base, "genci": once, "genci, row by row": every},
+                                FLAGS.rounds)  # fmt: skip
+    print(f"core {core}, jax {jax.__version__}, {count} candidates, {FLAGS.rounds} rounds")
+    print(f"{'variant':20s} {'ms':>8s}   time / base, median (range)")
+    for name, values in seconds.items():
+        ratio = common.paired_ratio(values, seconds["base"])
+        print(f"{name:20s} {1e3 * np.median(values):8.2f}   {ratio}")
+
+
+if __name__ == "__main__":
+    app.run(main)
