@@ -47,7 +47,7 @@ def world(random_impressions):
     batch = random_impressions(0, [5, 3, 0, 1, 5, 2, 4, 5], 5)
     batch = batch._replace(label=np.array([1, 0, 1, 0, 1, 1, 0, 0], np.float32))
     frozen = {
-        "items": {"id": np.arange(ITEMS + 1, dtype=np.int32)[:, None]},
+        "items": {"id": jnp.arange(ITEMS + 1)[:, None]},
         "ids": jax.tree.map(jnp.asarray, build_semantic_ids(CODES, V)),
     }
     params, _ = finetune.init(MODEL, None, NO_FLOW, SOURCE, jax.random.key(0), batch, frozen)
@@ -119,7 +119,7 @@ def test_cohort_members_learn_from_the_click(world):
     """Items that only stand in a generated cohort get a gradient through its mean."""
     params, frozen, batch = world
     source = dataclasses.replace(SOURCE, gamma=0.0, delta=0.0, beams=2)
-    one = jax.tree.map(lambda x: x[:1], batch._replace(pair=None))
+    one = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch._replace(pair=None))
     generated = jax.jit(finetune.generate, static_argnums=0)(source, params, frozen, one)
     shown = set(np.asarray(one.item)) | set(np.asarray(one.history.item).ravel())
     prefixes = set(np.asarray(generated.beams.node[0, :, 0]))
