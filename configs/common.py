@@ -1,37 +1,46 @@
 """What the configurations share. Every key stands here once, with its meaning.
 
-`--config=configs/nif.py:movielens_100k,smoke,seed=1` names a data set (default movielens_100k),
-"smoke" for a small and short run, and keys to set; `--config.tsp.weight=0.1` sets keys too.
+`--config=configs/nif.py:movielens_100k,smoke,seed=1` names a data set (default movielens_100k) or a
+preset of configs/datasets.py, "smoke" for a small and short run, and keys to set;
+`--config.tsp.weight=0.1` sets keys too.
 """
 
 import difflib
 
 from ml_collections import ConfigDict
 
+from configs.datasets import PRESETS
+
 DATASETS = ("movielens_100k", "files", "synthetic")
 WORDS = ("smoke",)
 
 
 def parse(text: str) -> tuple[str, bool, dict[str, str]]:
-    """Data set, whether it is a smoke run, and key=value settings of the text after ":"."""
-    dataset, smoke, settings = DATASETS[0], False, {}
+    """Data set, whether it is a smoke run, and key=value settings of the text after ":".
+
+    Settings of a preset come first, so that what the text sets wins.
+    """
+    dataset, smoke, preset, settings = DATASETS[0], False, {}, {}
     for word in filter(None, text.split(",")):
         if "=" in word:
             key, value = word.split("=", 1)
             settings[key] = value
         elif word in DATASETS:
             dataset = word
+        elif word in PRESETS:
+            dataset, preset = "files", PRESETS[word]
         elif word in WORDS:
             smoke = True
         else:
-            choices = DATASETS + WORDS
+            choices = (*DATASETS, *PRESETS, *WORDS)
             close = difflib.get_close_matches(word, choices, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"{word!r} is no data set or word of a config.{hint} Data sets: "
-                f"{', '.join(DATASETS)}; words: {', '.join(WORDS)}; or key=value."
+                f"{', '.join(DATASETS)}; presets: {', '.join(PRESETS)}; words: "
+                f"{', '.join(WORDS)}; or key=value."
             )
-    return dataset, smoke, settings
+    return dataset, smoke, preset | settings
 
 
 def apply(config: ConfigDict, settings: dict[str, str]) -> None:
@@ -83,6 +92,12 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     config.data.ties = "order"
     # Share of the train labels that rankers may use; movelines stay whole.
     config.data.label_share = 1.0
+    # Scenes whose labels rankers may use, "tab0+tab4", in every period; "" = all.
+    config.data.label_scenes = ""
+    # Sampled negatives of each event with label 1, for logs of purchases; and what is not sampled:
+    # what the "user" has bought at any time, or what is in the same "basket" (second).
+    config.data.negatives = 0
+    config.data.negatives_exclude = "user"
     # L, events of the ranker's history.
     config.data.history_length = 20 if smoke else 50
     # Where batches are gathered: "device", "host" (Grain), or "auto", on the device if the store
@@ -99,9 +114,11 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     if dataset == "movielens_100k":
         config.source.path = ""
     elif dataset == "files":
-        for name in ("path", "items", "users", "columns", "item_columns", "user_columns"):
+        for name in ("path", "items", "users", "history", "columns", "history_columns"):
             config.source[name] = ""
-        config.source.label_from = ""
+        for name in ("item_columns", "user_columns", "action_columns", "label_from", "unlabelled"):
+            config.source[name] = ""
+        config.source.user_share = 1.0
     else:
         config.source.num_users = 200 if smoke else 1000
         config.source.num_items = 200 if smoke else 500

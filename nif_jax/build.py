@@ -66,8 +66,8 @@ class Run:
     def frozen(self) -> dict[str, Any]:
         """What every stage may read and none changes."""
         lines = self.dataset.movelines
-        train = self.dataset.split == splits.TRAIN
-        frequency = generator.item_frequency(lines.item, train, lines.num_items)
+        events = self.dataset.train_events
+        frequency = generator.item_frequency(lines.item, events, lines.num_items)
         return {"items": dict(self.dataset.items), "frequency": frequency}
 
     @functools.cached_property
@@ -138,6 +138,9 @@ def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
         history=data.history,
         ties=data.ties,
         label_share=data.label_share,
+        label_scenes=data.label_scenes,
+        negatives=data.negatives,
+        negatives_exclude=data.negatives_exclude,
         seed=data.seed,
         num_shards=parallel.num_shards,
         local_shards=tuple(parallel.local_shards),
@@ -179,9 +182,10 @@ def ranker(run: Run, cohorts: CohortNetwork | None = None, side: DeepFm | None =
     )
 
 
-def validation_plan(run: Run, limit: int = 0) -> ScoringPlan:
-    """Validation impressions with online histories."""
-    return ScoringPlan(run.dataset, splits.VALIDATION, run.config.eval.batch_size, False, limit)
+def validation_plan(run: Run, limit: int = 0, sampled: bool = True) -> ScoringPlan:
+    """Validation impressions with online histories; see ScoringPlan for limit and sampled."""
+    size = run.config.eval.batch_size
+    return ScoringPlan(run.dataset, splits.VALIDATION, size, False, limit, sampled)
 
 
 def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) -> dict[str, Any]:
@@ -245,7 +249,7 @@ def build_generator(run: Run) -> Built:
     predict = functools.partial(generator.rank_next, model)
     gather = functools.partial(generator.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
-    chosen = validation_plan(run, section.eval_rows)
+    chosen = validation_plan(run, section.eval_rows, sampled=False)
 
     def evaluate(params, variables):
         return retrieval.summarize(scorer(chosen, params, variables)["rank"])

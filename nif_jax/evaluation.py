@@ -1,5 +1,6 @@
 """Test scores of finished stages as results.json rows, tables and plots."""
 
+import dataclasses
 import functools
 import pathlib
 import resource
@@ -83,7 +84,7 @@ def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[st
     Each leaves out the items of the window that it reads. "targets" says whether all events or the
     positive ones only are to be predicted; beam search is asked for positive ones, its training.
     """
-    plan = test_plan(run, "online")
+    plan = dataclasses.replace(test_plan(run, "online"), sampled=False)
     ranks = {}
     if "generator" in stages:
         ranks["generator"] = stages["generator"].score(plan)["rank"]
@@ -109,8 +110,8 @@ def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[st
 
 def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int):
     """{control: [R] ranks} of popularity and of the mean of the history in the base's space."""
-    lines, train = run.dataset.movelines, run.dataset.split == splits.TRAIN
-    counts = np.bincount(lines.item[train], minlength=lines.num_items + 1)
+    lines = run.dataset.movelines
+    counts = np.bincount(lines.item[run.dataset.train_events], minlength=lines.num_items + 1)
     gather = functools.partial(generator.gather_next, context, context)
     vectors = base_vectors(run, base.trained.params)
 
@@ -132,9 +133,7 @@ def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int
     }
 
 
-def code_rows(
-    run: Run, stages: Mapping[str, TrainedStage], frozen: Frozen
-) -> list[dict[str, Any]]:
+def code_rows(run: Run, stages: Mapping[str, TrainedStage], frozen: Frozen) -> list[dict[str, Any]]:
     """A record for each level of each form of semantic IDs."""
     lines, rows = run.dataset.movelines, []
     feature = next((f for f in ("category", "genres") if f in lines.item_features), None)

@@ -26,6 +26,7 @@ class ScoringPlan:
       batch_size: rows of one device and step, even.
       frozen: whether histories end where the split begins.
       limit: rows of a shard at most, evenly spread; 0 = all.
+      sampled: whether sampled negatives are scored; next items are events.
     """
 
     dataset: Dataset
@@ -33,13 +34,13 @@ class ScoringPlan:
     batch_size: int
     frozen: bool = False
     limit: int = 0
+    sampled: bool = True
 
     @functools.cached_property
     def shard_rows(self) -> list[np.ndarray]:
         """For each shard of the run, the rows to score, in its own numbering."""
-        rows = [
-            self.dataset.impressions(s, self.split) for s in range(len(self.dataset.shard_rows))
-        ]
+        shards = range(len(self.dataset.shard_rows))
+        rows = [self.dataset.impressions(s, self.split, self.sampled) for s in shards]
         if not self.limit:
             return rows
         return [r[np.unique(np.linspace(0, len(r) - 1, self.limit).astype(int))] if len(r) else r

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from nif_jax.data import splits
-from nif_jax.data.schema import NO_LABEL, ConfigError, DataError, Movelines, require_choice
+from nif_jax.data import labels, splits
+from nif_jax.data.negatives import sample_negatives
+from nif_jax.data.schema import NO_LABEL, DataError, Movelines, require_choice
 from nif_jax.data.windows import Store
 
 OOV = 1
@@ -30,6 +31,7 @@ class Dataset:
       stores: the local shards stacked, every leaf [D_local, ...], padded to equal shapes.
       local_shards: numbers of the local shards.
       eligible: [E] bool, the row may stand in a history.
+      sampled: [E] bool, the row is a sampled negative: an impression, and no event.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
     """
 
@@ -44,14 +46,26 @@ class Dataset:
     stores: Store
     local_shards: Sequence[int]
     eligible: np.ndarray
+    sampled: np.ndarray
     cold_item: np.ndarray
     cold_user: np.ndarray
 
-    def impressions(self, shard: int, split: int) -> np.ndarray:
-        """[R] int32 rows, in the shard's numbering, of the impressions of a period."""
+    def impressions(self, shard: int, split: int, sampled: bool = True) -> np.ndarray:
+        """[R] int32 rows, in the shard's numbering, of the impressions of a period.
+
+        `sampled` says whether sampled negatives are among them: what is to be predicted as the next
+        item is an event.
+        """
         rows = self.shard_rows[shard]
         chosen = (self.split[rows] == split) & (self.movelines.label[rows] != NO_LABEL)
+        if not sampled:
+            chosen &= ~self.sampled[rows]
         return np.flatnonzero(chosen).astype(np.int32)
+
+    @property
+    def train_events(self) -> np.ndarray:
+        """[E] bool, events of the train period: what popularity and item frequencies count."""
+        return (self.split == splits.TRAIN) & ~self.sampled
 
     def train_entries(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """[U_s] bounds, in the shard's history_row, of each user's entries up to the last of train.
@@ -76,7 +90,7 @@ def _with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dic
 
 
 def history_bounds(
-    movelines: Movelines, split: np.ndarray, history: str, ties: str
+    movelines: Movelines, split: np.ndarray, history: str, ties: str, sampled: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Which entries of the history each row may see.
 
@@ -86,6 +100,7 @@ def history_bounds(
       history: "all" events or "positive" ones only (label 1; events without a label stay).
       ties: "order" lets a row see the events that the seeded shuffle put before it at the same
         second; "exclude" lets it see strictly earlier seconds only.
+      sampled: [E] bool, rows that stand in no history; each sees what the event behind it does.
 
     Returns:
       [E] bool eligible, and history_begin, history_end, frozen_end, each [E] int64: bounds count
@@ -96,9 +111,9 @@ def history_bounds(
     """
     require_choice("data.history", history, ("all", "positive"))
     require_choice("data.ties", ties, ("order", "exclude"))
-    eligible = np.ones(movelines.num_events, bool)
+    eligible = ~sampled
     if history == "positive":
-        eligible = movelines.label != 0
+        eligible &= movelines.label != 0
     before = np.append(0, np.cumsum(eligible))  # [E + 1] entries before each row
     rows, user = np.arange(movelines.num_events), movelines.user
     visible = rows
@@ -166,6 +181,9 @@ def build_dataset(
     history: str,
     ties: str,
     label_share: float = 1.0,
+    label_scenes: str = "",
+    negatives: int = 0,
+    negatives_exclude: str = "user",
     seed: int,
     num_shards: int = 1,
     local_shards: Sequence[int] = (0,),
@@ -180,7 +198,10 @@ def build_dataset(
       history: see history_bounds.
       ties: see history_bounds.
       label_share: share of the train labels that rankers may use; movelines stay complete.
-      seed: of the random split and of the label sample.
+      label_scenes: scenes whose labels rankers may use, in every period; see labels.of_scenes.
+      negatives, negatives_exclude: see negatives.sample_negatives; sampled rows are in the period
+        of their event.
+      seed: of the random split, of the label sample and of sampled negatives.
       num_shards: devices of the whole run.
       local_shards: those of this process.
 
@@ -196,31 +217,29 @@ def build_dataset(
             f"{movelines.name} has {movelines.num_users} users for {num_shards} devices; users are "
             "dealt out to devices, so use fewer devices."
         )
-    period = splits.assign_splits(movelines, split, train_share, validation_share, seed)
-    if not 0 < label_share <= 1:
-        raise ConfigError(f"config.data.label_share={label_share} is not in (0, 1].")
-    complete = movelines  # what histories and generators see; labels are dropped for rankers only
-    if label_share < 1:
-        train = (period == splits.TRAIN) & (movelines.label != NO_LABEL)
-        drop = train & (np.random.default_rng(seed).random(len(train)) >= label_share)
-        movelines = dataclasses.replace(
-            movelines, label=np.where(drop, NO_LABEL, movelines.label).astype(np.int8)
-        )
+    # Labels that rankers may use; histories and generators see the complete store.
+    ranked = labels.of_scenes(movelines, label_scenes)
+    period = splits.assign_splits(ranked, split, train_share, validation_share, seed)
     train = period == splits.TRAIN
+    ranked = labels.share_of_train(ranked, train, label_share, seed)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
+    complete, source = sample_negatives(movelines, negatives, negatives_exclude, seed)
+    period, sampled = period[source], np.append(np.diff(source) == 0, False)
+    label = np.where(ranked.label[source] == NO_LABEL, NO_LABEL, complete.label)
+    movelines = dataclasses.replace(complete, label=label.astype(np.int8))
     items, item_sizes = _with_ids({}, seen_item)
     items["id"] = np.where(np.arange(len(seen_item)) > 0, items["id"], 0)[:, None]
     items |= dict(movelines.item_features)
     item_sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
-    columns = history_bounds(complete, period, history, ties)
+    columns = history_bounds(complete, period, history, ties, sampled)
     shard_of_user = assign_shards(movelines, num_shards)
     shard_rows = [np.flatnonzero(shard_of_user[movelines.user] == s) for s in range(num_shards)]
     stores = [
         _shard_store(
             complete,
-            train,
+            period == splits.TRAIN,
             columns,
             user_features,
             np.flatnonzero(shard_of_user == s),
@@ -238,6 +257,7 @@ def build_dataset(
         num_actions=int(movelines.action.max()),
         shard_rows=shard_rows,
         eligible=columns[0],
+        sampled=sampled,
         stores=_stack(stores),
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],

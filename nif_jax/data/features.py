@@ -24,7 +24,7 @@ def titles(items: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
     """Titles [N] in the order of `rows` [N] of the items table, "" where there is none."""
     if "title" not in items:
         return strings([""] * len(rows))
-    return _text(_take(items["title"], rows))
+    return as_text(_take(items["title"], rows))
 
 
 def encode_items(items: pd.DataFrame, rows: np.ndarray, names: np.ndarray) -> Encoded:
@@ -49,7 +49,7 @@ def encode_users(users: pd.DataFrame, rows: np.ndarray) -> Encoded:
     """User features [U] for `rows` [U] of the users table; a set is one value, as it is written."""
     ids, vocabulary = {}, {}
     for column in users.columns.drop("user_id"):
-        text = _text(_take(users[column], rows))
+        text = as_text(_take(users[column], rows))
         known = np.flatnonzero(text != "")
         if len(known):
             codes, vocabulary[f"user/{column}"] = _codes(text[known])
@@ -63,7 +63,7 @@ def _take(column: pd.Series, rows: np.ndarray) -> pd.Series:
     return column.reset_index(drop=True).reindex(rows).reset_index(drop=True)
 
 
-def _text(column: pd.Series) -> np.ndarray:
+def as_text(column: pd.Series) -> np.ndarray:
     """Values [n] as text, "" where missing.
 
     Floats: whole numbers lose their ".0" (pandas makes floats of integers with gaps); others are
@@ -83,7 +83,7 @@ def _text(column: pd.Series) -> np.ndarray:
 
 def _values(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """(position, value) of each value of each cell, without repeats."""
-    parts = pd.Series(_text(column)).str.split(SEPARATOR, regex=False).explode().str.strip()
+    parts = pd.Series(as_text(column)).str.split(SEPARATOR, regex=False).explode().str.strip()
     parts = parts[parts != ""].reset_index().drop_duplicates()
     return parts.iloc[:, 0].to_numpy(), parts.iloc[:, 1].to_numpy(dtype=object)
 

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from nif_jax.data import validate
+from nif_jax.data.features import as_text
 from nif_jax.data.schema import NO_LABEL, DataError, RawTables
+from nif_jax.data.sources import history as history_source
+from nif_jax.data.sources import tables
 
-EXTENSIONS = (".parquet", ".csv", ".tsv")
 DEFAULT_ITEM_COLUMNS = ("title", "category", "genres", "year", "brand")
-MAX_USER_VALUES = 1000
-"""A user column with more distinct values is a number or a name, and not used unless asked for."""
-
 _ALTERNATIVES = {"timestamp": ("timestamp", "ts", "time")}
 _FILL = {"scene": "all", "action": "event"}  # one value for every row, where there is no column
 _COMPARE: Mapping[str, Callable] = {
@@ -31,10 +30,16 @@ def files(
     path: str = "",
     items: str = "",
     users: str = "",
+    history: str = "",
     columns: str = "",
+    history_columns: str = "",
     item_columns: str = "",
     user_columns: str = "",
+    action_columns: str = "",
     label_from: str = "",
+    unlabelled: str = "",
+    user_share: float = 1.0,
+    seed: int = 0,
 ) -> RawTables:
     """Tables from files.
 
@@ -42,62 +47,89 @@ def files(
       path: the events file; or it without its extension; or a folder with one events file.
       items: items file; default: <stem>_items.<extension> beside the events, if it is there.
       users: users file; default: <stem>_users.<extension>, likewise.
+      history: file of more events, without labels (see sources/history.py): tidy, or a row a user
+        with lists of items. "beside" is <stem>_history.<extension>; default: none.
       columns: our names and the file's, "user_id=uid,timestamp=ts". Ours are user_id, item_id,
-        timestamp (or ts, or time), scene, action and label. Without a scene or action column
-        every row gets the same one. user_id and item_id hold for the items and users file too.
-      item_columns: features of items, "category,brand"; default: those of title, category, genres,
-        year and brand that are there. Lists, and text with "|", are sets.
+        timestamp (or ts, or time), timestamp_ms, scene, action and label. Without a scene or action
+        column every row gets the same one. user_id and item_id hold for the other files too.
+      history_columns: the same for the history file; default: as in `columns`.
+      item_columns: features of items, "category,brand,price:16"; default: those of title, category,
+        genres, year and brand that are there. Lists, and text with "|", are sets; ":16" cuts a
+        number into 16 bins of equal mass.
       user_columns: features of users; default: every column of at most 1,000 distinct values.
+      action_columns: columns whose values, taken together, are an event's action code, say "value"
+        or "label,is_like"; ":16" as above. What the user answered belongs here: histories show it,
+        the event's own prediction does not. Default: the action column.
       label_from: "value>=4" makes labels by comparing a column (no number there: no label).
+      unlabelled: "action=return" takes the label from rows whose column has this value, several
+        with "," between: they are history and no impressions.
+      user_share: share of the users to keep, at random by `seed`; a smaller share is a subset.
+      seed: see user_share.
 
     Raises:
       DataError: a file, a column or a value cannot be used.
     """
-    names = _parse_columns(columns)
-    file, item_file, user_file = locate(path, items, users)
-    events = _events(file, names, label_from)
+    names = tables.parse_columns("columns", columns, (*history_source.NAMES, "label"))
+    file, item_file, user_file, history_file = locate(path, items, users, history)
+    events = _events(file, names, label_from, unlabelled, action_columns)
+    if history_file:
+        ours = tables.parse_columns("history_columns", history_columns, history_source.NAMES)
+        earlier = _history(history_file, ours or names, events)
+        events = pd.concat([events, earlier], ignore_index=True)
+    events = _share_of_users(events, user_share, seed)
     item_id, user_id = names.get("item_id", "item_id"), names.get("user_id", "user_id")
     item_table, user_table = pd.DataFrame({"item_id": []}), pd.DataFrame({"user_id": []})
     if item_file:
-        table = _read(item_file, (item_id,))
-        wanted = _split(item_columns) or [c for c in DEFAULT_ITEM_COLUMNS if c in table]
-        item_table = _features(item_file, table, item_id, "item_id", wanted)
+        table = tables.read_table(item_file, (item_id,))
+        default = [c for c in DEFAULT_ITEM_COLUMNS if c in table]
+        wanted = tables.split_words(item_columns) or default
+        item_table = tables.features(item_file, table, item_id, "item_id", "item_columns", wanted)
     if user_file:
-        table = _read(user_file, (user_id,))
-        wanted = _split(user_columns) or _few_valued(table, user_id)
-        user_table = _features(user_file, table, user_id, "user_id", wanted)
-    origin = " ".join(f.name for f in (file, item_file, user_file) if f)
+        table = tables.read_table(user_file, (user_id,))
+        wanted = tables.split_words(user_columns) or tables.few_valued(table, user_id)
+        user_table = tables.features(user_file, table, user_id, "user_id", "user_columns", wanted)
+    origin = " ".join(f.name for f in (file, item_file, user_file, history_file) if f)
     return RawTables(file.stem, events, item_table, user_table, origin)
 
 
-def fingerprint(*, path: str = "", items: str = "", users: str = "", **_: str) -> str:
+def fingerprint(
+    *, path: str = "", items: str = "", users: str = "", history: str = "", **_: object
+) -> str:
     """Absolute path, size and time of change of each file that would be read."""
-    found = [file.resolve() for file in locate(path, items, users) if file]
+    found = [file.resolve() for file in locate(path, items, users, history) if file]
     return " ".join(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in found)
 
 
 def locate(
-    path: str, items: str = "", users: str = ""
-) -> tuple[pathlib.Path, pathlib.Path | None, pathlib.Path | None]:
-    """The events, items and users file, the last two None if absent; DataError if not found."""
+    path: str, items: str = "", users: str = "", history: str = ""
+) -> tuple[pathlib.Path, pathlib.Path | None, pathlib.Path | None, pathlib.Path | None]:
+    """The events, items, users and history file, None if absent; DataError if not found."""
     if not path:
         raise DataError("data source 'files' needs path=<events file, stem or folder>")
     given = pathlib.Path(path).expanduser()
     file = given if given.is_file() else _search(given)
-    if file.suffix not in EXTENSIONS:
-        raise DataError(f"{file}: unknown extension {file.suffix!r}; use {', '.join(EXTENSIONS)}")
-    return file, _sibling(file, "items", items), _sibling(file, "users", users)
+    if file.suffix not in tables.EXTENSIONS:
+        known = ", ".join(tables.EXTENSIONS)
+        raise DataError(f"{file}: unknown extension {file.suffix!r}; use {known}")
+    if history == "beside":
+        history = str(file.with_name(f"{file.stem}_history{file.suffix}"))
+    return (
+        file,
+        _sibling(file, "items", items),
+        _sibling(file, "users", users),
+        _sibling(file, "history", history) if history else None,
+    )
 
 
 def _search(given: pathlib.Path) -> pathlib.Path:
     """The one events file of a folder or of a stem."""
     if given.is_dir():
-        found = sorted(f for f in given.iterdir() if f.suffix in EXTENSIONS)
-        found = [f for f in found if not f.stem.endswith(("_items", "_users"))]
+        found = sorted(f for f in given.iterdir() if f.suffix in tables.EXTENSIONS)
+        found = [f for f in found if not f.stem.endswith(("_items", "_users", "_history"))]
         what = f"{given}: a folder has to hold one events file"
     else:
-        found = [f for e in EXTENSIONS if (f := given.parent / f"{given.name}{e}").is_file()]
-        what = f"{given}: no such file, with or without {', '.join(EXTENSIONS)}"
+        found = [f for e in tables.EXTENSIONS if (f := given.parent / f"{given.name}{e}").is_file()]
+        what = f"{given}: no such file, with or without {', '.join(tables.EXTENSIONS)}"
     if len(found) != 1:
         raise DataError(f"{what}; found: {', '.join(f.name for f in found) or 'none'}")
     return found[0]
@@ -114,44 +146,17 @@ def _sibling(file: pathlib.Path, kind: str, given: str) -> pathlib.Path | None:
     return sibling if sibling.is_file() else None
 
 
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _parse_columns(text: str) -> dict[str, str]:
-    """{"user_id": "uid"} of "user_id=uid"."""
-    names = {}
-    for pair in _split(text):
-        ours, equals, theirs = (word.strip() for word in pair.partition("="))
-        if not equals or not theirs or ours not in validate.EVENT_COLUMNS:
-            choices = ", ".join(validate.EVENT_COLUMNS)
-            raise DataError(f"columns: {pair!r} is not <our name>=<column>; our names: {choices}")
-        names[ours] = theirs
-    return names
-
-
-def _read(file: pathlib.Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
-    """The table in `file`; raises DataError, naming it, if it cannot be read."""
-    try:
-        if file.suffix == ".parquet":
-            return pd.read_parquet(file)
-        if file.suffix in EXTENSIONS:
-            # Only an empty cell is missing: "NA" and "None" are names of scenes and users.
-            missing = {"keep_default_na": False, "na_values": [""]}
-            types = dict.fromkeys(text_columns, str)
-            separator = "\t" if file.suffix == ".tsv" else ","
-            return pd.read_csv(file, sep=separator, dtype=types, low_memory=False, **missing)
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{file}: the file is empty") from error
-    except (OSError, ValueError) as error:  # pyarrow's and pandas' parser errors are ValueErrors
-        raise DataError(f"{file}: cannot be read as {file.suffix[1:]}: {error}") from error
-    raise DataError(f"{file}: unknown extension {file.suffix!r}; use {', '.join(EXTENSIONS)}")
-
-
-def _events(file: pathlib.Path, names: Mapping[str, str], label_from: str) -> pd.DataFrame:
+def _events(
+    file: pathlib.Path,
+    names: Mapping[str, str],
+    label_from: str = "",
+    unlabelled: str = "",
+    action_columns: str = "",
+    labelled: bool = True,
+) -> pd.DataFrame:
     """Checked events; columns that we have no name for are kept, they tell duplicates apart."""
     text_columns = tuple(names.get(key, key) for key in ("user_id", "item_id"))
-    table = _read(file, text_columns)
+    table = tables.read_table(file, text_columns)
     found = {}
     for ours in validate.EVENT_COLUMNS:
         choices = (names[ours],) if ours in names else _ALTERNATIVES.get(ours, (ours,))
@@ -159,16 +164,71 @@ def _events(file: pathlib.Path, names: Mapping[str, str], label_from: str) -> pd
     computed = {
         ours: value for ours, value in _FILL.items() if ours not in names and ours not in table
     }
-    if label_from:
+    if "timestamp_ms" in names:
+        computed["timestamp"] = history_source.seconds(file, table, names)
+    if not labelled:
+        computed["label"] = NO_LABEL
+    elif label_from:
         computed["label"] = _threshold(file, table, label_from)
+    if action_columns:
+        words = tables.split_words(action_columns)
+        computed["action"] = _together(tables.described(file, table, "action_columns", words))
     read = {ours: column for ours, column in found.items() if ours not in computed}
     validate.check_columns(str(file), table, read)
     # Taking columns, not renaming them, lets one column serve as two, say as scene and action.
     events = pd.DataFrame({ours: table[column] for ours, column in read.items()}).assign(**computed)
     for ours in ("scene", "action"):
         events[ours] = events[ours].astype("str")  # what is missing stays missing
+    for word in tables.split_words(unlabelled):
+        events["label"] = events["label"].mask(_has_value(file, table, word), NO_LABEL)
     others = table.drop(columns=[c for c in table if c in read.values() or c in events])
     return validate.check_events(str(file), events.join(others), found)
+
+
+def _history(file: pathlib.Path, names: Mapping[str, str], events: pd.DataFrame) -> pd.DataFrame:
+    """Events of a history file, without labels; its labels, if it has any, are not read."""
+    table = tables.read_table(file, tuple(names.get(key, key) for key in ("user_id", "item_id")))
+    if history_source.is_lists(file, table, names):
+        return history_source.from_lists(file, table, names, events)
+    found = _events(file, names, labelled=False)
+    return found[list(validate.EVENT_COLUMNS)]
+
+
+def _together(columns: Mapping[str, pd.Series]) -> pd.Series:
+    """[E] text "like=1 value=4" of several columns; a missing value is left out."""
+    text = pd.Series("", index=next(iter(columns.values())).index)
+    for name, values in columns.items():
+        known = pd.Series(as_text(values), index=values.index)
+        text += known.where(known == "", f" {name}=" + known)
+    return text.str.strip().replace("", "none")
+
+
+def _has_value(file: pathlib.Path, table: pd.DataFrame, word: str) -> np.ndarray:
+    """[E] bool of "action=return": where the column has the value; DataError if nowhere."""
+    column, equals, value = (part.strip() for part in word.partition("="))
+    if not equals or not value:
+        raise DataError(f"unlabelled: {word!r} is not <column>=<value>")
+    values = as_text(tables.column_of(file, table, column, "unlabelled"))
+    if not (values == value).any():
+        some = ", ".join(sorted(set(values))[:10])
+        raise DataError(
+            f"{file}: column {column!r} is nowhere {value!r} (unlabelled); it has: {some}"
+        )
+    return values == value
+
+
+def _share_of_users(events: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The events of a share of the users; rows keep their order."""
+    if not 0 < share <= 1:
+        raise DataError(f"user_share={share} is not in (0, 1]")
+    if share == 1:
+        return events
+    user = events["user_id"].astype(str)
+    users = np.sort(user.unique())
+    kept = users[np.random.default_rng(seed).random(len(users)) < share]
+    if not len(kept):
+        raise DataError(f"user_share={share} keeps none of {len(users)} users: take more")
+    return events[user.isin(kept)].reset_index(drop=True)
 
 
 def _threshold(file: pathlib.Path, table: pd.DataFrame, rule: str) -> pd.Series:
@@ -184,31 +244,3 @@ def _threshold(file: pathlib.Path, table: pd.DataFrame, rule: str) -> pd.Series:
     holds = _COMPARE[compare](values, float(bound))
     labels = np.where(np.isnan(values), NO_LABEL, holds)
     return pd.Series(labels.astype(np.int8), index=table.index)
-
-
-def _few_valued(table: pd.DataFrame, key: str) -> list[str]:
-    others = [column for column in table.columns if column != key]
-    return [c for c in others if _joined(table[c]).nunique() <= MAX_USER_VALUES]
-
-
-def _features(
-    file: pathlib.Path, table: pd.DataFrame, key: str, our_key: str, wanted: list[str]
-) -> pd.DataFrame:
-    """The id and the wanted columns, lists joined with "|"."""
-    for column in (key, *wanted):
-        if column not in table:
-            choices = ", ".join(map(str, table.columns))
-            raise DataError(f"{file}: no column {column!r}; the file has: {choices}")
-    validate.check_ids(str(file), key, table[key])
-    twice = table[key].duplicated().to_numpy()
-    validate.reject(str(file), key, table[key], twice, "stands there twice: keep one row")
-    chosen = {column: _joined(table[column]) for column in wanted if column != key}
-    return pd.DataFrame({our_key: table[key], **chosen})
-
-
-def _joined(column: pd.Series) -> pd.Series:
-    """Lists and arrays as text with "|", other values as they are."""
-    if column.dtype != object:
-        return column
-    sets = list | tuple | np.ndarray
-    return column.map(lambda value: "|".join(map(str, value)) if isinstance(value, sets) else value)
