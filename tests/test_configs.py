@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, common, genci, hybrid, nif
+from configs.datasets import PRESETS
 from nif_jax import build, pipeline, rows, runner
 from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
@@ -21,8 +22,7 @@ CONFIGS = {
     "hybrid": hybrid.get_config,
 }
 TINY = (
-    "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0,"
-    "xla_flags="
+    "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0,xla_flags="
 )
 TINY_CODES = f"{TINY},tokenizer.codes=4,eval.beams=5"
 
@@ -35,6 +35,17 @@ def test_every_config_instantiates_for_every_data_set(name, dataset):
         assert config.data.source == dataset
         assert config.is_locked
         assert set(config.source) == set(sources.options(dataset))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_sets_its_keys_and_the_text_wins(preset):
+    config = nif.get_config(f"{preset},smoke,source.path=log,data.seed=7")
+    assert config.data.source == "files" and config.source.path == "log"
+    found = runner.flatten(config.to_dict())
+    for key, value in PRESETS[preset].items():
+        assert str(found[key]) == value
+    key = next(iter(PRESETS[preset]))
+    assert runner.flatten(nif.get_config(f"{key}=mine,{preset}").to_dict())[key] == "mine"
 
 
 def test_source_defaults_are_the_sources_own():
@@ -105,6 +116,7 @@ def _trained_without_training(stage, *, initial, settings, **_):
     [
         ("movielens_100", "Did you mean 'movielens_100k'"),
         ("smok", "Did you mean 'smoke'"),
+        ("kuairnd", "Did you mean 'kuairand'"),
         ("tsp.weigth=1", "no config key 'tsp.weigth'. Did you mean 'weight'"),
         ("tps.weight=1", "no config key 'tps.weight'. Did you mean 'tsp'"),
         ("flow.cache=yes", "has to be True or False"),

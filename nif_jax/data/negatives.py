@@ -1,11 +1,11 @@
 """Sampled negatives: for data that says what was bought, and not what was seen and left.
 
 For each event with label 1, n impressions with label 0 of items that the user has not bought, with
-the user, scene and second of the event. An item is drawn with probability proportional to its
-number of events in the same fortnight to the power 3/4: who is asked at Christmas is asked about
-Christmas goods, else the season alone would tell buyers' items from others'. The fortnight reaches
-across the cuts between periods and past the event itself; that is a property of what was on offer,
-the same for all models, and no model sees it but through the rows it is trained and tested on.
+the user, scene and second of the event. An item is drawn with probability proportional to how often
+it was bought in the same fortnight, to the power 3/4: who is asked at Christmas is asked about
+Christmas goods, else the season alone would tell bought items from drawn ones. The fortnight
+reaches across the cuts between periods and past the event itself: it says what was on offer, is the
+same for all models, and no model sees it but through the rows it is trained and tested on.
 
 Sampled rows stand right before their event and never in a history, so their history is the event's.
 """
@@ -50,7 +50,8 @@ def sample_negatives(
     positive = np.flatnonzero(movelines.label == 1)
     group = movelines.user.astype(np.int64)
     if exclude == "basket":
-        _, group = np.unique(np.stack([group, movelines.time]), axis=1, return_inverse=True)
+        second = movelines.time - movelines.time.min()
+        _, group = np.unique(group * (second.max() + 1) + second, return_inverse=True)
     size = movelines.num_items + 1
     taken = np.unique(group[positive] * size + movelines.item[positive])
     row = np.repeat(positive, count)
@@ -66,7 +67,7 @@ def sample_negatives(
         for name in ("item", "scene", "action", "time", "label")
     }
     added = np.bincount(movelines.user[row], minlength=movelines.num_users)
-    without = len(np.setdiff1d(positive, row, assume_unique=False))
+    without = len(np.setdiff1d(positive, row))
     counts = {"sampled_negatives": len(row), "without_negatives": without}
     store = dataclasses.replace(
         movelines,
@@ -91,8 +92,8 @@ def _draw(
     fortnight = movelines.time // FORTNIGHT
     item = np.zeros(len(row), np.int32)
     for period in np.unique(fortnight[row]):
-        offered = movelines.item[(fortnight == period) & (movelines.label != 0)]
-        weight = np.bincount(offered, minlength=movelines.num_items + 1) ** POWER
+        bought = movelines.item[(fortnight == period) & (movelines.label == 1)]
+        weight = np.bincount(bought, minlength=movelines.num_items + 1) ** POWER
         total = np.cumsum(weight)
         places = np.flatnonzero(fortnight[row] == period)
         for _ in range(_ROUNDS):

@@ -9,8 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from nif_jax.data import sources
+from nif_jax.data.movelines import prepare
 from nif_jax.data.schema import NO_LABEL, DataError
-from nif_jax.data.sources import files, synthetic
+from nif_jax.data.sources import files, history, synthetic, tables
 
 SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -109,6 +110,74 @@ class TestFiles:
         with pytest.raises(DataError, match="'value~4' is not"):
             sources.load("files", path=path, label_from="value~4")
 
+    def test_action_columns_make_one_code(self, tmp_path):
+        answers = EVENTS.assign(like=[1, 0, 1], stars=[4.0, np.nan, 4.5], note=[None, None, None])
+        path = _write(tmp_path, answers, "log.parquet")
+        events = sources.load("files", path=path, action_columns="like,stars").events
+        assert events["action"].tolist() == ["like=1 stars=4.0", "like=0", "like=1 stars=4.5"]
+        # What was answered stays out of the scene, and nothing at all is an answer of its own.
+        assert set(events["scene"]) == {"all"}
+        events = sources.load("files", path=path, action_columns="note").events
+        assert set(events["action"]) == {"none"}
+        with pytest.raises(DataError, match=r"log.parquet: no column 'liked' for action_columns"):
+            sources.load("files", path=path, action_columns="liked")
+
+    def test_bins_have_equal_mass(self, tmp_path):
+        values = [5, 1, 7, 3, 1000, 2, 4, 6]
+        rows = pd.DataFrame({"user_id": "u", "item_id": range(8), "timestamp": 1, "label": 1})
+        path = _write(tmp_path, rows.assign(value=values))
+        prices = pd.DataFrame({"item_id": range(8), "price": [*values[:7], np.nan]})
+        _write(tmp_path, prices, "log_items.csv")
+        options = {"action_columns": "value:4", "item_columns": "price:2"}
+        raw = sources.load("files", path=path, **options)
+        bins = raw.events["action"].str.removeprefix("value=").astype(int)
+        assert bins.tolist() == [2, 0, 3, 1, 3, 0, 1, 2]
+        assert raw.items["price"].fillna(-1).tolist() == [1, 0, 1, 0, 1, 0, 0, -1]
+        with pytest.raises(DataError, match="'price:1' is not <column>:<number of bins"):
+            sources.load("files", path=path, item_columns="price:1")
+        words = _write(tmp_path, prices.assign(price="cheap"), "words_items.csv")
+        with pytest.raises(DataError, match=r"'price', row 0: value 'cheap' is no number"):
+            sources.load("files", path=path, items=words, item_columns="price:2")
+
+    def test_unlabelled_rows_are_history(self, tmp_path):
+        path = _write(tmp_path, EVENTS.assign(action=["buy", "return", "tag"]))
+
+        def labels(rule):
+            return sources.load("files", path=path, unlabelled=rule).events["label"].tolist()
+
+        assert labels("action=return") == [1, NO_LABEL, 1]
+        assert labels("action=return,action=tag") == [1, NO_LABEL, NO_LABEL]
+        # The rule reads the file's column, whatever becomes the action code.
+        raw = sources.load("files", path=path, unlabelled="action=tag", action_columns="label")
+        assert raw.events["label"].tolist() == [1, 0, NO_LABEL]
+        with pytest.raises(DataError, match=r"'action' is nowhere 'returned'.*it has: buy, return"):
+            labels("action=returned")
+        with pytest.raises(DataError, match="'return' is not <column>=<value>"):
+            labels("return")
+
+    def test_a_share_of_users_is_whole_users_and_nested(self, tmp_path):
+        rows = pd.DataFrame({"user_id": np.repeat(range(200), 3), "item_id": "a", "label": 1})
+        path = _write(tmp_path, rows.assign(timestamp=range(600)))
+
+        def users(share, seed=0):
+            events = sources.load("files", path=path, user_share=share, seed=seed).events
+            assert (events.groupby("user_id").size() == 3).all()
+            return set(events["user_id"])
+
+        tenth, half = users(0.1), users(0.5)
+        assert tenth < half and 70 < len(half) < 130 and 8 < len(tenth) < 35
+        assert users(0.5, seed=1) != half
+        assert len(users(1.0)) == 200
+        for share in (0.0, 1.5):
+            with pytest.raises(DataError, match=rf"user_share={share} is not in \(0, 1\]"):
+                users(share)
+
+    def test_milliseconds_are_named(self, tmp_path):
+        rows = EVENTS.assign(ms=EVENTS["timestamp"] * 1000 + 999).drop(columns="timestamp")
+        path = _write(tmp_path, rows)
+        events = sources.load("files", path=path, columns="timestamp_ms=ms").events
+        assert events["timestamp"].tolist() == [10, 20, 15]
+
     def test_missing_and_minus_one_labels_are_history(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(label=[1, np.nan, -1]))
         assert sources.load("files", path=path).events["label"].tolist() == [1, NO_LABEL, NO_LABEL]
@@ -180,6 +249,103 @@ class TestFiles:
             pytest.skip(f"{SHARED} has no {name}.parquet")
         raw = files.files(path=str(SHARED / name))
         assert len(raw.events) == events and len(raw.items) > 1000
+
+
+class TestHistory:
+    """More events, of a file of their own and without labels."""
+
+    LOG = EVENTS.assign(timestamp=[1010, 1020, 1015])
+    LISTS = pd.DataFrame(
+        {
+            "uid": ["u1", "u2", "u9"],
+            "seen": [["c", "a", "c"], None, ["d"]],
+            "liked": [["a"], ["a"], []],
+            "end_ms": [500_999, 1_000, 7_000_000],
+        }
+    )
+    NAMES = "user_id=uid,item_id=seen,timestamp_ms=end_ms,action=liked"
+
+    def load(self, folder, lists, names=NAMES, **options):
+        path = _write(folder, self.LOG, "log.parquet")
+        _write(folder, lists, "log_history.parquet")
+        options = {"history": "beside", "history_columns": names} | options
+        return sources.load("files", path=path, **options).events
+
+    def test_lists_become_events_before_the_log(self, tmp_path):
+        events = self.load(tmp_path, self.LISTS)
+        assert events["label"].tolist() == [1, 0, 1] + [NO_LABEL] * 4
+        new = events.iloc[3:]
+        assert new["user_id"].tolist() == ["u1"] * 3 + ["u9"]
+        assert new["item_id"].tolist() == ["c", "a", "c", "d"]
+        # Second 500 is the last entry's, the others stand before it, a minute apart.
+        assert new["timestamp"].tolist() == [380, 440, 500, 7_000]
+        assert new["action"].tolist() == ["liked=0", "liked=1", "liked=0", "liked=0"]
+        assert set(new["scene"]) == {"history"}
+
+    def test_a_list_that_ends_with_the_first_event_moves_before_it(self, tmp_path):
+        events = self.load(tmp_path, self.LISTS.assign(end_ms=[1_010_500, 1_000, 7_000]))
+        assert events["timestamp"].tolist()[3:6] == [1009 - 120, 1009 - 60, 1009]
+
+    @pytest.mark.parametrize(
+        ("column", "values", "message"),
+        [
+            (
+                "end_ms",
+                [5_000, 1_016_000, 1],
+                r"'end_ms', row 1: value .*1016000.* is later than the",
+            ),
+            ("end_ms", [5_000, None, 1], r"'end_ms', row 1: value None is null or no number"),
+            ("seen", [["a"], None, "d"], r"'seen', row 2: value 'd' is no list of items"),
+            ("uid", ["u1", "u2", "u1"], r"'uid', row 2: value 'u1' stands there twice"),
+            ("uid", ["u1", None, "u2"], r"'uid', row 1: value None is null"),
+        ],
+    )
+    def test_bad_lists_are_located(self, tmp_path, column, values, message):
+        path = _write(tmp_path, self.LOG, "log.parquet")
+        lists = self.LISTS.assign(**{column: pd.Series(values, dtype=object)})
+        names = tables.parse_columns("history_columns", self.NAMES, history.NAMES)
+        file = tmp_path / "log_history.parquet"
+        with pytest.raises(DataError, match=message) as error:
+            history.from_lists(file, lists, names, sources.load("files", path=path).events)
+        assert str(error.value).startswith(str(file))
+
+    def test_tidy_events_keep_their_times_and_lose_their_labels(self, tmp_path):
+        path = _write(tmp_path, EVENTS.assign(action="view"))
+        rows = {"user_id": ["u2", "007"], "item_id": ["z", "a"], "timestamp": [12, 99]}
+        rows = pd.DataFrame(rows | {"scene": ["app", "app"], "label": [1, 1]})
+        events = sources.load("files", path=path, history=_write(tmp_path, rows, "old.csv")).events
+        assert events["user_id"].tolist() == ["u1", "u1", "u2", "u2", "007"]
+        assert events["timestamp"].tolist() == [10, 20, 15, 12, 99]
+        assert events["label"].tolist() == [1, 0, 1, NO_LABEL, NO_LABEL]
+        assert events["scene"].tolist() == ["all"] * 3 + ["app"] * 2
+        assert events["action"].tolist() == ["view"] * 3 + ["event"] * 2
+
+    def test_items_of_the_history_are_known_and_never_asked_about(self, tmp_path):
+        self.load(tmp_path, self.LISTS)
+        raw = files.files(path=str(tmp_path / "log"), history="beside", history_columns=self.NAMES)
+        lines = prepare(raw, 0)
+        assert lines.vocabulary["item"].tolist() == ["a", "b", "c", "d"]
+        mine = slice(*lines.user_offsets[:2])
+        assert lines.label[mine].tolist() == [NO_LABEL] * 3 + [1, 0]
+
+    def test_a_history_that_is_not_there(self, tmp_path):
+        path = _write(tmp_path, EVENTS)
+        with pytest.raises(DataError, match=r"history file .*log_history\.csv: no such file"):
+            sources.load("files", path=path, history="beside")
+        self.load(tmp_path, self.LISTS)
+        with pytest.raises(
+            DataError, match=r"no column 'item_id' for history_columns; .* uid, seen"
+        ):
+            sources.load("files", path=str(tmp_path / "log.parquet"), history="beside")
+        with pytest.raises(DataError, match="history_columns: 'label=x' is not <our name>"):
+            self.load(tmp_path, self.LISTS, "label=x")
+
+    def test_a_changed_history_is_prepared_again(self, tmp_path):
+        self.load(tmp_path, self.LISTS)
+        options = {"path": str(tmp_path / "log.parquet"), "history": "beside"}
+        before = files.fingerprint(**options)
+        _write(tmp_path, self.LISTS.iloc[:1], "log_history.parquet")
+        assert files.fingerprint(**options) != before
 
 
 class TestSynthetic:

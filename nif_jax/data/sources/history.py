@@ -4,6 +4,7 @@ Such a file says what users did before, or elsewhere; its events stand in histor
 generator's training, and are never impressions.
 """
 
+import itertools
 import pathlib
 from collections.abc import Mapping
 
@@ -66,7 +67,7 @@ def from_lists(
     length = items.map(len).to_numpy()
     row = np.repeat(np.arange(len(table)), length)
     behind = np.repeat(np.cumsum(length), length) - np.arange(length.sum()) - 1
-    item = pd.Series(np.concatenate([*items, []]), dtype=object).infer_objects()
+    item = _flat(items)
     action = pd.Series("", index=item.index)
     for column in filter(None, names.get("action", "").split("+")):
         inside = _stands_in(row, item, _lists(file, table, column.strip()))
@@ -108,10 +109,14 @@ def _lists(file: pathlib.Path, table: pd.DataFrame, column: str) -> pd.Series:
     return values.map(lambda value: list(value) if np.ndim(value) else [])
 
 
+def _flat(lists: pd.Series) -> pd.Series:
+    """[M] entries of all lists, one after the other, with the type that they have."""
+    return pd.Series(list(itertools.chain(*lists)), dtype=object).infer_objects()
+
+
 def _stands_in(row: np.ndarray, item: pd.Series, lists: pd.Series) -> pd.Series:
     """[M] bool, item m is in the list of its row."""
     length = lists.map(len).to_numpy()
-    members = pd.Series(np.concatenate([*lists, []]), dtype=object).infer_objects()
     wanted = pd.MultiIndex.from_arrays([row, item])
-    there = pd.MultiIndex.from_arrays([np.repeat(np.arange(len(lists)), length), members])
+    there = pd.MultiIndex.from_arrays([np.repeat(np.arange(len(lists)), length), _flat(lists)])
     return pd.Series(wanted.isin(there))
