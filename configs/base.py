@@ -1,4 +1,9 @@
-"""The base ranker F_0 alone: python -m nif_jax.main --config=configs/base.py"""
+"""The base ranker F_0 alone, or beside baselines.
+
+python -m nif_jax.main --config=configs/base.py
+python -m nif_jax.main --config=configs/base.py:movielens_100k,model=din
+python -m nif_jax.main --config=configs/base.py:rows=base+popularity+lr+deepfm+dcn+din+sasrec
+"""
 
 from configs import common
 

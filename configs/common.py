@@ -3,6 +3,7 @@
 `--config=configs/nif.py:movielens_100k,smoke,seed=1` names a data set (default movielens_100k) or a
 preset of configs/datasets.py, "smoke" for a small and short run, and keys to set;
 `--config.tsp.weight=0.1` sets keys too.
+`model=din` is short for `rows=base+din`: that model beside the base (nif_jax/rows.py has all).
 """
 
 import difflib
@@ -24,6 +25,8 @@ def parse(text: str) -> tuple[str, bool, dict[str, str]]:
     for word in filter(None, text.split(",")):
         if "=" in word:
             key, value = word.split("=", 1)
+            if key == "model":
+                key, value = "rows", value if value == "base" else f"base+{value}"
             settings[key] = value
         elif word in DATASETS:
             dataset = word
@@ -149,6 +152,19 @@ def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker.calibration = 32
 
 
+def _baselines(config: ConfigDict) -> None:
+    """What the baselines have beside the ranker's settings, which they share."""
+    config.baselines = ConfigDict()
+    # Popularity: impressions at the mean click rate that every item is given.
+    config.baselines.prior = 10.0
+    # DCN-V2: cross layers.
+    config.baselines.cross_layers = 2
+    # SASRec: blocks of the encoder, their heads and dropout rate.
+    config.baselines.encoder_layers = 2
+    config.baselines.encoder_heads = 2
+    config.baselines.encoder_dropout = 0.2
+
+
 def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
     """A section of training settings; the values are defaults that differ between stages."""
     part = config[section] = ConfigDict()
@@ -192,6 +208,7 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.xla_flags = "--xla_backend_optimization_level=0" if smoke else ""
     _data(config, dataset, smoke)
     _ranker(config, smoke)
+    _baselines(config)
     training(
         config,
         "train",

@@ -19,6 +19,8 @@ from nif_jax.data.sampling import ImpressionPlan, ItemPlan, SequencePlan
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.metrics.writer import MetricWriter
+from nif_jax.models.baselines.interface import Baseline
+from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.intent import Intent
@@ -168,18 +170,24 @@ def _optimizer(section: ConfigDict, plan: Any):
     )
 
 
+def _sizes(data: Dataset) -> dict[str, Any]:
+    """What a ranker's tables depend on."""
+    return {
+        "item_sizes": dict(data.item_sizes),
+        "user_sizes": dict(data.user_sizes),
+        "num_scenes": data.num_scenes,
+        "num_actions": data.num_actions,
+    }
+
+
 def ranker(run: Run, cohorts: CohortNetwork | None = None, side: DeepFm | None = None) -> Ranker:
     """The configured ranker, with or without cohorts."""
-    data = run.dataset
-    return Ranker(
-        item_sizes=dict(data.item_sizes),
-        user_sizes=dict(data.user_sizes),
-        num_scenes=data.num_scenes,
-        num_actions=data.num_actions,
-        cohorts=cohorts,
-        side=side,
-        **run.config.ranker,
-    )
+    return Ranker(**_sizes(run.dataset), cohorts=cohorts, side=side, **run.config.ranker)
+
+
+def baseline(run: Run, name: str) -> Baseline:
+    """A baseline with the ranker's settings, as far as it has such parts, and its own."""
+    return make_baseline(name, _sizes(run.dataset), run.config.ranker, run.config.baselines)
 
 
 def validation_plan(run: Run, limit: int = 0, sampled: bool = True) -> ScoringPlan:
@@ -353,8 +361,9 @@ def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dic
 
 
 def build_row(run: Run, name: str, frozen: Frozen) -> Built:
-    """F_theta with flow, TSP, cohorts or several of them, as ROWS says of the row."""
+    """F_theta with flow, TSP, cohorts or several of them, or a baseline: what ROWS says."""
     row, config = ROWS[name], row_config(run.config, name)
+    run = dataclasses.replace(run, config=config)
     flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
     cohorts, network, side = finetune.CohortSource(), None, None
     decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
@@ -366,7 +375,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     if row.cohorts:
         extra["ids"] = frozen.ids[config.tokenizer.form]
         cohorts, network, side = _cohort_source(run, config, extra["ids"])
-    model = ranker(run, network, side)
+    model = ranker(run, network, side) if row.model == "ranker" else baseline(run, row.model)
     data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
     plan = ImpressionPlan(
         run.dataset, _per_device(run, config.train), run.seed, row.tsp, **distances

@@ -28,7 +28,9 @@ from nif_jax.build import (
     flow_decoder,
     tokenizer_codes,
 )
-from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data import splits
+from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
+from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
 from nif_jax.models.transfer import transplant
@@ -196,9 +198,22 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
 
 
 def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen) -> Any:
-    """What a fine-tuned ranker copies equal layers from, by config.init_rows and config.flow."""
+    """What a fine-tuned ranker copies equal layers from, by config.init_rows and config.flow.
+
+    Popularity has nothing to learn: it starts from its closed form.
+    """
     require_choice("init_rows", run.config.init_rows, ("scratch", "base"))
+    if ROWS[row].model == "popularity":
+        return {"logit": _click_logits(run)}
     source = dict(base_params) if run.config.init_rows == "base" else {}
     if ROWS[row].flow and run.config.flow.returned == "init":
         source["items"] = frozen.params["items"]
     return source or None
+
+
+def _click_logits(run: Run) -> np.ndarray:
+    """[N + 1] popularity of the items among the train impressions."""
+    lines = run.dataset.movelines
+    rows = (run.dataset.split == splits.TRAIN) & (lines.label != NO_LABEL)
+    prior = run.config.baselines.prior
+    return click_logits(lines.item[rows], lines.label[rows], lines.num_items, prior)

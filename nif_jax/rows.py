@@ -12,16 +12,22 @@ from nif_jax.data.schema import ConfigError, require_choice
 @dataclasses.dataclass(frozen=True)
 class Row:
     """Attributes:
+    model: "ranker", ours, or a baseline of nif_jax/models/baselines/registry.py.
     flow: the frozen generator's flow and item vectors.
     tsp: the Temporal Sequential Pairwise loss.
     cohorts: generated interest cohorts.
     settings: keys of the config that this row has otherwise.
     """
 
+    model: str = "ranker"
     flow: bool = False
     tsp: bool = False
     cohorts: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.model != "ranker" and (self.flow or self.cohorts):
+            raise ValueError(f"{self.model!r} attends to neither flow nor cohorts; 'ranker' does.")
 
 
 QUIRKS = {
@@ -40,7 +46,17 @@ def _genci(**settings: Any) -> Row:
     return Row(cohorts=True, settings={k.replace("__", "."): v for k, v in settings.items()})
 
 
+CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
+"""One dispatch of the loop that changes nothing: scores and checkpoint come as any row's do."""
+
 ROWS: Mapping[str, Row] = {
+    "popularity": Row("popularity", settings=CLOSED_FORM),
+    "lr": Row("lr"),
+    "deepfm": Row("deepfm"),
+    "dcn": Row("dcn"),
+    "din": Row("din"),
+    "sasrec": Row("sasrec"),
+    "sasrec_tsp": Row("sasrec", tsp=True),
     "base": Row(),
     "nif": Row(flow=True),
     "tsp": Row(tsp=True),

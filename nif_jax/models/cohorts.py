@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nif_jax.data.schema import require_choice
 from nif_jax.models.beam import Beams
-from nif_jax.models.embed import Mlp, embedding_init
+from nif_jax.models.embed import Mlp, embedding_init, second_order
 from nif_jax.models.semantic_ids import SemanticIds
 
 FORMS = ("prefix", "level")
@@ -181,6 +181,5 @@ class DeepFm(nn.Module):
     def __call__(self, fields: jax.Array, train: bool) -> jax.Array:
         """[B] logits of fields [B, F, D]."""
         flat = fields.reshape(len(fields), -1)
-        pairs = 0.5 * (fields.sum(1) ** 2 - (fields**2).sum(1)).sum(-1)
         deep = Mlp((*self.widths, 1), self.dropout)(flat, train)[:, 0]
-        return nn.Dense(1, name="linear")(flat)[:, 0] + pairs + deep
+        return nn.Dense(1, name="linear")(flat)[:, 0] + second_order(fields) + deep

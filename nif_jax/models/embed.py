@@ -38,17 +38,21 @@ class ItemEmbed(nn.Module):
         if self.id_dropout:
             self.drop = nn.Dropout(self.id_dropout)
 
-    def table(self, features: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
-        """[N + 1, D] for features of [N + 1, M] ids; or any other leading axes."""
-        total = 0.0
+    def fields(self, features: Mapping[str, jax.Array], train: bool = False) -> list[jax.Array]:
+        """An embedding [N + 1, D] for each feature of [N + 1, M] ids; or any other leading axes."""
+        fields = []
         for name, table in self.tables.items():
             ids = features[name]
             if name == "id" and self.id_dropout:
                 keep = self.drop(jnp.ones(ids.shape, jnp.float32), deterministic=not train) > 0
                 ids = jnp.where(keep | (ids == 0), ids, OOV)
             real = (ids > 0)[..., None].astype(table.dtype)
-            total += (table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0)
-        return total
+            fields.append((table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0))
+        return fields
+
+    def table(self, features: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
+        """[N + 1, D], the sum of `fields`."""
+        return sum(self.fields(features, train))
 
     def __call__(
         self, ids: jax.Array, features: Mapping[str, jax.Array], train: bool = False
@@ -99,15 +103,26 @@ class UserEmbed(nn.Module):
     sizes: Mapping[str, int]
     dim: int
 
-    @nn.compact
-    def __call__(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
-        """One or two fields [B, D]: identity, and profile where the data has one."""
-        embed = {
-            name: self.param(name, embedding_init, (size, self.dim))[features[name]]
+    def setup(self):
+        self.tables = {
+            name: self.param(name, embedding_init, (size, self.dim))
             for name, size in sorted(self.sizes.items())
         }
-        identity = embed.pop("id")
-        return [identity, sum(embed.values())] if embed else [identity]
+
+    def fields(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
+        """An embedding [B, D] for each feature, identity first."""
+        profile = {name: table[features[name]] for name, table in self.tables.items()}
+        return [profile.pop("id"), *profile.values()]
+
+    def __call__(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
+        """One or two fields [B, D]: identity, and profile where the data has one."""
+        identity, *profile = self.fields(features)
+        return [identity, sum(profile)] if profile else [identity]
+
+
+def second_order(fields: jax.Array) -> jax.Array:
+    """[B] sum over pairs of fields [B, F, D] of their products, by the FM identity in O(F D)."""
+    return 0.5 * (fields.sum(1) ** 2 - (fields**2).sum(1)).sum(-1)
 
 
 class Mlp(nn.Module):

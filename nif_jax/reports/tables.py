@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-MODEL_ORDER = ("base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
+BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
+MODEL_ORDER = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
 NOT_AVAILABLE = "n/a"
 
 _METRIC_FORMATS = {"auc": ".4f", "gauc": ".4f", "logloss": ".4f", "ne": ".4f", "ece": ".4f"}

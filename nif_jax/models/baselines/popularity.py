@@ -1,0 +1,48 @@
+"""Popularity: an item's click rate in the train period, whoever asks (closed form)."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from nif_jax.data.schema import ConfigError
+from nif_jax.data.windows import Impressions
+from nif_jax.models.baselines.interface import Baseline
+
+
+class Popularity(Baseline):
+    """A logit an item. Nothing is trained: `click_logits` is where its row starts and ends."""
+
+    @nn.compact
+    def score(
+        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
+    ) -> jax.Array:
+        """[B]; user, scene and history say nothing."""
+        del train
+        return self.param("logit", nn.initializers.zeros, items["id"].shape[:1])[batch.item]
+
+
+def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: float) -> np.ndarray:
+    """[N + 1] log odds of a click on each item, smoothed towards the mean.
+
+    p_i = (clicks_i + prior * p) / (shown_i + prior), with p = (clicks + 1) / (shown + 2) over all
+    items (Laplace's rule keeps it off 0 and 1): the posterior mean under a Beta prior that weighs
+    `prior` impressions. An item that was never shown has p.
+
+    Args:
+      item: [R] int ids of the train impressions.
+      label: [R] 0 or 1.
+      num_items: N.
+      prior: impressions at the mean rate that every item is given.
+
+    Raises:
+      ConfigError: the prior is not positive, which leaves an unseen item without a rate.
+    """
+    if not prior > 0:
+        raise ConfigError(f"config.baselines.prior={prior} has to be positive, e.g. 10.0.")
+    clicks = np.bincount(item, weights=label, minlength=num_items + 1)
+    shown = np.bincount(item, minlength=num_items + 1)
+    mean = (clicks.sum() + 1) / (shown.sum() + 2)
+    rate = (clicks + prior * mean) / (shown + prior)
+    return (np.log(rate) - np.log1p(-rate)).astype(np.float32)
