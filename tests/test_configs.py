@@ -12,6 +12,7 @@ from configs.datasets import PRESETS
 from nif_jax import build, pipeline, rows, runner
 from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
+from nif_jax.models.baselines.registry import BASELINES
 from nif_jax.parallel import Pmap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -57,11 +58,11 @@ class _Recording(ConfigDict):
     """Remembers which keys were read; splatting a section reads all of it, and what takes the
     section refuses a key that it does not know."""
 
-    def __init__(self, config, prefix=""):
+    def __init__(self, config=(), prefix=""):
         object.__setattr__(self, "read", set())
         object.__setattr__(self, "prefix", prefix)
         super().__init__()
-        for key, value in config.items():
+        for key, value in dict(config).items():
             child = _Recording(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else value
             self[key] = child
 
@@ -85,7 +86,8 @@ class _Recording(ConfigDict):
 @pytest.mark.parametrize("name", ["nif", "hybrid"])
 def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
-    plain = CONFIGS[name](TINY if name == "nif" else TINY_CODES)
+    rows = "base+popularity+dcn+sasrec+amen" if name == "nif" else "base+hybrid"
+    plain = CONFIGS[name](f"{TINY if name == 'nif' else TINY_CODES},rows={rows}")
     config = _Recording(plain)
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
     # Metrics of untrained models are the business of other tests.
@@ -109,6 +111,12 @@ def _trained_without_training(stage, *, initial, settings, **_):
     from nif_jax.train import Trained
 
     return Trained(*initial, {}, 0, 0.0)
+
+
+def test_a_model_is_compared_with_the_base():
+    for get_config in CONFIGS.values():
+        assert get_config("synthetic,model=din").rows == ("base", "din")
+        assert get_config("synthetic,model=base").rows == ("base",)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +144,9 @@ def test_a_wrong_word_names_the_nearest(text, message):
         ("tsp.score=logits", "did you mean 'logit'"),
         ("flow.returned=ad", "config.flow.returned='ad' is none of add, init, none"),
         ("rows=base+amne", "did you mean 'amen'"),
+        ("model=dinn", "did you mean 'din'"),
+        ("rows=sasrec_tsp,tsp.moveline=positive", "calibration head, which SasRec lacks"),
+        ("model=popularity,baselines.prior=0", "baselines.prior=0.0 has to be positive"),
         ("rows=base+genci", "row 'genci' needs the section 'genci', which this config lacks"),
         ("init_rows=bass", "did you mean 'base'"),
         ("data.history=positives", "did you mean 'positive'"),
@@ -178,6 +189,12 @@ def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp
         runner.run(genci.get_config(f"{TINY_CODES},{setting}"), tmp_path / "run", "train")
 
 
+def test_a_baseline_has_no_flow_and_no_cohorts():
+    for part in ("flow", "cohorts"):
+        with pytest.raises(ValueError, match="'din' attends to neither flow nor cohorts"):
+            rows.Row("din", **{part: True})
+
+
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):
@@ -192,7 +209,8 @@ def test_quirks_reproduce_the_authors_code():
 
 
 @pytest.mark.parametrize("row", rows.ROWS)
-def test_every_row_has_settings_that_exist(row):
+def test_every_row_has_settings_and_a_model_that_exist(row):
+    assert rows.ROWS[row].model in {"ranker", *BASELINES}
     config = hybrid.get_config("synthetic")
     changed = rows.row_config(config, row)
     assert set(runner.flatten(changed.to_dict())) == set(runner.flatten(config.to_dict()))

@@ -28,13 +28,13 @@ def test_comparison_by_hand():
     header, lines = _cells(tables.comparison_table(rows))
     assert header == ["split", "history", "model", "seeds", "AUC", "GAUC", "LogLoss", "NE", "ECE",
                       "ΔAUC vs base, pt"]
-    assert [line[2] for line in lines] == ["base", "nif", "tsp", "amen", "din"]
+    assert [line[2] for line in lines] == ["din", "base", "nif", "tsp", "amen"]
     # Paired lifts of amen: 2.0 and 1.5 points, so 1.75 with standard deviation .5 / sqrt(2).
-    assert lines[0] == ["test", "frozen", "base", "2", "0.7675 ± 0.0106", "0.6000 ± 0.0000",
+    assert lines[1] == ["test", "frozen", "base", "2", "0.7675 ± 0.0106", "0.6000 ± 0.0000",
                         "0.5000 ± 0.0000", "0.9000 ± 0.0000", "0.0100 ± 0.0000", "–"]
-    assert lines[3][4:6] == ["0.7850 ± 0.0071", "0.6000 ± 0.0000"]
-    assert lines[3][-1] == "+1.75 ± 0.35"
-    assert lines[4] == ["test", "frozen", "din", "1", "0.7000", "n/a", "0.5000", "0.9000",
+    assert lines[4][4:6] == ["0.7850 ± 0.0071", "0.6000 ± 0.0000"]
+    assert lines[4][-1] == "+1.75 ± 0.35"
+    assert lines[0] == ["test", "frozen", "din", "1", "0.7000", "n/a", "0.5000", "0.9000",
                         "0.0100", "-6.00"]
 
 
