@@ -145,7 +145,7 @@ def test_a_wrong_word_names_the_nearest(text, message):
         ("flow.returned=ad", "config.flow.returned='ad' is none of add, init, none"),
         ("rows=base+amne", "did you mean 'amen'"),
         ("model=dinn", "did you mean 'din'"),
-        ("rows=sasrec_tsp,tsp.moveline=positive", "calibration head, which SasRec lacks"),
+        ("rows=sasrec_tsp,tsp.moveline=positive", "'sasrec_tsp' has no calibration head"),
         ("model=popularity,baselines.prior=0", "baselines.prior=0.0 has to be positive"),
         ("rows=base+genci", "row 'genci' needs the section 'genci', which this config lacks"),
         ("init_rows=bass", "did you mean 'base'"),

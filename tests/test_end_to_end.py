@@ -39,6 +39,14 @@ TINY_HYBRID = ",".join(
         "intent.dim=8,intent.hidden=8,genci.side=8,eval.beams=10",
     ]
 )
+BASELINE_ROWS = ("base", "popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
+TINY_BASELINES = ",".join(
+    [
+        TINY,
+        "baselines.encoder_layers=1,baselines.prior=5.0,tsp.min_events=1,data.label_share=0.7",
+        f"rows={'+'.join(BASELINE_ROWS)}",
+    ]
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +69,14 @@ def finished_hybrid(tmp_path_factory):
     """A finished run of the hybrid, which has every stage but TSP and flow alone."""
     workdir = tmp_path_factory.mktemp("runs") / "hybrid"
     runner.run(hybrid.get_config(TINY_HYBRID), workdir, "train")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def finished_baselines(tmp_path_factory):
+    """A finished run of all baselines."""
+    workdir = tmp_path_factory.mktemp("runs") / "baselines"
+    runner.run(nif.get_config(TINY_BASELINES), workdir, "train")
     return workdir
 
 
@@ -345,38 +361,25 @@ def test_a_scorer_returns_rows_in_plan_order(tmp_path):
 
 
 class TestBaselines:
-    ROWS = ("base", "popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
-
-    @pytest.fixture(scope="class")
-    def config(self):
-        settings = "baselines.encoder_layers=1,tsp.min_events=1,data.label_share=0.7"
-        return nif.get_config(f"{TINY},{settings},rows={'+'.join(self.ROWS)}")
-
-    @pytest.fixture(scope="class")
-    def finished(self, config, tmp_path_factory):
-        workdir = tmp_path_factory.mktemp("runs") / "baselines"
-        runner.run(config, workdir, "train")
-        return workdir
-
-    def test_results_hold_every_row_online_and_frozen(self, finished):
-        found = results.read_results(finished)["rows"]
+    def test_results_hold_every_row_online_and_frozen(self, finished_baselines):
+        found = results.read_results(finished_baselines)["rows"]
         assert [(r["model"], r["history"]) for r in found] == [
-            (m, h) for m in self.ROWS for h in ("online", "frozen")
+            (m, h) for m in BASELINE_ROWS for h in ("online", "frozen")
         ]
         assert all(0 < row["auc"] < 1 and row["parameters"] > 0 for row in found)
         # One dispatch says nothing of speed.
         timed = {r["model"] for r in found if r["train_examples_per_second"]}
-        assert timed == set(self.ROWS) - {"popularity"}
+        assert timed == set(BASELINE_ROWS) - {"popularity"}
         loss = {(r["model"], r["history"]): r["logloss"] for r in found}
-        for row in self.ROWS:
+        for row in BASELINE_ROWS:
             reads_history = row in ("base", "din", "sasrec", "sasrec_tsp")
             assert (loss[row, "online"] != loss[row, "frozen"]) == reads_history
         assert loss["sasrec", "online"] != loss["sasrec_tsp", "online"]
 
     def test_popularity_is_the_click_rate_of_the_labels_that_rankers_may_use(
-        self, finished, config
+        self, finished_baselines
     ):
-        data = build.load_dataset(config, Pmap(jax.devices()[:1]))
+        data = build.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
         lines = data.movelines
         shown, clicked = np.zeros((2, lines.num_items + 1))
         for item, label, period in zip(lines.item, lines.label, data.split, strict=True):
@@ -384,15 +387,15 @@ class TestBaselines:
                 shown[item] += 1
                 clicked[item] += label
         mean = (clicked.sum() + 1) / (shown.sum() + 2)
-        rate = (clicked + 10 * mean) / (shown + 10)
-        found = best_parameters(finished / "seed_0" / "popularity")["params"]["logit"]
+        rate = (clicked + 5 * mean) / (shown + 5)
+        found = best_parameters(finished_baselines / "seed_0" / "popularity")["params"]["logit"]
         np.testing.assert_allclose(found, np.log(rate / (1 - rate)), atol=1e-5)
 
-    def test_evaluate_repeats_the_metrics(self, finished, config, monkeypatch):
-        before = results.read_results(finished)["rows"]
+    def test_evaluate_repeats_the_metrics(self, finished_baselines, monkeypatch):
+        before = results.read_results(finished_baselines)["rows"]
         monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
-        runner.run(config, finished, "evaluate")
-        after = results.read_results(finished)["rows"]
+        runner.run(nif.get_config(TINY_BASELINES), finished_baselines, "evaluate")
+        after = results.read_results(finished_baselines)["rows"]
         assert [r["logloss"] for r in before] == [r["logloss"] for r in after]
 
 

@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.schema import ConfigError
 from nif_jax.data.windows import Impressions
 from nif_jax.models.embed import ItemEmbed, UserEmbed, embedding_init
 
@@ -36,17 +35,10 @@ class Baseline(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits [B] and {"calibration": [B]}, see Ranker.
 
-        The generator's vectors, cohorts and semantic IDs are for Ranker (rows.Row refuses them).
-
-        Raises:
-          ConfigError: a pair is to be scored with one moveline, which takes a calibration head.
+        The generator's vectors, cohorts, semantic IDs and pairs of one moveline are for Ranker
+        alone: nif_jax/rows.py refuses a baseline with them.
         """
-        del returned, generated, ids
-        if shared_pairs:
-            raise ConfigError(
-                "config.tsp.moveline='positive' scores a negative with the calibration head, which "
-                f"{type(self).__name__} lacks: use config.tsp.moveline='own'."
-            )
+        del returned, shared_pairs, generated, ids
         logits = self.score(batch, items, train)
         return logits, {"calibration": logits}
 

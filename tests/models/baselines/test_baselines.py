@@ -306,8 +306,6 @@ def test_dropout_acts_in_training_only(name, params, batch, items):
 def test_the_calibration_score_is_the_logit(name, params, batch, items):
     logits, named = APPLY[name]({"params": params[name]}, batch, items)
     np.testing.assert_array_equal(named["calibration"], logits)
-    with pytest.raises(ConfigError, match=r"use config.tsp.moveline='own'"):
-        MODELS[name].apply({"params": params[name]}, batch, items, None, False, True)
 
 
 def test_an_unknown_model_names_the_nearest():
