@@ -156,7 +156,7 @@ def _baselines(config: ConfigDict) -> None:
     """What the baselines have beside the ranker's settings, which they share."""
     config.baselines = ConfigDict()
     # Popularity: impressions at the mean click rate that every item is given.
-    config.baselines.prior = 10.0
+    config.baselines.prior = 2.0
     # DCN-V2: cross layers.
     config.baselines.cross_layers = 2
     # SASRec: blocks of the encoder, their heads and dropout rate.

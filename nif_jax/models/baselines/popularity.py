@@ -40,7 +40,7 @@ def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: flo
       ConfigError: the prior is not positive, which leaves an unseen item without a rate.
     """
     if not prior > 0:
-        raise ConfigError(f"config.baselines.prior={prior} has to be positive, e.g. 10.0.")
+        raise ConfigError(f"config.baselines.prior={prior} has to be positive, e.g. 2.0.")
     clicks = np.bincount(item, weights=label, minlength=num_items + 1)
     shown = np.bincount(item, minlength=num_items + 1)
     mean = (clicks.sum() + 1) / (shown.sum() + 2)
