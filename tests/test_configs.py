@@ -25,7 +25,7 @@ CONFIGS = {
 TINY = (
     "synthetic,smoke,source.num_users=20,source.num_items=20,source.events_per_user=9.0,xla_flags="
 )
-TINY_CODES = f"{TINY},tokenizer.codes=4,eval.beams=5"
+TINY_CODES = f"{TINY},tokenizer.codes=8,eval.beams=5"
 
 
 @pytest.mark.parametrize("dataset", common.DATASETS)
@@ -86,8 +86,8 @@ class _Recording(ConfigDict):
 @pytest.mark.parametrize("name", ["nif", "hybrid"])
 def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
-    rows = "base+popularity+dcn+sasrec+amen" if name == "nif" else "base+hybrid"
-    plain = CONFIGS[name](f"{TINY if name == 'nif' else TINY_CODES},rows={rows}")
+    ours, text = ("amen", TINY) if name == "nif" else ("hybrid", TINY_CODES)
+    plain = CONFIGS[name](f"{text},rows=base+popularity+dcn+sasrec+{ours}")
     config = _Recording(plain)
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
     # Metrics of untrained models are the business of other tests.
