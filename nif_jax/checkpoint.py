@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from nif_jax.config_keys import differences
 from nif_jax.parallel import barrier
 
 
@@ -34,16 +35,6 @@ def _manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
 def _describe(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(p): f"{x.dtype}{list(x.shape)}" for p, x in leaves}
-
-
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Lines "key: found -> wanted" of two flat mappings."""
-    missing = "(absent)"
-    return [
-        f"{key}: {found.get(key, missing)} -> {wanted.get(key, missing)}"
-        for key in sorted(wanted.keys() | found.keys())
-        if wanted.get(key, missing) != found.get(key, missing)
-    ]
 
 
 class Checkpointer:

@@ -13,6 +13,7 @@ import numpy as np
 from nif_jax import tokens
 from nif_jax.build import Frozen, Run, evaluate_ranking
 from nif_jax.data import splits
+from nif_jax.data.schema import Movelines
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.metrics.writer import METRICS_FILE, read_metrics
 from nif_jax.pipeline import TrainedStage, base_vectors
@@ -22,6 +23,8 @@ from nif_jax.stages import generator
 
 HISTORIES = {"online": False, "frozen": True}
 LENGTH_EDGES = (0, 1, 5, 10, 20, 50, 100, 200)
+AGE_EDGES = (0, 1, 7, 30, 90, 180, 365)
+"""Days."""
 
 
 def count_parameters(params: Any) -> int:
@@ -44,6 +47,13 @@ def history_lengths(run: Run, plan: ScoringPlan) -> np.ndarray:
     lines, eligible = run.dataset.movelines, run.dataset.eligible
     before = np.append(0, np.cumsum(eligible))
     return before[plan.rows] - before[lines.user_offsets[lines.user[plan.rows]]]
+
+
+def item_ages(movelines: Movelines, rows: np.ndarray) -> np.ndarray:
+    """[R] days since the first event of each row's item, of whichever user; 0 for the first."""
+    first = np.full(movelines.num_items + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, movelines.item, movelines.time)
+    return (movelines.time[rows] - first[movelines.item[rows]]) / 86_400
 
 
 def score_rankers(run: Run, stages: Mapping[str, TrainedStage]) -> dict[str, dict[str, Any]]:
@@ -148,10 +158,11 @@ def code_rows(run: Run, stages: Mapping[str, TrainedStage], frozen: Frozen) -> l
 
 
 def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """AUC by length of the history, and for items and users that train has or has not seen."""
+    """AUC by history length, by age of the item, and for items and users new to train or not."""
     plan, dataset = test_plan(run, "online"), run.dataset
     values = {
         "history_length": (history_lengths(run, plan), LENGTH_EDGES),
+        "item_age_days": (item_ages(dataset.movelines, plan.rows), AGE_EDGES),
         "cold_item": (dataset.cold_item[plan.rows].astype(int), (0, 1)),
         "cold_user": (dataset.cold_user[plan.rows].astype(int), (0, 1)),
     }

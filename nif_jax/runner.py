@@ -13,7 +13,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from nif_jax import build, evaluation, pipeline
-from nif_jax.checkpoint import CheckpointError, differences
+from nif_jax.checkpoint import CheckpointError
+from nif_jax.config_keys import differences, flatten
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError
@@ -24,17 +25,6 @@ from nif_jax.train import NonFiniteLossError
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
 """Errors whose message is all that a user needs."""
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"tsp.weight": 0.05, ...}; tuples become lists, as in JSON."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -1,0 +1,127 @@
+"""What the sweeps share: data sets, runs, and grids of them.
+
+A sweep is a list of runs, each a config file with settings for one data set, and all its seeds.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SEEDS_TO_EXPLORE = 3
+SEEDS_FOR_A_CLAIM = 5
+
+Settings = Mapping[str, Any]
+"""{"tsp.weight": 0.1, "rows": ("base", "amen")}: keys of the config and their values."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set that sweeps may name.
+
+    Attributes:
+      source: the word of configs/common.py that selects it.
+      file: its events in the folder that launch/sweep.py is given by --data; "" if the source
+        needs no file.
+      settings: keys of the config that it needs.
+    """
+
+    source: str
+    file: str = ""
+    settings: Settings = dataclasses.field(default_factory=dict)
+
+
+DATA: Mapping[str, Data] = {
+    "movielens_100k": Data("movielens_100k"),
+    "synthetic": Data("synthetic"),
+    "kuairand": Data("files", "kuairand_pure_14d.parquet"),
+    "ml_latest_small": Data(
+        "files", "ml_latest_small.parquet", {"source.label_from": "value>=4"}
+    ),
+    "movietweetings": Data("files", "movietweetings141k.parquet"),
+    "amazon23": Data("files", "amazon23_beauty_health_handmade.parquet"),
+}
+"""Every data set of every sweep."""
+
+LOGS = ("movielens_100k", "kuairand", "ml_latest_small", "movietweetings", "amazon23")
+"""Those with real answers, where the headline figures are taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One setting on one data set: a process with a workdir of its own.
+
+    Attributes:
+      data: a key of DATA.
+      variant: what is special about it; unique among the sweep's runs of this data set.
+      config: the config file.
+      settings: keys of the config that it sets.
+      reference: the variant of the same data set that it is compared with, model by model;
+        "" = none.
+      buckets: whether its AUC by length of history, age of the item and the like is gathered too.
+    """
+
+    data: str
+    variant: str
+    config: str
+    settings: Settings
+    reference: str = ""
+    buckets: bool = False
+
+    def __post_init__(self):
+        if self.data not in DATA:
+            raise ValueError(f"run {self.name!r}: no data set {self.data!r}; {', '.join(DATA)}.")
+
+    @property
+    def name(self) -> str:
+        """Its folder in the sweep's workdir, and its line in the tables."""
+        return f"{self.data}-{self.variant}"
+
+    @property
+    def text(self) -> str:
+        """Config file and text, as --config takes it."""
+        words = [f"{k}={_word(v)}" for k, v in (DATA[self.data].settings | self.settings).items()]
+        return f"{self.config}:{','.join([DATA[self.data].source, *words])}"
+
+
+def _word(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def grid(
+    config: str,
+    data: Sequence[str],
+    variants: Mapping[str, Settings],
+    shared: Settings,
+    reference: str = "",
+) -> list[Run]:
+    """A run for each data set and variant.
+
+    Args:
+      config: the config file of all.
+      data: keys of DATA.
+      variants: what each sets beside `shared`, and may set otherwise.
+      shared: what all set.
+      reference: the variant that the others are compared with; "" = none.
+    """
+    return [
+        Run(name, variant, config, dict(shared) | dict(settings),
+            "" if variant == reference else reference)
+        for name in data
+        for variant, settings in variants.items()
+    ]  # fmt: skip
+
+
+def axis(key: str, values: Sequence[Any], name: str = "") -> dict[str, Settings]:
+    """Variants of one key: {"<name>_<value>": {key: value}}; name: default the key's last part."""
+    name = name or key.rpartition(".")[2]
+    return {f"{name}_{_word(value)}": {key: value} for value in values}
+
+
+def product(*axes: Mapping[str, Settings]) -> dict[str, Settings]:
+    """Every combination of one variant from each axis, names joined by "-"."""
+    return {
+        "-".join(names): {k: v for name, axis in zip(names, axes, strict=True)
+                          for k, v in axis[name].items()}
+        for names in itertools.product(*axes)
+    }  # fmt: skip

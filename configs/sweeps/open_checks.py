@@ -1,0 +1,41 @@
+"""The three open checks of the NIF paper.
+
+    python launch/sweep.py --sweep=configs/sweeps/open_checks.py --data=<folder of parquet files>
+
+1. Embedding quality: the retrieval table sets the generator beside popularity and the base's own
+   embeddings; `returned_*` says what its item table and its flow give to the ranker, each alone.
+2. TSP elsewhere: rows base and tsp on other domains.
+3. Cold start: AUC by length of the history, by age of the item, and for items and users that train
+   has not seen: the table of buckets.
+
+Findings so far: what carried was the item table. Three seeds; about 12 minutes of one core for each
+seed of MovieLens-100K.
+"""
+
+import dataclasses
+
+from configs.sweeps import common
+
+RETURNED = {
+    "returned_add": {"flow.returned": "add"},
+    "returned_init": {"flow.returned": "init"},
+    "returned_none": {"flow.returned": "none"},
+}
+DOMAINS = ("movielens_100k", "kuairand", "movietweetings", "amazon23")
+
+
+def get_sweep() -> list[common.Run]:
+    """Forms of the generator's return, and TSP on several domains."""
+    shared = {"num_seeds": common.SEEDS_TO_EXPLORE}
+    returned = common.grid(
+        "configs/nif.py",
+        ("movielens_100k",),
+        RETURNED,
+        shared | {"rows": ("base", "nif")},
+        reference="returned_add",
+    )
+    elsewhere = common.grid(
+        "configs/nif.py", DOMAINS, {"tsp": {}}, shared | {"rows": ("base", "tsp")}
+    )
+    runs = returned + elsewhere
+    return [dataclasses.replace(run, buckets=True) for run in runs]

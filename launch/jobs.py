@@ -1,0 +1,141 @@
+"""The runs of a sweep as jobs of this machine: folders, commands, and configs that are checked."""
+
+import collections
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs.sweeps import common
+from nif_jax.config_keys import differences, flatten
+from nif_jax.data.schema import ConfigError
+from nif_jax.reports import page, results
+from nif_jax.rows import require_rows
+
+SWEEPS = pathlib.Path(common.__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run of the sweep on this machine.
+
+    Attributes:
+      run: what the sweep says of it.
+      workdir: its folder.
+      command: what trains it.
+      missing: the data file that it needs and that is not there, or "".
+    """
+
+    run: common.Run
+    workdir: pathlib.Path
+    command: Sequence[str]
+    missing: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has results."""
+        return (self.workdir / results.RESULTS_FILE).exists()
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        if self.finished:
+            return "finished"
+        return f"skipped, there is no {self.missing}" if self.missing else "to do"
+
+
+def load_sweep(path: str) -> tuple[str, list[common.Run]]:
+    """Docstring and runs of a sweep file; raises ConfigError if it is none."""
+    file = pathlib.Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        choices = sorted({p.stem for p in SWEEPS.glob("*.py")} - {"__init__", "common"})
+        raise ConfigError(
+            f"--sweep={path} is no Python file. configs/sweeps has {', '.join(choices)}."
+        )
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_sweep"):
+        raise ConfigError(f"--sweep={path} has no get_sweep().")
+    return module.__doc__ or "", module.get_sweep()
+
+
+def make_jobs(
+    runs: Sequence[common.Run],
+    workdir: pathlib.Path,
+    *,
+    data: str = "",
+    overrides: Sequence[str] = (),
+    command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
+) -> list[Job]:
+    """The runs with folders and commands; raises ConfigError for a name that stands twice.
+
+    Args:
+      runs: of the sweep.
+      workdir: folder of their folders.
+      data: folder of parquet files; "" skips the runs that need one.
+      overrides: --config.<key>=<value> of all runs.
+      command: what trains a run; --config, --workdir and overrides are appended.
+    """
+    counts = collections.Counter(run.name for run in runs)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError(f"the sweep has several runs called {', '.join(twice)}.")
+    jobs = []
+    for run in runs:
+        folder, file, missing = workdir / run.name, common.DATA[run.data].file, ""
+        words = [f"--config={run.text}", f"--workdir={folder}"]
+        if file:
+            path = pathlib.Path(data or "<--data>") / file
+            words.append(f"--config.source.path={path}")
+            missing = "" if path.exists() else str(path)
+        jobs.append(Job(run, folder, [*command, *words, *overrides], missing))
+    return jobs
+
+
+def build_config(arguments: Sequence[str]) -> ConfigDict:
+    """The config that nif_jax.main would make of its arguments; raises what it would raise."""
+    values, argv = flags.FlagValues(), ["sweep", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    values(argv)
+    require_rows(values.config)
+    return values.config
+
+
+def check(jobs: Sequence[Job]) -> None:
+    """Raises ConfigError unless every config can be built, and no folder belongs to another."""
+    faults = []
+    for job in jobs:
+        arguments = [word for word in job.command if word.startswith(("--config", "--workdir"))]
+        try:
+            wanted = flatten(build_config(arguments).to_dict())
+        except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as e:
+            faults.append(f"{job.run.name}: {_reason(e)}")
+            continue
+        path = job.workdir / page.CONFIG_FILE
+        there = json.loads(path.read_text()) if path.exists() else wanted
+        if job.missing:  # results can be gathered where the data is not
+            wanted["source.path"] = there["source.path"]
+        changed = differences(wanted, there)
+        if changed:
+            faults.append(
+                f"{job.workdir} belongs to a run with another config (there -> here); use another "
+                "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
+            )
+    if faults:
+        raise ConfigError("nothing was started.\n  " + "\n  ".join(faults))
+
+
+def _reason(error: Exception) -> str:
+    """What an error of a config says, in one line, without the traceback that some carry."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    lines = str(error.args[0] if error.args else error).strip().splitlines()
+    text = lines[-1] if "Traceback" in " ".join(lines) else " ".join(lines)
+    return f"no config key {text}" if isinstance(error, LookupError) else text

@@ -1,0 +1,97 @@
+"""What a sweep's gathered tables say, against figures worked out by hand."""
+
+import datetime
+import json
+import os
+
+import pytest
+
+from nif_jax.reports import results, sweeps
+
+DAY = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+
+
+def _row(model, seed, auc, history="frozen", **more):
+    return dict.fromkeys(results.ROW_KEYS) | {
+        "model": model, "seed": seed, "split": "test", "history": history, "auc": auc,
+        "gauc": 0.5, "logloss": 0.5,
+    } | more  # fmt: skip
+
+
+def _workdir(folder, rows, validation=(), **extra):
+    run = {"config": {"train.metric": "auc"}, "commit": "abc", "jax": "1", "flax": "2",
+           "devices": ["CPU_0"], "dataset": {"name": "toy"}}  # fmt: skip
+    results.write_results(folder / "results.json", run, rows, **extra)
+    os.utime(folder / "results.json", (DAY.timestamp(),) * 2)
+    lines = [{"seed": seed, "stage": stage, "step": step, "time": 0.0, "values": values}
+             for seed, stage, step, values in validation]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two seeds of `full`, of which `less` has one, and a bucket table."""
+    bucket = {"lower": 0, "upper": 7, "count": 5, "auc": 0.6}
+    full = _workdir(
+        tmp_path / "full",
+        [_row("base", 0, 0.70), _row("base", 1, 0.71), _row("amen", 0, 0.72, logloss=0.4),
+         _row("amen", 1, None)],
+        validation=[(0, "base", 4, {"validation/auc": 0.6}), (0, "base", 8, {"train/loss": 1.0}),
+                    (0, "base", 8, {"validation/auc": 0.8}),
+                    (1, "base", 4, {"validation/auc": 0.7}),
+                    (0, "generator", 4, {"validation/hr@10": 0.9})],
+        retrieval=[{"model": "generator", "seed": 0, "split": "test", "targets": "all",
+                    "hr@10": 0.25}],
+        buckets={"item_age_days": {"base": [bucket, bucket | {"lower": 7, "upper": None, "count": 9,
+                                                             "auc": None}]}},
+    )  # fmt: skip
+    less = _workdir(tmp_path / "less", [_row("amen", 0, 0.725, logloss=0.45), _row("tsp", 0, 0.9)])
+    entries = [sweeps.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
+               sweeps.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
+    return sweeps.Sweep("toy", '\nAre toys fun?\n\nThe paper says so.\n', "python launch/sweep.py",
+                        entries, {"none": "skipped"}, 5400.0)  # fmt: skip
+
+
+def _found(sweep):
+    return {entry.name: results.read_results(entry.workdir) for entry in sweep.entries}
+
+
+def test_differences_are_paired_by_model_history_and_seed(sweep):
+    table = sweeps.differences(sweep.entries, _found(sweep))
+    # tsp has no partner in `full`, and seed 1 none in `less`.
+    assert table.rows == [["less", "full", "frozen", "amen", "1", "+0.50", "+0.00", "+0.0500"]]
+
+
+def test_validation_is_the_best_of_each_seed(sweep):
+    table = sweeps.validation(sweep.entries, _found(sweep))
+    assert table.rows == [["full", "base", "2", "auc", "0.7500 ± 0.0707"]]
+
+
+def test_buckets_of_those_who_ask(sweep):
+    table = sweeps.buckets(sweep.entries, _found(sweep))
+    assert table.header[3:] == ["impressions", "base"]
+    assert table.rows == [["full", "item age days", "0 and below 7", "5", "0.6000"],
+                          ["full", "item age days", "7 and up", "9", "n/a"]]  # fmt: skip
+
+
+def test_the_document_has_question_command_and_tables(sweep, tmp_path):
+    paths = sweeps.write(sweep, tmp_path / "out")
+    assert [path.name for path in paths] == ["toy.md", "toy.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["toy.json", "toy.md"]
+    text = paths[0].read_text()
+    assert text.startswith("# toy: Are toys fun?\n\nThe paper says so.\n\n- made by `python")
+    assert "- 2 of 3 runs are finished\n- none: skipped\n" in text
+    assert "seeds 0, 1; finished 2026-11-25; 1.50 hours" in text
+    assert "commits abc; jax 1, flax 2" in text
+    assert text.count("\n## ") == 5
+    assert str(tmp_path) not in text
+
+
+def test_the_record_has_every_seed(sweep, tmp_path):
+    found = json.loads(sweeps.write(sweep, tmp_path)[1].read_text())
+    base, amen = found["runs"]["full"]["rows"]
+    assert (base["seeds"], base["auc"], amen["auc"]) == ([0, 1], [0.70, 0.71], [0.72, None])
+    assert found["runs"]["less"]["config"] == "configs/nif.py:synthetic,a=1"
+    assert (found["absent"], found["seconds"]) == ({"none": "skipped"}, 5400)
+    assert str(tmp_path) not in json.dumps(found)

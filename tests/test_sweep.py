@@ -1,0 +1,350 @@
+"""Sweeps: what they consist of, how their runs are trained as processes, and what is gathered."""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs.sweeps import common
+from launch import jobs, pool
+from nif_jax import runner
+from nif_jax.data.schema import ConfigError
+from nif_jax.reports import results
+
+# ml_collections loads config files in a way that Python is going to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted(set((ROOT / "configs" / "sweeps").glob("[a-z]*.py"))
+               - {ROOT / "configs" / "sweeps" / "common.py"})  # fmt: skip
+TINY = ("synthetic,smoke,source.num_users=24,source.num_items=20,source.events_per_user=20.0,"
+        "ranker.dim=4,ranker.attention=4,ranker.tower=8,data.history_length=4,train.batch_size=32,"
+        "train.microbatch=0,train.epochs=1.0,train.steps_per_dispatch=2,eval.batch_size=16")
+STUB = """
+import json, pathlib, sys, time
+from nif_jax.reports import results
+words = dict(word[2:].split("=", 1) for word in sys.argv[1:])
+workdir, text = pathlib.Path(words["workdir"]), words["config"]
+seed = int(text.partition("seed=")[2])
+print(f"training with seed {seed}", flush=True)
+if seed == 13:
+    print("error: a bad number")
+    sys.exit(3)
+time.sleep(60 if seed == 60 and not (workdir / "again").exists() else 0)
+row = dict.fromkeys(results.ROW_KEYS, 0.5 + seed / 100)
+row |= {"model": "base", "seed": seed, "split": "test", "history": "frozen"}
+run = {"config": {"train.metric": "auc"}, "commit": "c0ffee"}
+(workdir / "metrics.jsonl").write_text("")
+results.write_results(workdir / "results.json", run, [row])
+"""
+
+
+def _sweep(folder, **seeds):
+    """A sweep file whose runs are base rankers with these seeds."""
+    variants = {name: {"seed": seed} for name, seed in seeds.items()}
+    path = folder / "toy.py"
+    path.write_text(
+        '"""Toy question?"""\nfrom configs.sweeps import common\n\n\ndef get_sweep():\n'
+        f'    return common.grid("configs/base.py", ("synthetic",), {variants!r}, {{}})\n'
+    )
+    return path
+
+
+def _command(folder, sweep, *more, stub=True):
+    command = [sys.executable, str(ROOT / "launch" / "sweep.py"), f"--sweep={sweep}",
+               f"--workdir={folder / 'runs'}", f"--output={folder / 'results'}", *more]  # fmt: skip
+    if stub:
+        (folder / "stub.py").write_text(STUB)
+        command.append(f"--command={sys.executable} {folder / 'stub.py'}")
+    # Stubs lie elsewhere, and have to find this checkout.
+    return command, dict(os.environ, PYTHONPATH=str(ROOT))
+
+
+def _run(folder, sweep, *more, code=0, **options):
+    command, environment = _command(folder, sweep, *more, **options)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def _wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+class TestSweepFiles:
+    @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+    def test_every_run_has_a_config_that_can_be_built(self, path, tmp_path):
+        doc, runs = jobs.load_sweep(str(path))
+        assert f"python launch/sweep.py --sweep=configs/sweeps/{path.name}" in doc
+        jobs.check(jobs.make_jobs(runs, tmp_path))
+        names = {(run.data, run.variant) for run in runs}
+        references = {(run.data, run.reference) for run in runs if run.reference}
+        assert references <= names
+
+    def test_a_grid_has_every_data_set_and_variant(self):
+        variants = common.product(
+            common.axis("flow.horizon", (1, 2), "T"), {"full": {}, "flat": {"tokenizer.levels": 1}}
+        )
+        assert variants == {
+            "T_1-full": {"flow.horizon": 1},
+            "T_1-flat": {"flow.horizon": 1, "tokenizer.levels": 1},
+            "T_2-full": {"flow.horizon": 2},
+            "T_2-flat": {"flow.horizon": 2, "tokenizer.levels": 1},
+        }
+        shared = {"flow.horizon": 8, "rows": ("base", "amen")}
+        data = ("synthetic", "movielens_100k")
+        runs = common.grid("configs/nif.py", data, variants, shared, reference="T_1-full")
+        assert [run.name for run in runs] == [
+            f"{name}-{variant}" for name, variant in itertools.product(data, variants)
+        ]
+        assert runs[3].text == (
+            "configs/nif.py:synthetic,flow.horizon=2,rows=base+amen,tokenizer.levels=1"
+        )
+        assert [run.reference for run in runs] == ["", "T_1-full", "T_1-full", "T_1-full"] * 2
+
+    def test_an_unknown_data_set_is_refused(self):
+        with pytest.raises(ValueError, match=r"no data set 'netflix'; movielens_100k"):
+            common.Run("netflix", "full", "configs/nif.py", {})
+
+
+class TestJobs:
+    def _job(self, folder, text="", overrides=(), data="synthetic"):
+        settings = dict(word.split("=") for word in text.split(",") if word)
+        return jobs.make_jobs(
+            [common.Run(data, "full", "configs/nif.py", settings)], folder, overrides=overrides
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "overrides", "message"),
+        [
+            ("tsp.weigth=1", [], r"synthetic-full: .*no config key 'tsp.weigth'"),
+            ("", ["--config.tsp.wieght=1"], "full: no config key 'wieght' Did you mean \"weight\""),
+            ("", ["--config.tsp.weight=much"], r"synthetic-full: .*tsp.weight=much"),
+            ("rows=base+amne", [], "did you mean 'amen'"),
+            ("rows=genci", [], "row 'genci' needs the section"),
+        ],
+    )
+    def test_a_config_that_cannot_be_built_is_found_before_anything_starts(
+        self, text, overrides, message, tmp_path
+    ):
+        with pytest.raises(ConfigError, match=rf"nothing was started(.|\n)*{message}"):
+            jobs.check(self._job(tmp_path, text, overrides))
+
+    def test_overrides_reach_the_config_as_they_reach_main(self, tmp_path):
+        (job,) = self._job(tmp_path, "num_seeds=3", ["--config.tsp.weight=0.5"])
+        assert job.command[1:3] == ["-m", "nif_jax.main"]
+        config = jobs.build_config(job.command[3:])
+        assert (config.num_seeds, config.tsp.weight) == (3, 0.5)
+
+    def test_a_folder_of_another_config_is_refused(self, tmp_path):
+        (job,) = self._job(tmp_path)
+        runner.claim_workdir(jobs.build_config(job.command[3:]), job.workdir)
+        jobs.check([job])
+        with pytest.raises(ConfigError, match=r"synthetic-full belongs to(.|\n)*weight: 0.05 -> 1"):
+            jobs.check(self._job(tmp_path, "tsp.weight=1"))
+
+    def test_data_that_is_not_there_is_skipped_and_results_remain(self, tmp_path):
+        run = [common.Run("kuairand", "full", "configs/nif.py", {})]
+        file = common.DATA["kuairand"].file
+        (absent,) = jobs.make_jobs(run, tmp_path)
+        assert absent.missing and "skipped, there is no <--data>/" in absent.state
+        (tmp_path / file).touch()
+        (job,) = jobs.make_jobs(run, tmp_path, data=str(tmp_path))
+        assert job.state == "to do"
+        assert jobs.build_config(job.command[3:]).source.path == str(tmp_path / file)
+        # Called later without the data, the finished run is still this one.
+        runner.claim_workdir(jobs.build_config(job.command[3:]), job.workdir)
+        jobs.check([absent])
+
+    def test_names_are_unique(self, tmp_path):
+        run = common.Run("synthetic", "full", "configs/nif.py", {})
+        with pytest.raises(ConfigError, match="several runs called synthetic-full"):
+            jobs.make_jobs([run, run], tmp_path)
+
+    def test_a_file_that_is_no_sweep(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"no Python file.*ablations, .*main"):
+            jobs.load_sweep("ablations")
+        (tmp_path / "empty.py").touch()
+        with pytest.raises(ConfigError, match="no get_sweep"):
+            jobs.load_sweep(str(tmp_path / "empty.py"))
+
+
+def _tasks(folder, script, count):
+    return [pool.Task(f"t{n}", [sys.executable, "-c", script, str(n)], folder / f"t{n}")
+            for n in range(count)]  # fmt: skip
+
+
+class TestPool:
+    def _run(self, tasks, at_a_time):
+        lines, ended = [], []
+        outcomes = pool.run(tasks, at_a_time, on_end=ended.append, on_change=lines.append)
+        assert outcomes == ended
+        return outcomes, lines
+
+    def test_runs_in_order_so_many_at_a_time(self, tmp_path):
+        script = ("import time; print(time.monotonic(), flush=True); time.sleep(.4); "
+                  "print(time.monotonic())")
+        outcomes, lines = self._run(_tasks(tmp_path, script, 4), 2)
+        assert [o.code for o in outcomes] == [0] * 4
+        spans = [[float(line) for line in pool.last_lines(tmp_path / f"t{n}", 2)]
+                 for n in range(4)]  # fmt: skip
+        # Of 0 to 3 the first two start together, the others once a place is free.
+        assert max(spans[0][0], spans[1][0]) < min(spans[0][1], spans[1][1])
+        assert min(spans[2][0], spans[3][0]) > min(spans[0][1], spans[1][1])
+        assert lines[0] == "0/4 done; running t0, t1; time left unknown"
+        assert lines[-1] == "4/4 done; running nothing; time left unknown"
+
+    @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are a matter of Linux")
+    def test_each_has_cores_of_its_own(self, tmp_path, monkeypatch):
+        before = os.sched_getaffinity(0)
+        script = "import os, time; print(sorted(os.sched_getaffinity(0))); time.sleep(.2)"
+        self._run(_tasks(tmp_path, script, 2), 2)
+        found = [set(json.loads(pool.last_lines(tmp_path / f"t{n}", 1)[0])) for n in range(2)]
+        assert os.sched_getaffinity(0) == before
+        if len(before) > 1:
+            assert found[0] | found[1] == before and not found[0] & found[1]
+        else:
+            assert found == [before, before]
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6, 8, 9})
+        assert pool.core_sets(2) == [{3, 6, 9}, {5, 8}]
+        assert pool.core_sets(1) == [set()]
+        assert pool.core_sets(6) == [set()] * 6
+
+    def test_a_failure_stops_no_other(self, tmp_path):
+        script = "import sys; print('out\\rof', file=sys.stderr); sys.exit(int(sys.argv[1]))"
+        outcomes, lines = self._run(_tasks(tmp_path, script, 3), 1)
+        assert [(o.task.name, o.code) for o in outcomes] == [("t0", 0), ("t1", 1), ("t2", 2)]
+        assert pool.last_lines(tmp_path / "t1", 5) == ["out", "of"]
+        assert lines[-1].startswith("3/3 done, 2 failed;")
+
+    def test_a_task_that_runs_elsewhere_is_left_alone(self, tmp_path):
+        (task,) = _tasks(tmp_path, "import time; print('here', flush=True); time.sleep(60)", 1)
+        process = pool.start(task, set())
+        try:
+            _wait(lambda: pool.last_lines(task.folder, 1) == ["here"])
+            outcomes, _ = self._run([task], 1)
+            assert [o.code for o in outcomes] == [None]
+        finally:
+            process.kill()
+            process.wait()
+        again = pool.start(task, set())  # the lock ended with its holder
+        again.kill()
+        assert again.wait() == -signal.SIGKILL
+
+    def test_an_interruption_ends_what_runs_and_says_so(self, tmp_path):
+        ended = []
+
+        def interrupt(_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(_tasks(tmp_path, "import time; time.sleep(60)", 2), 1, on_end=ended.append,
+                     on_change=interrupt)  # fmt: skip
+        assert [(o.task.name, o.code) for o in ended] == [("t0", -signal.SIGTERM)]
+
+    def test_time_left_is_that_of_the_mean_run(self, monkeypatch):
+        task = pool.Task("t", [], pathlib.Path())
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+        outcomes = [pool.Outcome(task, 0, 3600.0), pool.Outcome(task, 0, 1800.0),
+                    pool.Outcome(task, 1, 5.0)]  # fmt: skip
+        running = [pool._Running(task, None, 0, 100.0), pool._Running(task, None, 1, 1000.0)]
+        # Mean 2700 s: two more to start, 1800 s left of one, all of the other, on two places.
+        line = pool.progress_line(7, outcomes, running)
+        assert line == "3/7 done, 1 failed; running t, t; time left about 1 h 22 min"
+        assert [pool.duration(s) for s in (12.4, 90, 3599, 7500)] == [
+            "12 s", "2 min", "1 h 00 min", "2 h 05 min"]  # fmt: skip
+
+
+class TestCommand:
+    def test_a_failure_is_reported_the_rest_gathered_and_a_second_call_resumes(self, tmp_path):
+        sweep = _sweep(tmp_path, a=1, bad=13, c=2)
+        said = _run(tmp_path, sweep, "--jobs=2", code=1)
+        assert re.search(r"synthetic-bad ended with exit code 3(.|\n)* error: a bad number", said)
+        text = (tmp_path / "results" / "toy.md").read_text()
+        assert text.startswith("# toy: Toy question?\n")
+        assert "2 of 3 runs are finished" in text and "synthetic-bad: to do" in text
+        assert re.search(r"\| synthetic-a .* 0\.5100 ", text)
+        assert str(tmp_path) not in text.replace(f"--sweep={sweep}", "")
+        again = _run(tmp_path, _sweep(tmp_path, a=1, bad=3, c=2))
+        assert "synthetic-a: finished" in again and "Gathered 3 of 3 runs" in again
+        attempts = (tmp_path / "runs" / "attempts.jsonl").read_text().splitlines()
+        trained = [(json.loads(line)["run"], json.loads(line)["code"]) for line in attempts]
+        assert sorted(trained[:3]) == [
+            ("synthetic-a", 0), ("synthetic-bad", 3), ("synthetic-c", 0)]  # fmt: skip
+        assert trained[3:] == [("synthetic-bad", 0)]
+        found = json.loads((tmp_path / "results" / "toy.json").read_text())
+        assert found["runs"]["synthetic-bad"]["rows"][0]["auc"] == [0.53]
+        assert found["commits"] == ["c0ffee"] and found["seeds"] == [1, 2, 3]
+
+    def test_ctrl_c_ends_the_runs_and_the_same_command_goes_on(self, tmp_path):
+        command, environment = _command(tmp_path, _sweep(tmp_path, slow=60))
+        process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE)
+        log = tmp_path / "runs" / "synthetic-slow" / "log.txt"
+        _wait(lambda: log.exists() and "training" in log.read_text())
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT and "goes on from here" in said
+        assert not (tmp_path / "results").exists()
+        (log.parent / "again").touch()  # the stub's checkpoint
+        assert "Gathered 1 of 1" in _run(tmp_path, _sweep(tmp_path, slow=60))
+
+    def test_shows_what_it_would_do_and_does_nothing(self, tmp_path):
+        sweep = _sweep(tmp_path, a=1, b=2)
+        said = _run(tmp_path, sweep, "--dry_run", "--config.train.epochs=3", stub=False)
+        words = shlex.split(said.split("synthetic-b: to do\n")[1])
+        assert words == [
+            sys.executable, "-m", "nif_jax.main", "--config=configs/base.py:synthetic,seed=2",
+            f"--workdir={tmp_path / 'runs' / 'synthetic-b'}", "--config.train.epochs=3",
+        ]  # fmt: skip
+        listed = _run(tmp_path, sweep, "--print_commands", "--only=*-b", stub=False)
+        assert shlex.split(listed) == words[:-1]
+        assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--only=d*"], "--only=d* matches no run. There are synthetic-a."),
+            (["--config.tsp.weight=1"], "synthetic-a: no config key 'tsp'"),
+            (["--config.seed", "1"], "what is '1'? Write --config.<key>=<value>"),
+        ],
+    )
+    def test_refuses_what_it_does_not_know(self, more, message, tmp_path):
+        assert message in _run(tmp_path, _sweep(tmp_path, a=1), *more, code=1)
+        assert not (tmp_path / "runs").exists()
+
+    def test_two_real_runs_at_once_make_one_table(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        words = TINY.removeprefix("synthetic,smoke,").split(",")
+        settings = dict(word.split("=") for word in words) | {"xla_flags": ""}
+        variants = {"full": {}, "thin": {"data.label_share": 0.5}}
+        sweep = tmp_path / "tiny.py"
+        sweep.write_text(
+            '"""Do half of the labels do?"""\nfrom configs.sweeps import common\n\n\n'
+            "def get_sweep():\n"
+            f'    return common.grid("configs/base.py", ("synthetic",), {variants!r}, '
+            f'{settings!r}, reference="full")\n'
+        )
+        said = _run(tmp_path, sweep, "--config.xla_flags=", stub=False)
+        assert "running synthetic-full, synthetic-thin" in said
+        text = (tmp_path / "results" / "tiny.md").read_text()
+        for name in ("full", "thin"):
+            row = results.read_results(tmp_path / "runs" / f"synthetic-{name}")["rows"][0]
+            assert re.search(rf"\| synthetic-{name} .*\| base .* {row['auc']:.4f} ", text)
+            assert "item_age_days" in results.read_results(
+                tmp_path / "runs" / f"synthetic-{name}")["buckets"]  # fmt: skip
+        assert re.search(r"\| synthetic-thin \| synthetic-full \| frozen *\| base +\| 1 +\|", text)
+        assert re.search(r"\| synthetic-thin \| base +\| 1 +\| auc", text)
