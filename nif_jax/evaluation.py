@@ -49,11 +49,18 @@ def history_lengths(run: Run, plan: ScoringPlan) -> np.ndarray:
     return before[plan.rows] - before[lines.user_offsets[lines.user[plan.rows]]]
 
 
-def item_ages(movelines: Movelines, rows: np.ndarray) -> np.ndarray:
-    """[R] days since the first event of each row's item, of whichever user; 0 for the first."""
+def item_ages(movelines: Movelines, is_event: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """[R] days since the first event of each row's item, of whichever user; 0 before it.
+
+    Args:
+      movelines: the store.
+      is_event: [E] bool; a sampled negative is none.
+      rows: [R] of the store.
+    """
     first = np.full(movelines.num_items + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, movelines.item, movelines.time)
-    return (movelines.time[rows] - first[movelines.item[rows]]) / 86_400
+    np.minimum.at(first, movelines.item[is_event], movelines.time[is_event])
+    seconds = movelines.time[rows] - np.minimum(first[movelines.item[rows]], movelines.time[rows])
+    return seconds / 86_400
 
 
 def score_rankers(run: Run, stages: Mapping[str, TrainedStage]) -> dict[str, dict[str, Any]]:
@@ -160,9 +167,10 @@ def code_rows(run: Run, stages: Mapping[str, TrainedStage], frozen: Frozen) -> l
 def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """AUC by history length, by age of the item, and for items and users new to train or not."""
     plan, dataset = test_plan(run, "online"), run.dataset
+    ages = item_ages(dataset.movelines, ~dataset.sampled, plan.rows)
     values = {
         "history_length": (history_lengths(run, plan), LENGTH_EDGES),
-        "item_age_days": (item_ages(dataset.movelines, plan.rows), AGE_EDGES),
+        "item_age_days": (ages, AGE_EDGES),
         "cold_item": (dataset.cold_item[plan.rows].astype(int), (0, 1)),
         "cold_user": (dataset.cold_user[plan.rows].astype(int), (0, 1)),
     }

@@ -1,4 +1,4 @@
-"""GenCI's checks: discretisation, history length, attention form, sparsity.
+"""What does GenCI depend on? Discretisation, history, attention, sparsity.
 
     python launch/sweep.py --sweep=configs/sweeps/genci_checks.py --data=<folder of parquet files>
 
