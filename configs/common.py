@@ -228,4 +228,8 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.eval = ConfigDict()
     # Rows of one device and step when scoring, even.
     config.eval.batch_size = 256
+    # Paired bootstrap of each difference between models: what a resample draws ("user" or
+    # "impression", nif_jax/metrics/bootstrap.py says when), and how many there are.
+    config.eval.resample_unit = "user"
+    config.eval.resamples = 100 if smoke else 1000
     return config

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from nif_jax import tokens
 from nif_jax.build import Frozen, Run, evaluate_ranking
@@ -18,6 +19,8 @@ from nif_jax.metrics import ctr, retrieval
 from nif_jax.metrics.writer import METRICS_FILE, read_metrics
 from nif_jax.pipeline import TrainedStage, base_vectors
 from nif_jax.reports import flow_map, plots
+from nif_jax.reports.results import METRICS
+from nif_jax.reports.scores import Scores, fingerprint
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import generator
 
@@ -72,20 +75,42 @@ def score_rankers(run: Run, stages: Mapping[str, TrainedStage]) -> dict[str, dic
     }
 
 
+def test_name(config: ConfigDict) -> str:
+    """What results.json calls the test impressions: a random split is labelled where it is used."""
+    return "random" if config.data.split == "random" else "test"
+
+
+def test_scores(run: Run, scores) -> Scores:
+    """What scores.npz keeps, in store order, which does not depend on the number of devices."""
+    plan, lines = test_plan(run, "online"), run.dataset.movelines
+    order = np.argsort(plan.rows)
+    rows = plan.rows[order]
+    users, items = lines.vocabulary["user"], lines.vocabulary["item"]
+    return Scores(
+        label=lines.label[rows],
+        user=lines.user[rows],
+        fingerprint=fingerprint(
+            users[lines.user[rows]], items[lines.item[rows] - 1], lines.time[rows],
+            lines.label[rows]
+        ),
+        logits={
+            row: {history: found["logit"][order] for history, found in histories.items()}
+            for row, histories in scores.items()
+        },
+    )  # fmt: skip
+
+
 def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
     """Rows of results.json for one seed."""
-    keys = ("auc", "gauc", "logloss", "ne", "ece")
     rows = []
     for row in run.config.rows:
         trained = stages[row].trained
         for history in HISTORIES:
             plan = test_plan(run, history)
             metrics = evaluate_ranking(run.dataset, plan, scores[row][history]["logit"])
-            # The metrics' names are the same on every split; "random" is labelled where it is used.
-            split = "random" if run.config.data.split == "random" else "test"
             rows.append(
-                {"model": row, "seed": run.seed, "split": split, "history": history}
-                | {key: metrics[key] for key in keys}
+                {"model": row, "seed": run.seed, "split": test_name(run.config), "history": history}
+                | {key: metrics[key] for key in METRICS}
                 | {
                     "train_examples_per_second": trained.examples_per_second or None,
                     "parameters": count_parameters(trained.params),

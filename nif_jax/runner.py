@@ -17,10 +17,12 @@ from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import differences, flatten
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.data.schema import ConfigError, DataError, require_choice
+from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
-from nif_jax.reports import page, results, tables
+from nif_jax.reports import page, results, significance, tables
+from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.train import NonFiniteLossError
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
@@ -50,8 +52,8 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     barrier("workdir")
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What results.json says of the data."""
+def describe_dataset(dataset: Dataset, tested: Scores) -> dict[str, Any]:
+    """What results.json says of the data; the fingerprint is of the test impressions."""
     lines = dataset.movelines
     impressions = {
         name: sum(len(dataset.impressions(s, code)) for s in range(len(dataset.shard_rows)))
@@ -64,6 +66,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "users": lines.num_users,
         "items": lines.num_items,
         "impressions": impressions,
+        "test_fingerprint": tested.fingerprint,
         "preparation": dict(lines.counts),
     }
 
@@ -75,7 +78,7 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def describe_run(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+def describe_run(config: ConfigDict, dataset: Dataset, tested: Scores) -> dict[str, Any]:
     """The "run" object of results.json."""
     return {
         "config": flatten(config.to_dict()),
@@ -83,7 +86,7 @@ def describe_run(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
         "jax": jax.__version__,
         "flax": flax.__version__,
         "devices": [str(device) for device in jax.devices()],
-        "dataset": describe_dataset(dataset),
+        "dataset": describe_dataset(dataset, tested),
     }
 
 
@@ -91,6 +94,9 @@ def print_results(workdir: pathlib.Path) -> None:
     """The tables of a finished workdir."""
     found = results.read_results(workdir)
     print(tables.comparison_table(found["rows"]))
+    if found.get("differences"):
+        print("\nDifferences, 95 % intervals by paired bootstrap\n")
+        print(tables.markdown(tables.differences(found["differences"])))
     if found.get("retrieval"):
         print("\nNext-item retrieval over the whole catalogue\n")
         print(tables.retrieval_table(found["retrieval"]))
@@ -154,6 +160,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
             "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
         )
+    require_choice("eval.resample_unit", config.eval.resample_unit, bootstrap.UNITS)
     set_compiler_flags(config.xla_flags)
     claim_workdir(config, workdir)
     if mode == "train" and (workdir / results.RESULTS_FILE).exists():
@@ -163,7 +170,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     parallel = Pmap()
     dataset = build.load_dataset(config, parallel)
-    rows, retrieval, codes, buckets, predictions = [], [], [], {}, []
+    rows, retrieval, codes, buckets, predictions, kept = [], [], [], {}, [], {}
     for seed in range(config.seed, config.seed + config.num_seeds):
         one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
         with one.writer:
@@ -172,6 +179,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         if mode == "predict":
             predictions.append(_predictions(one, scores))
             continue
+        kept[seed] = evaluation.test_scores(one, scores)
+        if is_writer():
+            write_scores(one.folder / SCORES_FILE, kept[seed])
         rows += evaluation.result_rows(one, stages, scores)
         retrieval += evaluation.retrieval_rows(one, stages)
         codes += evaluation.code_rows(one, stages, frozen)
@@ -182,10 +192,20 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     if mode == "predict":
         _write_predictions(predictions, workdir)
     elif is_writer():
-        described = describe_run(config, dataset)
-        path = workdir / results.RESULTS_FILE
+        described = describe_run(config, dataset, kept[config.seed])
         results.write_results(
-            path, described, rows, retrieval=retrieval, semantic_ids=codes, buckets=buckets
+            workdir / results.RESULTS_FILE,
+            described,
+            rows,
+            differences=significance.differences(
+                kept,
+                evaluation.test_name(config),
+                unit=config.eval.resample_unit,
+                resamples=config.eval.resamples,
+            ),
+            retrieval=retrieval,
+            semantic_ids=codes,
+            buckets=buckets,
         )
         merge_metrics(config, workdir)
         page.write_report(workdir)

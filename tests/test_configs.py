@@ -91,10 +91,13 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     config = _Recording(plain)
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
     # Metrics of untrained models are the business of other tests.
-    for name in ("score_rankers", "result_rows", "bucket_rows"):
+    for name in ("score_rankers", "result_rows", "bucket_rows", "test_scores"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
     for name in ("retrieval_rows", "code_rows", "draw_plots"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: [])
+    for name in ("write_scores", "describe_run"):
+        monkeypatch.setattr(runner, name, lambda *_: None)
+    monkeypatch.setattr(runner.significance, "differences", lambda *_, **__: [])
     monkeypatch.setattr(runner.results, "write_results", lambda *_, **__: None)
     monkeypatch.setattr(runner.page, "write_report", lambda *_: None)
     monkeypatch.setattr(runner, "print_results", lambda *_: None)
@@ -153,6 +156,7 @@ def test_a_wrong_word_names_the_nearest(text, message):
         ("data.split=temporal", "none of temporal_user, temporal_global, random"),
         ("train.batch_size=7", "even number of rows"),
         ("train.microbatch=100", "divide the"),
+        ("eval.resample_unit=users", "did you mean 'user'"),
         ("train.decay=cosin", "did you mean 'cosine'"),
         ("generator.heads=5", "multiple of 2 x heads=5"),
         ("tsp.score=logit,tsp.moveline=positive", "goes with config.tsp.score='calibration'"),

@@ -24,7 +24,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     Raises:
       ValueError: empty or unequal arrays, a label besides 0 and 1, a NaN score.
     """
-    return _auc(*_checked("auc", labels, scores), name="auc")
+    return _auc(*checked("auc", labels, scores), name="auc")
 
 
 def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | None:
@@ -43,7 +43,7 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | N
     Raises:
       ValueError: as `auc`.
     """
-    labels, scores = _checked("gauc", labels, scores)
+    labels, scores = checked("gauc", labels, scores)
     users = np.asarray(users)
     if users.shape != labels.shape:
         raise ValueError(f"gauc: users has shape {users.shape}, labels {labels.shape}")
@@ -65,7 +65,7 @@ def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
     Raises:
       ValueError: as `auc`, or an infinite logit.
     """
-    labels, logits = _checked("log_loss", labels, logits, finite=True)
+    labels, logits = checked("log_loss", labels, logits, finite=True)
     return float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits))))
 
 
@@ -101,7 +101,7 @@ def calibration_bins(
     Raises:
       ValueError: as `log_loss`, or bins < 1.
     """
-    labels, logits = _checked("calibration_bins", labels, logits, finite=True)
+    labels, logits = checked("calibration_bins", labels, logits, finite=True)
     if bins < 1:
         raise ValueError(f"calibration_bins: bins must be at least 1, got {bins}")
     # Binning by mid-rank keeps ties together: cutting through them would make the result depend
@@ -134,7 +134,7 @@ def pcoc(labels: np.ndarray, logits: np.ndarray) -> float | None:
     Raises:
       ValueError: as `log_loss`.
     """
-    labels, logits = _checked("pcoc", labels, logits, finite=True)
+    labels, logits = checked("pcoc", labels, logits, finite=True)
     if not labels.any():
         return _undefined("pcoc", f"none of the {len(labels)} labels is 1")
     return float(np.mean(_sigmoid(logits)) / np.mean(labels))
@@ -171,7 +171,7 @@ def by_bucket(
     Raises:
       ValueError: as `auc`; edges that do not rise; a value below edges[0] or not comparable.
     """
-    labels, logits = _checked("by_bucket", labels, logits)
+    labels, logits = checked("by_bucket", labels, logits)
     values, edges = np.asarray(values, np.float64), np.asarray(edges, np.float64)
     if values.shape != labels.shape:
         raise ValueError(f"by_bucket: values has shape {values.shape}, labels {labels.shape}")
@@ -219,10 +219,17 @@ def _pairs(
     return tuple(np.add.reduceat(array, group_starts) for array in (wins, positives, negatives))
 
 
-def _checked(
+def checked(
     name: str, labels: np.ndarray, scores: np.ndarray, finite: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 [E], or a ValueError that names what is wrong."""
+    """Both as float64 [E], or a ValueError that names what is wrong.
+
+    Args:
+      name: of the metric, for the message.
+      labels: [E] of 0 and 1.
+      scores: [E].
+      finite: whether infinite scores are refused, as NaN always is.
+    """
     labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if labels.ndim != 1 or labels.shape != scores.shape:
         raise ValueError(f"{name}: labels {labels.shape} and scores {scores.shape} must be one "

@@ -1,7 +1,8 @@
 """results.json: what a run measured, under a fixed schema, as strict JSON.
 
     {"run": {...}, "rows": [one object of ROW_KEYS a model x seed x split x history],
-     "retrieval": [{"model", "seed", "split", "targets", "hr@10", ...}],   # the rest is optional
+     "differences": [one of DIFFERENCE_KEYS a pair x split x history x metric],  # the rest is
+     "retrieval": [{"model", "seed", "split", "targets", "hr@10", ...}],         # optional
      "semantic_ids": [{"seed", "form", "level", "codes", ...}],
      "buckets": {property: {model: [{"lower", "upper", "count", "auc"}]}},
      "notes": [str]}
@@ -18,11 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from nif_jax.metrics import bootstrap
+
 RESULTS_FILE = "results.json"
 HISTORIES = ("online", "frozen")
-METRICS = ("auc", "gauc", "logloss", "ne", "ece")
+METRICS = ("auc", "gauc", "logloss", "ne", "ece", "pcoc")
 COSTS = ("train_examples_per_second", "parameters", "peak_rss_bytes")
 ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
+DIFFERENCE_KEYS = ("model", "reference", "split", "history", "metric", "seeds", "mean", "sd", "low",
+                   "high", "verdict")  # fmt: skip
 RETRIEVAL_KEYS = ("model", "seed", "split", "targets")
 CODE_KEYS = ("seed", "form", "level")
 BUCKET_KEYS = ("lower", "upper", "count", "auc")
@@ -43,8 +48,8 @@ def write_results(
       path: the file; its folder is made.
       run: config, commit, versions, devices, data set.
       rows: each has exactly ROW_KEYS; a metric or cost that was not measured is None.
-      **extra: "retrieval", "semantic_ids", "buckets", "notes" (module docstring), or more keys of
-        JSON values.
+      **extra: "differences", "retrieval", "semantic_ids", "buckets", "notes" (module docstring), or
+        more keys of JSON values.
 
     Raises:
       ValueError: a key or value that breaks the schema, with its place and what is allowed.
@@ -98,9 +103,10 @@ def check_results(results: Any) -> None:
         where = f"rows[{index}]"
         _check_keys(row, where, required=ROW_KEYS, exact=True)
         _check_identity(row, where)
-        if row["history"] not in HISTORIES:
-            raise ValueError(f"{where}.history is {row['history']!r}; choose from {HISTORIES}")
+        _check_choice(row, "history", HISTORIES, where)
         _check_numbers(row, (*METRICS, *COSTS), where)
+    for index, entry in enumerate(_list_of(dict, results.get("differences", []), "differences")):
+        _check_difference(entry, f"differences[{index}]")
     for index, entry in enumerate(_list_of(dict, results.get("retrieval", []), "retrieval")):
         where = f"retrieval[{index}]"
         _check_keys(entry, where, required=RETRIEVAL_KEYS, exact=False)
@@ -125,6 +131,16 @@ def _check_buckets(buckets: Any) -> None:
                 _check_numbers(row, BUCKET_KEYS, where)
 
 
+def _check_difference(entry: dict[str, Any], where: str) -> None:
+    _check_keys(entry, where, required=DIFFERENCE_KEYS, exact=True)
+    _check_names(entry, ("model", "reference", "split"), where)
+    _check_integer(entry, "seeds", where)
+    _check_choice(entry, "history", HISTORIES, where)
+    _check_choice(entry, "metric", tuple(bootstrap.SIGNS), where)
+    _check_choice(entry, "verdict", bootstrap.VERDICTS, where)
+    _check_numbers(entry, ("mean", "sd", "low", "high"), where)
+
+
 def _check_keys(row: dict[str, Any], where: str, required: Sequence[str], exact: bool) -> None:
     missing = [key for key in required if key not in row]
     unknown = [key for key in row if key not in required] if exact else []
@@ -134,11 +150,24 @@ def _check_keys(row: dict[str, Any], where: str, required: Sequence[str], exact:
 
 
 def _check_identity(row: dict[str, Any], where: str) -> None:
-    for key in ("model", "split"):
+    _check_names(row, ("model", "split"), where)
+    _check_integer(row, "seed", where)
+
+
+def _check_names(row: dict[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in keys:
         if not isinstance(row[key], str) or not row[key]:
             raise ValueError(f"{where}.{key} must be a name, got {row[key]!r}")
-    if type(row["seed"]) is not int:  # isinstance would let a bool pass
-        raise ValueError(f"{where}.seed must be an integer, got {row['seed']!r}")
+
+
+def _check_integer(row: dict[str, Any], key: str, where: str) -> None:
+    if type(row[key]) is not int:  # isinstance would let a bool pass
+        raise ValueError(f"{where}.{key} must be an integer, got {row[key]!r}")
+
+
+def _check_choice(row: dict[str, Any], key: str, choices: Sequence[str], where: str) -> None:
+    if row[key] not in choices:
+        raise ValueError(f"{where}.{key} is {row[key]!r}; choose from {choices}")
 
 
 def _check_numbers(row: dict[str, Any], keys: Sequence[str], where: str) -> None:

@@ -4,15 +4,20 @@ A table is built once, as a `Table` of text, and rendered as Markdown here or as
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
-MODEL_ORDER = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
+"""Rows that are none of ours; the strongest of them is a reference beside the base ranker."""
+MODEL_ORDER = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid", "bayes")
+REFERENCE = "base"
+BOUNDS = ("popularity", "bayes")
+BAYES_SHARE = "share of the Bayes gap"
 NOT_AVAILABLE = "n/a"
 
-_METRIC_FORMATS = {"auc": ".4f", "gauc": ".4f", "logloss": ".4f", "ne": ".4f", "ece": ".4f"}
-_METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ne": "NE", "ece": "ECE"}
+METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ne": "NE", "ece": "ECE",
+                 "pcoc": "PCOC"}  # fmt: skip
+_POINTS = {"auc": 100, "gauc": 100}  # differences of these are told in points of 0.01
 _MEBIBYTE = 2**20
 
 
@@ -39,7 +44,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
 
     The lift is AUC minus the AUC of `base` on the same split and history, in points (0.01 AUC).
     It is paired: taken seed by seed over the seeds that both have, so that its spread is that of
-    the difference and not of two models.
+    the difference and not of two models. Where a simulator's rows are there, so is `bayes_share`.
 
     Args:
       rows: "rows" of results.json, of one run or of several with different seeds.
@@ -47,18 +52,94 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
     Raises:
       ValueError: the same model, split, history and seed twice.
     """
-    groups = _grouped(rows, ("split", "history", "model"))
-    header = ["split", "history", "model", "seeds", *_METRIC_TITLES.values(), "ΔAUC vs base, pt"]
+    groups = grouped(rows, ("split", "history", "model"))
+    bounded = has_bounds(rows)
+    header = ["split", "history", "model", "seeds", *METRIC_TITLES.values(),
+              *([BAYES_SHARE] if bounded else []), "ΔAUC vs base, pt"]  # fmt: skip
     table = Table(header, [], labels=4)
     for (split, history, model), by_seed in groups.items():
-        cells = [spread([row[name] for row in by_seed.values()], form)
-                 for name, form in _METRIC_FORMATS.items()]
-        base = groups.get((split, history, "base"), {})
+        cells = metric_cells(by_seed)
+        if bounded:
+            bounds = (groups.get((split, history, name), {}) for name in BOUNDS)
+            cells.append(spread(bayes_shares(by_seed, *bounds), ".3f"))
+        base = groups.get((split, history, REFERENCE), {})
         lifts = [_points(by_seed[seed]["auc"], base[seed]["auc"]) for seed in by_seed
                  if seed in base]
-        lift = "–" if model == "base" else spread(lifts, "+.2f")
+        lift = "–" if model == REFERENCE else spread(lifts, "+.2f")
         table.rows.append([split_label(split), history, model, str(len(by_seed)), *cells, lift])
     return table
+
+
+def metric_cells(by_seed: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """A cell for each of METRIC_TITLES: mean ± standard deviation of a model's seeds."""
+    return [spread([row[name] for row in by_seed.values()], ".4f") for name in METRIC_TITLES]
+
+
+def has_bounds(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the rows hold both ends of the Bayes gap."""
+    return {row["model"] for row in rows}.issuperset(BOUNDS)
+
+
+def bayes_shares(
+    model: Mapping[int, Mapping[str, Any]],
+    popularity: Mapping[int, Mapping[str, Any]],
+    bayes: Mapping[int, Mapping[str, Any]],
+) -> list[float | None]:
+    """Share of the Bayes gap that each seed closes, (AUC - popularity) / (Bayes - popularity).
+
+    0 is what popularity reaches, 1 what knowing the simulator's click probabilities does.
+
+    Args:
+      model, popularity, bayes: seed -> row; seeds that not all have are left out.
+
+    Returns:
+      One number a common seed, None where an AUC is undefined or popularity is no worse than Bayes.
+    """
+    shares: list[float | None] = []
+    for seed, row in model.items():
+        if seed not in popularity or seed not in bayes:
+            continue
+        low, high = popularity[seed]["auc"], bayes[seed]["auc"]
+        undefined = None in (row["auc"], low, high) or high <= low
+        shares.append(None if undefined else (row["auc"] - low) / (high - low))
+    return shares
+
+
+def differences(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points.
+
+    Args:
+      entries: "differences" of results.json.
+    """
+    header = ["split", "history", "metric", "model", "reference", "seeds", "difference",
+              "95 % interval", "verdict"]  # fmt: skip
+    table = Table(header, [], labels=6)
+    rank = model_rank(entry[side] for entry in entries for side in ("reference", "model"))
+    metrics = list(METRIC_TITLES)
+
+    def place(entry):
+        return (entry["split"], entry["history"], metrics.index(entry["metric"]),
+                rank[entry["reference"]], rank[entry["model"]])  # fmt: skip
+
+    for entry in sorted(entries, key=place):
+        metric = entry["metric"]
+        title = METRIC_TITLES[metric] + (", pt" if metric in _POINTS else "")
+        table.rows.append([
+            split_label(entry["split"]), entry["history"], title, entry["model"],
+            entry["reference"], str(entry["seeds"]), *difference_cells(entry), entry["verdict"],
+        ])  # fmt: skip
+    return table
+
+
+def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """"+0.48 ± 0.08" and "[+0.10, +0.86]": mean and spread over seeds, and the interval."""
+    scale = _POINTS.get(entry["metric"], 1)
+    form = ".2f" if scale != 1 else ".4f"
+    mean, sd, low, high = (None if entry[key] is None else scale * entry[key]
+                           for key in ("mean", "sd", "low", "high"))  # fmt: skip
+    text = NOT_AVAILABLE if mean is None else f"{mean:+{form}}"
+    text += "" if sd is None else f" ± {sd:{form}}"
+    return text, NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]"
 
 
 def retrieval(entries: Sequence[Mapping[str, Any]]) -> Table:
@@ -75,7 +156,7 @@ def retrieval(entries: Sequence[Mapping[str, Any]]) -> Table:
         key for entry in entries for key in entry if key not in (*keys, "seed")
     ))
     table = Table([*keys, "seeds", *(name.upper() for name in names)], [], labels=4)
-    for (split, targets, model), by_seed in _grouped(entries, keys).items():
+    for (split, targets, model), by_seed in grouped(entries, keys).items():
         cells = [spread([entry.get(name) for entry in by_seed.values()], ".4f") for name in names]
         table.rows.append([split_label(split), targets, model, str(len(by_seed)), *cells])
     return table
@@ -106,7 +187,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(["model", "seeds", "train examples/s", "parameters", "peak RSS, MiB"], [], 2)
     # A training run is one model and seed; its rows on other splits and histories repeat its cost.
     runs = {(row["model"], row["seed"]): row for row in rows}
-    for (model,), by_seed in _grouped(list(runs.values()), ("model",)).items():
+    for (model,), by_seed in grouped(list(runs.values()), ("model",)).items():
         measured = by_seed.values()
         peaks = [row["peak_rss_bytes"] for row in measured]
         table.rows.append([
@@ -155,7 +236,12 @@ def _points(value: float | None, reference: float | None) -> float | None:
     return None if value is None or reference is None else 100 * (value - reference)
 
 
-def _grouped(
+def model_rank(models: Iterable[str]) -> dict[str, int]:
+    """Place of each model in tables: MODEL_ORDER, then others as they come."""
+    return {model: index for index, model in enumerate(dict.fromkeys((*MODEL_ORDER, *models)))}
+
+
+def grouped(
     rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
 ) -> dict[tuple[str, ...], dict[int, Mapping[str, Any]]]:
     """Key values -> seed -> row; by the keys in order, models as the papers build them up."""
@@ -165,6 +251,5 @@ def _grouped(
         if row["seed"] in by_seed:
             raise ValueError(f"two rows for {[row[key] for key in keys]} with seed {row['seed']}")
         by_seed[row["seed"]] = row
-    models = dict.fromkeys((*MODEL_ORDER, *(row["model"] for row in rows)))
-    rank = {model: index for index, model in enumerate(models)}
+    rank = model_rank(row["model"] for row in rows)
     return dict(sorted(groups.items(), key=lambda group: (*group[0][:-1], rank[group[0][-1]])))

@@ -11,7 +11,7 @@ from nif_jax.reports import results, tables
 
 def _row(model="base", seed=0, auc=0.75, split="test", history="frozen", **other):
     row = {"model": model, "seed": seed, "split": split, "history": history, "auc": auc,
-           "gauc": 0.6, "logloss": 0.5, "ne": 0.9, "ece": 0.01,
+           "gauc": 0.6, "logloss": 0.5, "ne": 0.9, "ece": 0.01, "pcoc": 1.05,
            "train_examples_per_second": 1234.5, "parameters": 10_000, "peak_rss_bytes": 2**30}
     return row | other
 
@@ -27,15 +27,16 @@ def test_comparison_by_hand():
             _row("tsp"), _row("nif"), _row("base", 0, 0.760), _row("base", 1, 0.775)]
     header, lines = _cells(tables.comparison_table(rows))
     assert header == ["split", "history", "model", "seeds", "AUC", "GAUC", "LogLoss", "NE", "ECE",
-                      "ΔAUC vs base, pt"]
+                      "PCOC", "ΔAUC vs base, pt"]
     assert [line[2] for line in lines] == ["din", "base", "nif", "tsp", "amen"]
     # Paired lifts of amen: 2.0 and 1.5 points, so 1.75 with standard deviation .5 / sqrt(2).
     assert lines[1] == ["test", "frozen", "base", "2", "0.7675 ± 0.0106", "0.6000 ± 0.0000",
-                        "0.5000 ± 0.0000", "0.9000 ± 0.0000", "0.0100 ± 0.0000", "–"]
+                        "0.5000 ± 0.0000", "0.9000 ± 0.0000", "0.0100 ± 0.0000",
+                        "1.0500 ± 0.0000", "–"]
     assert lines[4][4:6] == ["0.7850 ± 0.0071", "0.6000 ± 0.0000"]
     assert lines[4][-1] == "+1.75 ± 0.35"
     assert lines[0] == ["test", "frozen", "din", "1", "0.7000", "n/a", "0.5000", "0.9000",
-                        "0.0100", "-6.00"]
+                        "0.0100", "1.0500", "-6.00"]
 
 
 def test_lift_is_against_base_of_the_same_history_split_and_seed():
@@ -60,6 +61,53 @@ def test_the_random_split_is_labelled():
 def test_the_same_row_twice_is_an_error():
     with pytest.raises(ValueError, match="seed 3"):
         tables.comparison_table([_row(seed=3), _row(seed=3)])
+
+
+def test_share_of_the_bayes_gap_by_hand():
+    nothing = {"train_examples_per_second": None, "parameters": None, "peak_rss_bytes": None}
+    rows = [_row("popularity", auc=0.6), _row("popularity", 1, 0.62), _row("base", 0, 0.7),
+            _row("base", 1, 0.72), _row("amen", 0, 0.78), _row("nif", 7),
+            _row("bayes", auc=0.8, **nothing), _row("bayes", 1, 0.82, **nothing),
+            _row("base", history="online")]
+    header, lines = _cells(tables.comparison_table(rows))
+    column = header.index("share of the Bayes gap")
+    shares = {(line[1], line[2]): line[column] for line in lines}
+    assert shares == {
+        ("frozen", "popularity"): "0.000 ± 0.000", ("frozen", "base"): "0.500 ± 0.000",
+        ("frozen", "amen"): "0.900", ("frozen", "bayes"): "1.000 ± 0.000",
+        ("frozen", "nif"): "n/a", ("online", "base"): "n/a"}  # no bounds for these to stand between
+    assert "share of the Bayes gap" not in tables.comparison(rows[1:6]).header
+
+
+def test_no_gap_has_no_share():
+    row = {0: _row(auc=0.7)}
+    assert tables.bayes_shares(row, {0: _row(auc=0.8)}, {0: _row(auc=0.8)}) == [None]
+    assert tables.bayes_shares(row, {0: _row(auc=None)}, {0: _row(auc=0.8)}) == [None]
+
+
+def _difference(model="amen", reference="base", metric="auc", **other):
+    return {"model": model, "reference": reference, "split": "test", "history": "frozen",
+            "metric": metric, "seeds": 2, "mean": 0.0048, "sd": 0.0008, "low": 0.001,
+            "high": 0.0086, "verdict": "better"} | other
+
+
+def test_differences_by_hand():
+    entries = [_difference(metric="logloss", mean=-0.0021, low=-0.004, high=0.0001,
+                           verdict="no difference"),
+               _difference(reference="din"), _difference("nif", sd=None, split="random"),
+               _difference("nif", mean=None, sd=None, low=None, high=None, verdict="undefined"),
+               _difference()]
+    table = tables.differences(entries)
+    assert table.rows == [
+        ["random (leaky)", "frozen", "AUC, pt", "nif", "base", "2", "+0.48", "[+0.10, +0.86]",
+         "better"],
+        ["test", "frozen", "AUC, pt", "amen", "din", "2", "+0.48 ± 0.08", "[+0.10, +0.86]",
+         "better"],
+        ["test", "frozen", "AUC, pt", "nif", "base", "2", "n/a", "n/a", "undefined"],
+        ["test", "frozen", "AUC, pt", "amen", "base", "2", "+0.48 ± 0.08", "[+0.10, +0.86]",
+         "better"],
+        ["test", "frozen", "LogLoss", "amen", "base", "2", "-0.0021 ± 0.0008",
+         "[-0.0040, +0.0001]", "no difference"]]
 
 
 def test_retrieval_by_hand():
@@ -101,13 +149,14 @@ def test_results_come_back_as_strict_json(tmp_path):
     results.write_results(
         path, {"devices": (1, 2), "path": tmp_path, "vector": np.ones(2)},
         [_row(auc=np.float32(0.5), gauc=float("nan"), parameters=jnp.int32(7))],
-        buckets=buckets, notes=["one"],
+        buckets=buckets, notes=["one"], differences=[_difference(sd=None, low=np.float64(0.5))],
         retrieval=[{"model": "generator", "seed": 0, "split": "test", "targets": "all",
                     "hr@10": 0.5}])
     json.loads(path.read_text(), parse_constant=pytest.fail)
     read = results.read_results(path)
     assert read == results.read_results(path.parent)
     assert read["rows"] == [_row(auc=0.5, gauc=None, parameters=7)]
+    assert read["differences"] == [_difference(sd=None, low=0.5)]
     assert read["run"] == {"devices": [1, 2], "path": str(tmp_path), "vector": [1.0, 1.0]}
     assert read["buckets"]["history_length"]["base"][0] == {
         "lower": 0, "upper": None, "count": 3, "auc": None}
@@ -129,6 +178,14 @@ def _without(key):
     ([_row(auc="0.5")], {}, r"rows\[0\].auc must be a number"),
     ([_row(auc=True)], {}, r"rows\[0\].auc must be a number"),
     ({}, {}, "rows must be a list"),
+    ([], {"differences": [{"model": "amen"}]}, r"differences\[0\]: missing keys"),
+    ([], {"differences": [_difference(reference="")]}, "reference must be a name"),
+    ([], {"differences": [_difference(), _difference(metric="ece")]},
+     r"differences\[1\].metric is 'ece'; choose from \('auc', 'gauc', 'logloss'\)"),
+    ([], {"differences": [_difference(history="offline")]}, "history is 'offline'"),
+    ([], {"differences": [_difference(verdict="significant")]}, "'no difference'"),
+    ([], {"differences": [_difference(seeds=True)]}, "seeds must be an integer"),
+    ([], {"differences": [_difference(low="0")]}, "low must be a number"),
     ([], {"notes": "one"}, "notes must be a list of str"),
     ([], {"retrieval": [{"model": "generator", "seed": 0}]}, r"retrieval\[0\]: missing"),
     ([], {"retrieval": [{"model": "g", "seed": 0, "split": "test", "targets": "all",

@@ -1,0 +1,91 @@
+"""scores.npz: what each model of one seed says of every test impression.
+
+Kept beside the seed's checkpoints, so that differences can be tested without scoring again, between
+models of one workdir and of several. R test impressions in store order.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+SCORES_FILE = "scores.npz"
+_LOGIT = "logit/"
+
+
+class Scores(NamedTuple):
+    """Attributes:
+    label: [R] int8 of 0 and 1.
+    user: [R] int32, numbers of users, which a bootstrap may draw.
+    fingerprint: of the impressions, see `fingerprint`; scores compare where it is equal.
+    logits: model -> history -> [R] float32.
+    """
+
+    label: np.ndarray
+    user: np.ndarray
+    fingerprint: str
+    logits: Mapping[str, Mapping[str, np.ndarray]]
+
+
+def fingerprint(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray, labels: np.ndarray
+) -> str:
+    """16 hexadecimal digits of user, item, second and label of the impressions in order, each [R].
+
+    Users and items by name, since their numbers depend on what else a data set holds.
+    """
+    digest = hashlib.sha256()
+    for column in (users, items):
+        digest.update("\n".join(map(str, column)).encode())
+        digest.update(b"\0")
+    digest.update(np.asarray(times, "<i8").tobytes())
+    digest.update(np.asarray(labels, "<i1").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
+    """Writes scores in one step: a reader sees the old file or the new one, whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
+        for model, by_history in scores.logits.items()
+        for history, logits in by_history.items()
+    }
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            label=np.asarray(scores.label, np.int8),
+            user=np.asarray(scores.user, np.int32),
+            fingerprint=np.array(scores.fingerprint),
+            **columns,
+        )
+    os.replace(temporary, path)
+
+
+def read_scores(path: str | os.PathLike[str]) -> Scores:
+    """Reads what `write_scores` wrote.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: another or a damaged file; names it and the fix.
+    """
+    logits: dict[str, dict[str, np.ndarray]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in file.files:
+                if name.startswith(_LOGIT):
+                    history, model = name.removeprefix(_LOGIT).split("/", 1)
+                    logits.setdefault(model, {})[history] = file[name]
+            return Scores(file["label"], file["user"], str(file["fingerprint"]), logits)
+    except (KeyError, ValueError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} is not a file of scores ({type(error).__name__}: {error}); write it again "
+            "with --mode=evaluate"
+        ) from error
