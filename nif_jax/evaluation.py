@@ -85,19 +85,17 @@ def test_scores(run: Run, scores) -> Scores:
     plan, lines = test_plan(run, "online"), run.dataset.movelines
     order = np.argsort(plan.rows)
     rows = plan.rows[order]
-    users, items = lines.vocabulary["user"], lines.vocabulary["item"]
+    users = lines.vocabulary["user"][lines.user[rows]]
+    items = lines.vocabulary["item"][lines.item[rows] - 1]
     return Scores(
         label=lines.label[rows],
-        user=lines.user[rows],
-        fingerprint=fingerprint(
-            users[lines.user[rows]], items[lines.item[rows] - 1], lines.time[rows],
-            lines.label[rows]
-        ),
+        user=np.unique(users, return_inverse=True)[1],
+        fingerprint=fingerprint(users, items, lines.time[rows], lines.label[rows]),
         logits={
             row: {history: found["logit"][order] for history, found in histories.items()}
             for row, histories in scores.items()
         },
-    )  # fmt: skip
+    )
 
 
 def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
@@ -219,8 +217,8 @@ def draw_plots(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path)
     plan = test_plan(run, "online")
     labels = run.dataset.movelines.label[plan.rows]
     plots.auc_by_history(buckets["history_length"], folder / "auc_by_history.png")
-    last = run.config.rows[-1]
-    plots.reliability(labels, scores[last]["online"]["logit"], folder / "reliability.png")
+    logits = {row: found["online"]["logit"] for row, found in scores.items()}
+    plots.reliability(labels, logits, folder / "reliability.png")
     off = next((row for row in ("nif", "base") if row in scores), None)
     on = {"nif": "amen", "base": "tsp"}.get(off)
     if on in scores and 0 < labels.sum() < len(labels):

@@ -1,13 +1,19 @@
-"""Command line: python -m nif_jax.main --config=configs/nif.py --workdir=runs/nif"""
+"""Command line.
+
+python -m nif_jax.main --config=configs/nif.py --workdir=runs/nif
+python -m nif_jax.main --mode=report --workdirs='runs/*' --output=report.html
+"""
 
 import logging as std_logging
 import pathlib
+import shlex
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nif_jax import parallel, runner
+from nif_jax.reports import page, workdirs
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -17,14 +23,28 @@ flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>-<
 flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict"],
+    ["train", "evaluate", "predict", "report"],
     "train: train what is missing, then evaluate. evaluate: score finished stages. predict: write "
-    "the scores of the test impressions to <workdir>/predictions.parquet.",
+    "the scores of the test impressions to <workdir>/predictions.parquet. report: compare finished "
+    "--workdirs on one page.",
+)
+flags.DEFINE_list("workdirs", [], "With --mode=report: finished workdirs, or patterns (runs/*).")
+flags.DEFINE_string(
+    "output", "report.html", "With --mode=report: the page (.html), or its tables alone (.md)."
 )
 flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
 flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
 flags.DEFINE_integer("process_id", None, "Number of this process, with --coordinator.")
-flags.mark_flag_as_required("config")
+flags.register_multi_flags_validator(
+    ["config", "mode"],
+    lambda given: given["mode"] == "report" or given["config"] is not None,
+    message="--config is missing, e.g. --config=configs/nif.py",
+)
+flags.register_multi_flags_validator(
+    ["workdirs", "mode"],
+    lambda given: given["mode"] == "report" or not given["workdirs"],
+    message="--workdirs goes with --mode=report; a run takes --workdir",
+)
 
 
 def default_workdir() -> pathlib.Path:
@@ -41,6 +61,16 @@ def quiet_libraries() -> None:
     handler.addFilter(lambda r: r.levelno >= std_logging.WARNING or r.pathname.startswith(own))
 
 
+def report() -> None:
+    """Writes the page of --workdirs."""
+    command = shlex.join(["python", "-m", "nif_jax.main", *sys.argv[1:]])
+    try:
+        path = page.write_many(FLAGS.workdirs, FLAGS.output, command)
+    except workdirs.WorkdirError as error:
+        sys.exit(f"error: {error}")
+    print(f"{path} has {', '.join(FLAGS.workdirs)}.")
+
+
 def main(argv: list[str]) -> None:
     """Joins the other processes and dispatches on --mode."""
     if len(argv) > 1:
@@ -48,6 +78,9 @@ def main(argv: list[str]) -> None:
     processes = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if any(p is not None for p in processes) and None in processes:
         raise app.UsageError("--coordinator, --num_processes and --process_id go together.")
+    if FLAGS.mode == "report":
+        report()
+        return
     parallel.initialize(*processes)
     logging.set_verbosity(logging.INFO)
     quiet_libraries()

@@ -36,7 +36,7 @@ ALLOWED = {
                    "tokens"],
     "runner": ["build", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "metrics",
                "parallel", "reports", "train"],
-    "main": ["parallel", "runner"],
+    "main": ["parallel", "reports", "runner"],
 }  # fmt: skip
 # `from nif_jax.stages.base import ...` in finetune would make stages depend on each other.
 

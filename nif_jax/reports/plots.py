@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart, and seri
 or line style too. Figures are made without pyplot: no global state, no display.
 """
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"
 )
 INK, GREY = "#222222", "#8A8A8A"
-_MARKERS = "osD^vPX"
-_LINES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX"
+LINES = ("-", "--", "-.", ":")
 STYLE = {
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.edgecolor": GREY,
@@ -141,8 +142,8 @@ def auc_by_history(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for index, (model, rows) in enumerate(buckets.items()):
         areas = [np.nan if row["auc"] is None else row["auc"] for row in rows]
-        upper.plot(areas, color=PALETTE[index % len(PALETTE)], marker=_MARKERS[index % 7],
-                   linestyle=_LINES[index % 4], label=model)
+        upper.plot(areas, color=PALETTE[index % len(PALETTE)], marker=MARKERS[index % len(MARKERS)],
+                   linestyle=LINES[index % len(LINES)], label=model)
     upper.set_ylabel("AUC")
     upper.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     counts = [row["count"] for row in next(iter(buckets.values()))]
@@ -159,31 +160,45 @@ def auc_by_history(
 
 @matplotlib.rc_context(STYLE)
 def reliability(
-    labels: np.ndarray, logits: np.ndarray, path: str | os.PathLike[str], bins: int = 15
+    labels: np.ndarray,
+    logits: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    bins: int = 15,
 ) -> Path:
     """Observed click rate against the predicted one, in bins of equal mass, ± 2 standard errors.
 
     Args:
       labels: [E] of 0 and 1.
-      logits: [E], finite.
+      logits: model -> [E], finite; a panel each.
       path: where the PNG goes; it is returned.
       bins: how many.
 
     Raises:
-      ValueError: as `metrics.ctr.calibration_bins`.
+      ValueError: no models; as `metrics.ctr.calibration_bins`.
     """
-    predicted, observed, count = ctr.calibration_bins(labels, logits, bins)
-    error = 2 * np.sqrt(observed * (1 - observed) / count)
-    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
-    axis = figure.subplots()
-    top = min(1.0, 1.1 * max(predicted.max(), (observed + error).max()))
-    axis.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-    axis.errorbar(predicted, observed, yerr=error, color=BLUE, marker="o", markersize=4,
-                  capsize=2, linewidth=1.2, label=f"{len(count)} bins, ± 2 s.e.")
-    axis.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="predicted click rate",
-             ylabel="observed click rate",
-             title=f"ECE {ctr.ece(labels, logits, bins):.4f}, {len(labels):,} impressions")
-    axis.legend(loc="upper left")
+    if not logits:
+        raise ValueError("reliability needs the logits of at least one model")
+    found = {model: ctr.calibration_bins(labels, values, bins) for model, values in logits.items()}
+    errors = {model: 2 * np.sqrt(observed * (1 - observed) / count)
+              for model, (_, observed, count) in found.items()}
+    top = min(1.0, 1.1 * max(max(predicted.max(), (observed + errors[model]).max())
+                             for model, (predicted, observed, _) in found.items()))
+    columns = min(len(found), 3)
+    lines = -(-len(found) // columns)
+    figure = Figure(figsize=(max(4.8, 3.6 * columns), 4.2 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel in panels[len(found):]:
+        panel.set_axis_off()
+    for panel, (model, (predicted, observed, count)) in zip(panels, found.items(), strict=False):
+        panel.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="calibrated")
+        panel.errorbar(predicted, observed, yerr=errors[model], color=BLUE, marker="o",
+                       markersize=4, capsize=2, linewidth=1.2, label=f"{len(count)} bins, ± 2 s.e.")
+        ratio = ctr.pcoc(labels, logits[model])
+        panel.set_title(f"{model}: ECE {ctr.ece(labels, logits[model], bins):.4f}"
+                        + ("" if ratio is None else f", PCOC {ratio:.3f}"))
+        panel.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="predicted click rate",
+                  ylabel="observed click rate")
+    panels[0].legend(loc="upper left")
     return save(figure, path)
 
 
@@ -191,8 +206,15 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Writes the figure as a PNG, making its folder, and returns where."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, format="png")
+    path.write_bytes(png(figure))
     return path
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=_DPI, format="png")
+    return file.getvalue()
 
 
 def _series(

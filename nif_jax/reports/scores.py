@@ -19,8 +19,9 @@ _LOGIT = "logit/"
 class Scores(NamedTuple):
     """Attributes:
     label: [R] int8 of 0 and 1.
-    user: [R] int32, numbers of users, which a bootstrap may draw.
-    fingerprint: of the impressions, see `fingerprint`; scores compare where it is equal.
+    user: [R] int32, numbers of users by order of name.
+    fingerprint: of the impressions, see `fingerprint`. Where it is equal, so are label and user,
+      and scores can be compared.
     logits: model -> history -> [R] float32.
     """
 

@@ -9,6 +9,9 @@ from nif_jax.metrics import bootstrap, ctr
 from nif_jax.reports.scores import Scores
 from nif_jax.reports.tables import BASELINES, REFERENCE
 
+Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
+"""(model, history, seed) -> metric -> [1 + B], see metrics.bootstrap.resampled_metrics."""
+
 
 def differences(
     scores: Mapping[int, Scores], split: str, *, unit: str, resamples: int
@@ -23,12 +26,18 @@ def differences(
       split: as in "rows" of results.json.
       unit: see metrics.bootstrap.
       resamples: how many.
+
+    Raises:
+      ValueError: seeds with different impressions.
     """
-    models = list(next(iter(scores.values())).logits)
+    if len({one.fingerprint for one in scores.values()}) > 1:
+        raise ValueError(f"seeds {list(scores)} were tested on different impressions")
+    models = list(dict.fromkeys(model for one in scores.values() for model in one.logits))
     references = [name for name in (REFERENCE, strongest_baseline(scores)) if name in models]
     pairs = [(model, reference) for reference in references for model in models
              if model != reference]
-    return compare(scores, pairs, split, unit=unit, resamples=resamples)
+    found = resample(scores, unit=unit, resamples=resamples) if pairs else {}
+    return compare(found, found, pairs, split)
 
 
 def strongest_baseline(scores: Mapping[int, Scores], history: str = "frozen") -> str | None:
@@ -42,56 +51,53 @@ def strongest_baseline(scores: Mapping[int, Scores], history: str = "frozen") ->
     return max(found, key=lambda model: float(np.mean(found[model])), default=None)
 
 
+def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resampled:
+    """Metrics of every model, history and seed on the same resamples.
+
+    They are the same for all scores with one fingerprint, of whatever workdir.
+    """
+    found = {}
+    for seed, one in scores.items():
+        keys = [(model, history, seed) for model, by in one.logits.items() for history in by]
+        metrics = bootstrap.resampled_metrics(
+            one.label,
+            one.user,
+            np.stack([one.logits[model][history] for model, history, _ in keys]),
+            unit=unit,
+            resamples=resamples,
+        )
+        for index, key in enumerate(keys):
+            found[key] = {metric: values[index] for metric, values in metrics.items()}
+    return found
+
+
 def compare(
-    scores: Mapping[int, Scores],
-    pairs: Sequence[tuple[str, str]],
-    split: str,
-    *,
-    unit: str,
-    resamples: int,
+    models: Resampled, references: Resampled, pairs: Sequence[tuple[str, str]], split: str
 ) -> list[dict[str, Any]]:
-    """The differences of pairs (model, reference), for each history and metric.
+    """The differences of pairs, for each history and metric, over the seeds that both have.
 
     Args:
-      scores: of each seed; a pair is compared over the seeds that have both.
-      pairs: names of models in scores.
-      split, unit, resamples: see `differences`.
+      models: of `resample`.
+      references: of `resample` on the same impressions; of the same workdir or of another.
+      pairs: (a model's name, its reference's name).
+      split: as in "rows" of results.json.
 
     Returns:
       Objects of results.DIFFERENCE_KEYS.
-
-    Raises:
-      ValueError: seeds with different impressions.
     """
-    if len({one.fingerprint for one in scores.values()}) > 1:
-        raise ValueError(f"seeds {list(scores)} were tested on different impressions")
-    wanted = dict.fromkeys(model for pair in pairs for model in pair)
-    keys = [
-        (model, history, seed)
-        for seed, one in scores.items()
-        for model in wanted if model in one.logits
-        for history in one.logits[model]
-    ]  # fmt: skip
-    if not keys:
-        return []
-    first = next(iter(scores.values()))
-    logits = np.stack([scores[seed].logits[model][history] for model, history, seed in keys])
-    metrics = bootstrap.resampled_metrics(
-        first.label, first.user, logits, unit=unit, resamples=resamples
-    )
-    place = {key: index for index, key in enumerate(keys)}
     found = []
     for model, reference in pairs:
-        for history in dict.fromkeys(history for name, history, _ in keys if name == model):
-            seeds = [seed for seed in scores
-                     if {(model, history, seed), (reference, history, seed)} <= place.keys()]
-            if not seeds:
-                continue
-            sides = [[place[name, history, seed] for seed in seeds] for name in (model, reference)]
-            for metric, values in metrics.items():
-                difference = bootstrap.difference(metric, *(values[side] for side in sides))
+        for history in dict.fromkeys(history for name, history, _ in models if name == model):
+            seeds = [seed for name, past, seed in models if (name, past) == (model, history)
+                     and (reference, history, seed) in references]
+            for metric in bootstrap.SIGNS if seeds else ():
+                sides = (
+                    np.stack([side[name, history, seed][metric] for seed in seeds])
+                    for side, name in ((models, model), (references, reference))
+                )
                 found.append(
                     {"model": model, "reference": reference, "split": split, "history": history,
-                     "metric": metric, "seeds": len(seeds)} | difference._asdict()
+                     "metric": metric, "seeds": len(seeds)}
+                    | bootstrap.difference(metric, *sides)._asdict()
                 )  # fmt: skip
     return found

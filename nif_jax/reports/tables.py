@@ -70,9 +70,11 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def metric_cells(by_seed: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    """A cell for each of METRIC_TITLES: mean ± standard deviation of a model's seeds."""
-    return [spread([row[name] for row in by_seed.values()], ".4f") for name in METRIC_TITLES]
+def metric_cells(
+    by_seed: Mapping[int, Mapping[str, Any]], metrics: Iterable[str] = METRIC_TITLES
+) -> list[str]:
+    """A cell a metric: mean ± standard deviation of a model's seeds."""
+    return [spread([row[name] for row in by_seed.values()], ".4f") for name in metrics]
 
 
 def has_bounds(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -101,10 +101,14 @@ def test_buckets_of_fractions_show_their_limits(tmp_path, figures):
 def test_reliability(tmp_path, figures):
     logits = np.repeat([-np.log(3), np.log(3)], 8)  # predicted .25 and .75
     labels = np.r_[np.repeat([1, 0], [2, 6]), np.repeat([1, 0], [4, 4])]  # observed .25 and .5
-    _assert_picture(plots.reliability(labels, logits, tmp_path / "reliability.png"))
-    axis = figures[0].axes[0]
-    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.25, 0.25], [0.75, 0.5]])
-    assert axis.get_title("left") == "ECE 0.1250, 16 impressions"
+    models = {"base": logits, "amen": np.zeros(16)}
+    _assert_picture(plots.reliability(labels, models, tmp_path / "reliability.png"))
+    base, amen = figures[0].axes
+    np.testing.assert_allclose(base.lines[1].get_xydata(), [[0.25, 0.25], [0.75, 0.5]])
+    assert base.get_title("left") == "base: ECE 0.1250, PCOC 1.333"  # .5 predicted of .375
+    np.testing.assert_allclose(amen.lines[1].get_xydata(), [[0.5, 0.375]])
+    with pytest.raises(ValueError, match="at least one model"):
+        plots.reliability(labels, {}, tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("users", [1, 4, 5])

@@ -92,7 +92,8 @@ def test_the_strongest_baseline_is_a_reference_too():
 def test_a_pair_is_compared_over_the_seeds_that_both_have():
     scores = {0: _scores(0), 1: _scores(1, quality=[("base", 0.5)]), 2: _scores(2)}
     assert {entry["seeds"] for entry in _compare(scores)} == {2}
-    assert significance.compare(scores, [("amen", "din")], "test", unit="user", resamples=5) == []
+    resampled = significance.resample(scores, unit="user", resamples=5)
+    assert significance.compare(resampled, resampled, [("amen", "din")], "test") == []
     assert _compare({0: _scores(quality=[("amen", 1.0)])}) == []  # nothing to compare with
 
 
@@ -105,3 +106,14 @@ def test_the_same_scores_are_no_difference():
 def test_other_impressions_are_refused():
     with pytest.raises(ValueError, match=r"seeds \[0, 1\] were tested on different impressions"):
         _compare({0: _scores(0), 1: _scores(1, fingerprint="def")})
+
+
+def test_workdirs_are_compared_on_the_same_resamples():
+    one, other = ({0: _scores(quality=[("base", gap)])} for gap in (0.5, 0.9))
+    both = {0: one[0]._replace(logits={"base": one[0].logits["base"],
+                                       "amen": other[0].logits["base"]})}  # fmt: skip
+    first, second = (significance.resample(s, unit="user", resamples=50) for s in (one, other))
+    across = significance.compare(second, first, [("base", "base")], "test")
+    within = _compare(both)
+    assert len(across) == 6
+    assert [{**entry, "model": "amen"} for entry in across] == within
