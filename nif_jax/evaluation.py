@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nif_jax import tokens
+from nif_jax import tokens, truth
 from nif_jax.build import Frozen, Run, evaluate_ranking
 from nif_jax.data import splits
 from nif_jax.data.schema import Movelines
@@ -19,7 +19,7 @@ from nif_jax.metrics import ctr, retrieval
 from nif_jax.metrics.writer import METRICS_FILE, read_metrics
 from nif_jax.pipeline import TrainedStage, base_vectors
 from nif_jax.reports import flow_map, plots
-from nif_jax.reports.results import METRICS
+from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import generator
@@ -115,36 +115,58 @@ def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
                     "peak_rss_bytes": peak_rss_bytes(),
                 }
             )
+    return rows + bayes_rows(run)
+
+
+def bayes_rows(run: Run) -> list[dict[str, Any]]:
+    """Rows of the true click probabilities, the bound of every other row; none where not known."""
+    rows = []
+    for history in HISTORIES:
+        metrics = truth.ranking_metrics(run, test_plan(run, history))
+        if metrics is not None:
+            rows.append(
+                {"model": truth.BAYES, "seed": run.seed, "split": test_name(run.config)}
+                | {"history": history}
+                | {key: metrics[key] for key in METRICS}
+                | dict.fromkeys(COSTS)
+            )
     return rows
 
 
 def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[str, Any]]:
-    """Next-item retrieval on test: what generates, popularity, and the base's own embeddings.
+    """Next-item retrieval on test: what generates, popularity, the base's own embeddings, and,
+    where the law is known, the best possible ("bayes").
 
     Each leaves out the items of the window that it reads. "targets" says whether all events or the
     positive ones only are to be predicted; beam search is asked for positive ones, its training.
     """
     plan = dataclasses.replace(test_plan(run, "online"), sampled=False)
-    ranks = {}
+    ranks, past = {}, run.config.data.history_length
     if "generator" in stages:
+        past = run.config.pretrain.context
         ranks["generator"] = stages["generator"].score(plan)["rank"]
-        ranks |= _control_ranks(run, stages["base"], plan, run.config.pretrain.context)
     for row in run.config.rows:
         for kind, scorer in stages[row].generators.items():
             ranks[f"{row}, {kind}"] = scorer(plan, *stages[row].state)["rank"]
-    if ranks and "generator" not in stages:
-        ranks |= _control_ranks(run, stages["base"], plan, run.config.data.history_length)
+    if ranks:
+        ranks |= _control_ranks(run, stages["base"], plan, past)
+    found = [
+        (model, targets, rank)
+        for model, rank in ranks.items()
+        for targets in (("positive",) if "constrained" in model else ("all", "positive"))
+    ]
+    if ranks:
+        bound = truth.next_item_ranks(run, plan, past)
+        found += [(truth.BAYES, targets, rank) for targets, rank in bound.items()]
     positive = run.dataset.movelines.label[plan.rows] == 1
     rows = []
-    for model, found in ranks.items():
-        generated = "constrained" in model
-        for targets in ("positive",) if generated else ("all", "positive"):
-            chosen = found[positive] if targets == "positive" else found
-            if len(chosen):
-                rows.append(
-                    {"model": model, "seed": run.seed, "split": "test", "targets": targets}
-                    | retrieval.summarize(chosen)
-                )
+    for model, targets, rank in found:
+        chosen = rank[positive] if targets == "positive" else rank
+        if len(chosen):
+            rows.append(
+                {"model": model, "seed": run.seed, "split": "test", "targets": targets}
+                | retrieval.summarize(chosen)
+            )
     return rows
 
 

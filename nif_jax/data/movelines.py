@@ -70,6 +70,7 @@ def prepare(raw: RawTables, seed: int) -> Movelines:
         vocabulary=vocabulary | item_names | user_names,
         titles=titles,
         counts=counts,
+        truth=events["truth"].to_numpy(np.float32)[order] if "truth" in events else None,
     )
 
 

@@ -44,7 +44,7 @@ class RawTables:
       name: data set name, for messages and results.
       events: one row an event: user_id, item_id, timestamp (int64 seconds), scene (str), action
         (str, what the user did or answered: it is hidden from the event's own prediction), label
-        (int8: 1, 0, or NO_LABEL).
+        (int8: 1, 0, or NO_LABEL), optional truth (true log odds of label 1, where they are known).
       items: item_id, optional title (str), and categorical columns; a value with "|" is a set.
       users: user_id and categorical columns.
       origin: where the bytes came from (path, package and version, sha256), for results.json.
@@ -78,6 +78,8 @@ class Movelines:
         user i; all others start at 1, so entry i names id i + 1.
       titles: [N] array of str, "" where unknown.
       counts: what preparation did, e.g. {"duplicates_dropped": 3}.
+      truth: [E] float32 true log odds of label 1, for the bound that no model beats in expectation,
+        or None where they are not known. No model reads it.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Movelines:
     vocabulary: Mapping[str, np.ndarray]
     titles: np.ndarray
     counts: Mapping[str, int]
+    truth: np.ndarray | None = None
 
     @property
     def num_events(self) -> int:

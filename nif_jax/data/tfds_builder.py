@@ -18,19 +18,25 @@ import tensorflow_datasets as tfds
 from nif_jax.data.features import strings
 from nif_jax.data.schema import Movelines
 
-FORMAT_VERSION = "1.0.0"
+FORMAT_VERSION = "1.1.0"
 """Part of every cache key: raise it when preparation or this format changes what is stored."""
 
 EVENT_COLUMNS = ("item", "scene", "action", "time", "label")
 _DTYPES = {"item": np.int32, "scene": np.int32, "action": np.int32, "time": np.int64}
-_DTYPES |= {"label": np.int8}
+_DTYPES |= {"label": np.int8, "truth": np.float32}
+
+
+def event_columns(store: Movelines) -> tuple[str, ...]:
+    """The columns [E] of a store: "truth" is there where it is known."""
+    return EVENT_COLUMNS if store.truth is None else (*EVENT_COLUMNS, "truth")
 
 
 class MovelineDataset(tfds.core.GeneratorBasedBuilder):
     """Users and items of a moveline store.
 
     Records of config "users": user_id (text), features [F] int32 in the order of
-    metadata["user_features"], and item, scene, action, time, label, each [n] for a user's n events.
+    metadata["user_features"], and item, scene, action, time, label and, where it is known, truth,
+    each [n] for a user's n events.
     Records of config "items": item_id, title (text), features [M_1 + M_2 + ..] int32, the ids of
     every feature one after the other, widths M in metadata["item_features"].
     """
@@ -55,7 +61,7 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
         if self.builder_config.name == "users":
             features = {"user_id": tfds.features.Text()}
             features["features"] = integers(shape=(len(store.user_features),), dtype=np.int32)
-            for column in EVENT_COLUMNS:
+            for column in event_columns(store):
                 features[column] = integers(shape=(None,), dtype=_DTYPES[column])
         else:
             width = sum(ids.shape[1] for ids in store.item_features.values())
@@ -81,7 +87,7 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
 def digest(store: Movelines) -> str:
     """sha256 of everything in a store: two stores with the same digest are equal."""
     sha = hashlib.sha256(repr((store.name, store.origin, sorted(store.counts.items()))).encode())
-    arrays = {column: getattr(store, column) for column in (*EVENT_COLUMNS, "user_offsets")}
+    arrays = {column: getattr(store, column) for column in (*event_columns(store), "user_offsets")}
     arrays["titles"] = store.titles
     for group in ("item_features", "user_features", "vocabulary"):
         arrays |= {f"{group}/{key}": value for key, value in getattr(store, group).items()}
@@ -117,7 +123,8 @@ def read(folder: pathlib.Path) -> Movelines:
     names = [name for name, _ in metadata["item_features"]]
     personal = _stack([record["features"] for record in users], len(metadata["user_features"]))
     lengths = [len(record["item"]) for record in users]
-    events = {column: np.concatenate([r[column] for r in users]) for column in EVENT_COLUMNS}
+    columns_read = [c for c in (*EVENT_COLUMNS, "truth") if c in users[0]]
+    events = {column: np.concatenate([r[column] for r in users]) for column in columns_read}
     vocabulary = {
         "user": strings(record["user_id"].decode() for record in users),
         "item": strings(record["item_id"].decode() for record in items),
@@ -159,7 +166,7 @@ def _metadata(store: Movelines) -> dict[str, object]:
 
 def _user_records(store: Movelines) -> Iterator[tuple[int, Mapping[str, object]]]:
     features = _stack(list(store.user_features.values()), store.num_users).T
-    columns = {column: getattr(store, column) for column in EVENT_COLUMNS}
+    columns = {column: getattr(store, column) for column in event_columns(store)}
     for user, name in enumerate(store.vocabulary["user"].tolist()):
         rows = slice(store.user_offsets[user], store.user_offsets[user + 1])
         moveline = {column: values[rows] for column, values in columns.items()}

@@ -73,6 +73,14 @@ def check_labels(where: str, column: str, values: pd.Series) -> pd.Series:
     return pd.Series(np.where(unlabelled, NO_LABEL, numbers).astype(np.int8), index=values.index)
 
 
+def check_truth(where: str, values: pd.Series) -> pd.Series:
+    """Returns [E] float32 log odds; raises DataError on a value that is none."""
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float32, na_value=np.nan)
+    problem = "is not a finite number: truth is the log odds of label 1"
+    reject(where, "truth", values, ~np.isfinite(numbers), problem)
+    return pd.Series(numbers, index=values.index)
+
+
 def check_events(
     where: str, events: pd.DataFrame, names: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
@@ -80,11 +88,11 @@ def check_events(
 
     Args:
       where: file or data set, for messages.
-      events: [E] rows; columns other than ours pass through.
+      events: [E] rows; columns other than ours and "truth" pass through.
       names: our column name -> the name that the user knows it by.
 
     Returns:
-      A new table: timestamp int64, label int8, the rest as given.
+      A new table: timestamp int64, label int8, truth float32, the rest as given.
 
     Raises:
       DataError: a column is missing, there is no row, or a value cannot be used.
@@ -98,7 +106,9 @@ def check_events(
     for ours in ("scene", "action"):
         missing = events[ours].isna()
         reject(where, names[ours], events[ours], missing, "is null: write a name, say 'unknown'")
+    truth = {"truth": check_truth(where, events["truth"])} if "truth" in events else {}
     return events.assign(
+        **truth,
         timestamp=check_timestamps(where, names["timestamp"], events["timestamp"]),
         label=check_labels(where, names["label"], events["label"]),
     )

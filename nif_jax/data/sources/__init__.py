@@ -8,9 +8,10 @@ all), so that prepared data is never reused for changed input.
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from nif_jax.data.schema import DataError, RawTables
+from nif_jax.data.schema import DataError, Movelines, RawTables
+from nif_jax.data.simulator import World
 from nif_jax.data.sources import files, movielens, synthetic
 
 Option = str | int | float
@@ -18,16 +19,32 @@ Option = str | int | float
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A way to get raw tables, and what identifies the bytes that it would read."""
+    """A way to get raw tables.
+
+    Attributes:
+      tables: makes them.
+      fingerprint: what identifies the bytes that it would read.
+      signature: whose parameters are the options; None: those of `tables`.
+      world: (Movelines.vocabulary, **options) -> the law that the events follow, where it is known.
+    """
 
     tables: Callable[..., RawTables]
     fingerprint: Callable[..., str]
+    signature: Callable | None = None
+    world: Callable[..., World] | None = None
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The options, `seed` and `cache_dir` among them where they are of use."""
+        return inspect.signature(self.signature or self.tables).parameters
 
 
 SOURCES = {
     "movielens_100k": Source(movielens.movielens_100k, movielens.fingerprint),
     "files": Source(files.files, files.fingerprint),
-    "synthetic": Source(synthetic.synthetic, synthetic.fingerprint),
+    "synthetic": Source(
+        synthetic.synthetic, synthetic.fingerprint, synthetic.simulate, synthetic.world
+    ),
 }
 
 _SHARED = ("seed", "cache_dir")  # offered to every source, taken by those that have a use for it
@@ -50,7 +67,7 @@ def find(name: str) -> Source:
 
 def options(name: str) -> dict[str, Option]:
     """The options of a source and their defaults, without `seed` and `cache_dir`."""
-    parameters = inspect.signature(find(name).tables).parameters
+    parameters = find(name).parameters
     return {key: p.default for key, p in parameters.items() if key not in _SHARED}
 
 
@@ -64,7 +81,7 @@ def arguments(name: str, *, seed: int, cache_dir: str, **given: Option) -> dict[
         if key not in accepted:
             message = f"data source {name!r} has no option {key!r}; {nearest(key, accepted)}"
             raise DataError(message)
-    parameters = inspect.signature(find(name).tables).parameters
+    parameters = find(name).parameters
     shared = {"seed": seed, "cache_dir": cache_dir}
     return accepted | given | {key: v for key, v in shared.items() if key in parameters}
 
@@ -82,3 +99,26 @@ def load(name: str, *, seed: int = 0, cache_dir: str = "", **given: Option) -> R
       DataError: unknown source or option, or data that cannot be had or used.
     """
     return find(name).tables(**arguments(name, seed=seed, cache_dir=cache_dir, **given))
+
+
+def world(name: str, lines: Movelines, *, seed: int, **given: Option) -> World:
+    """The law that the events of a source follow, its rows in the order of the store `lines`.
+
+    Args:
+      name: of the source.
+      lines: what was loaded from it with the same seed and options.
+      seed: see load.
+      **given: see load.
+
+    Raises:
+      DataError: nobody knows the law of this source, or its options cannot be used.
+    """
+    source = find(name)
+    if source.world is None:
+        known = [key for key, other in SOURCES.items() if other.world]
+        raise DataError(
+            f"the true click probabilities of data source {name!r} are not known; they are of "
+            f"{', '.join(known)}."
+        )
+    options = arguments(name, seed=seed, cache_dir="", **given)
+    return source.world(lines.vocabulary, **options)

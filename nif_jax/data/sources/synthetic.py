@@ -1,31 +1,17 @@
-"""Movelines of simulated users whose click probability is known.
-
-A user has K interests, points on the unit sphere in D dimensions. Each moves along its own great
-circle with the angular velocity `drift`:
-
-    u_k(t) = cos(drift t) a_k + sin(drift t) b_k,   a_k, b_k orthonormal,  t in days,
-
-and a scene s pulls it towards the scene's direction v_s:  u_ks(t) = normalise(u_k(t) + pull v_s).
-An item is a point x on the sphere too. It is shown from a slate drawn by popularity, to suit one
-interest of the user, and clicked with probability
-
-    p = sigmoid(logit),   logit = (max_k <u_ks(t), x> - threshold) / noise.
-
-So no model can have a higher expected AUC than `probability` has, and how near it comes is known.
-"""
+"""Movelines of simulated users whose click probability is known; see data/simulator.py."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
+from nif_jax.data import simulator
 from nif_jax.data.schema import DataError, RawTables
+from nif_jax.data.simulator import START, World, sphere
 
-_START = 1_600_000_000  # unix seconds of the first possible event
-_DAY = 86_400
 _CHUNK = 65_536  # events simulated at a time: bounds the memory, and fixes the random stream
-_SLATE = 8  # items among which the simulated system picks the one it shows
-_EAGERNESS = 4.0  # how much the pick goes by suiting the interest, in logits per unit of cosine
+_CATEGORIES = 12  # and four times as many styles
 _SYLLABLES = ("ba", "do", "fi", "gu", "ke", "lo", "mi", "nu", "pa", "re", "so", "ti", "va", "zu")
 
 
@@ -34,177 +20,190 @@ class Simulation:
     """Simulated events, sorted by (user, time), and the truth behind them.
 
     Attributes:
+      world: the law.
       user: [E] int64 in 0..U-1.
       item, scene: [E] int64 in 0..N-1 and 0..S-1.
       time: [E] int64 seconds, increasing within a user.
       label: [E] int8.
       logit: [E] float64, the true log odds of a click.
-      item_vectors: [N, D] unit vectors.
-      interests: [U, K, 2, D]; (a_k, b_k) of the module's docstring.
-      scene_vectors: [S, D] unit vectors v_s.
-      category: [N] int64, the nearest category vector of an item.
-      styles: [N, 2] int64, the two nearest style vectors of an item.
+      joined: [U] int64 seconds, when a user entered.
+      seed: what all of it was drawn by.
     """
 
+    world: World
     user: np.ndarray
     item: np.ndarray
     scene: np.ndarray
     time: np.ndarray
     label: np.ndarray
     logit: np.ndarray
-    item_vectors: np.ndarray
-    interests: np.ndarray
-    scene_vectors: np.ndarray
-    category: np.ndarray
-    styles: np.ndarray
+    joined: np.ndarray
+    seed: int
 
     @property
     def probability(self) -> np.ndarray:
         """[E] float64, the true probability of a click."""
-        return _sigmoid(self.logit)
+        return simulator.sigmoid(self.logit)
 
 
 def simulate(
     *,
     num_users: int = 1000,
     num_items: int = 500,
-    events_per_user: float = 60.0,
-    dim: int = 8,
-    interests: int = 3,
-    drift: float = 0.05,
-    noise: float = 0.15,
+    events_per_user: float = 100.0,
+    days: float = 50.0,
+    dim: int = 4,
+    interests: int = 2,
+    law: str = "shared",
+    drift: float = 0.2,
+    noise: float = 0.1,
     scenes: int = 3,
     scene_pull: float = 0.3,
-    categories: int = 12,
+    popularity: float = 0.8,
+    eagerness: float = 3.0,
     click_rate: float = 0.35,
+    turnover: float = 0.0,
+    cold_items: float = 0.0,
+    cold_users: float = 0.0,
     seed: int = 0,
 ) -> Simulation:
-    """Simulates movelines; see the module's docstring for the model.
+    """Simulates movelines; see nif_jax/data/simulator.py for the law.
 
     Args:
       num_users, num_items: U and N.
-      events_per_user: mean of a shifted Poisson law; nobody has fewer than two events.
-      dim: D, at least 2.
+      events_per_user: mean of those who are there from the start; nobody has fewer than two.
+      days: length of the simulated period.
+      dim: D, at least 2, and even under the shared law.
       interests: K.
-      drift: angular velocity of interests, radians a day. Events are half a day apart on average.
+      law: where interests drift to: "shared" (one current for all) or "own" (each its own way).
+      drift: angular velocity of interests, radians a day; 0 = static.
       noise: how far the click is from deterministic; the best possible AUC falls with it.
       scenes: S.
-      scene_pull: length of v_s against the interest's 1.
-      categories: number of item categories; there are four times as many styles.
+      scene_pull: how far a scene shifts an interest.
+      popularity: the item of rank r is drawn into slates with odds r^-popularity; ranks have
+        nothing to do with position on the sphere.
+      eagerness: how much the system shows what suits an interest; 0 = slates are shown at random.
       click_rate: share of events whose logit is positive.
+      turnover: share of the catalogue that is replaced during the period, at most 1.
+      cold_items, cold_users: share that enters so late that an 80 % train part by time has no event
+        of it, at most 0.4.
       seed: of everything drawn.
 
     Raises:
       DataError: a knob is out of its range.
     """
-    _at_least(1, num_users=num_users, interests=interests, scenes=scenes, categories=categories)
-    _at_least(2, dim=dim, events_per_user=events_per_user)
-    _at_least(_SLATE, num_items=num_items)
-    _at_least(1e-6, noise=noise)
+    _within(1, np.inf, num_users=num_users, interests=interests, scenes=scenes)
+    _within(2, np.inf, dim=dim, events_per_user=events_per_user, num_items=num_items)
+    _within(1e-6, np.inf, noise=noise, days=days)
+    _within(0, np.inf, drift=drift, scene_pull=scene_pull, eagerness=eagerness)
+    _within(0, np.inf, popularity=popularity)
+    _within(0.01, 0.99, click_rate=click_rate)
+    _within(0, 1, turnover=turnover)
+    _within(0, 0.4, cold_items=cold_items, cold_users=cold_users)
+    if law not in ("shared", "own") or (law == "shared" and dim % 2):
+        raise DataError(
+            f"synthetic: law={law!r} with dim={dim}; choose 'shared' and an even dim, or 'own'"
+        )
     rng = np.random.default_rng(seed)
-    item_vectors = _sphere(rng, num_items, dim)
-    scene_vectors = _sphere(rng, scenes, dim)
-    planes = _planes(rng, num_users, interests, dim)
-    category = _nearest(item_vectors, _sphere(rng, categories, dim), 1)[:, 0]
-    styles = _nearest(item_vectors, _sphere(rng, 4 * categories, dim), 2)
-
-    counts = 2 + rng.poisson(events_per_user - 2, num_users)
-    user = np.repeat(np.arange(num_users), counts)
-    time = _times(rng, counts)
-    scene = rng.integers(0, scenes, len(user))
-    # Popularity: rank^-0.8 in an order that has nothing to do with position on the sphere.
-    popularity = (1.0 + rng.permutation(num_items)) ** -0.8
-
-    item, affinity = np.empty(len(user), np.int64), np.empty(len(user))
-    for start in range(0, len(user), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        angle = drift * (time[rows] - _START) / _DAY
-        current = _interests_at(planes[user[rows]], angle, scene_pull * scene_vectors[scene[rows]])
-        item[rows], affinity[rows] = _show(rng, current, item_vectors, popularity)
-    logit = (affinity - np.quantile(affinity, 1 - click_rate)) / noise
-    label = (rng.random(len(user)) < _sigmoid(logit)).astype(np.int8)
-    return Simulation(
-        user, item, scene, time, label, logit, item_vectors, planes, scene_vectors, category, styles
+    enter, leave = simulator.draw_lives(rng, num_items, days, turnover, cold_items)
+    world = World(
+        planes=simulator.draw_planes(rng, num_users, interests, dim, law),
+        scene_vectors=sphere(rng, scenes, dim),
+        item_vectors=sphere(rng, num_items, dim),
+        popularity=(1.0 + rng.permutation(num_items)) ** -popularity,
+        enter=enter,
+        leave=leave,
+        drift=drift,
+        pull=scene_pull,
+        eagerness=eagerness,
+        threshold=0.0,
+        noise=noise,
+        mean_gap=days * simulator.DAY / events_per_user,
     )
+    joined = simulator.late(rng, num_users, days, cold_users)
+    user, time = simulator.draw_times(rng, events_per_user, days, joined)
+    scene = rng.integers(0, scenes, len(user))
+    item = np.concatenate(
+        [_show(rng, world, user[c], scene[c], time[c]) for c in _chunks(len(user))]
+    )
+    affinity = world.affinity(user, scene, time, item)
+    world = dataclasses.replace(world, threshold=float(np.quantile(affinity, 1 - click_rate)))
+    logit = (affinity - world.threshold) / noise
+    label = (rng.random(len(user)) < simulator.sigmoid(logit)).astype(np.int8)
+    return Simulation(world, user, item, scene, time, label, logit, START + joined, seed)
 
 
-def synthetic(
-    *,
-    num_users: int = 1000,
-    num_items: int = 500,
-    events_per_user: float = 60.0,
-    dim: int = 8,
-    interests: int = 3,
-    drift: float = 0.05,
-    noise: float = 0.15,
-    scenes: int = 3,
-    seed: int = 0,
-) -> RawTables:
+def synthetic(**knobs: str | float) -> RawTables:
     """`simulate` as raw tables, rows in the same order; see there for the arguments.
 
-    The action is "click" or "skip". Items have a category, two styles and a title made of their
-    words; users have the category nearest to their first interest.
+    The action is "click" or "skip", and events have their true log odds ("truth"). Items have a
+    category, two styles (the nearest anchors on the sphere) and a title made of their words; users
+    have the category of the item nearest to their first interest when they enter.
     """
-    truth = simulate(
-        num_users=num_users, num_items=num_items, events_per_user=events_per_user, dim=dim,
-        interests=interests, drift=drift, noise=noise, scenes=scenes, seed=seed,
-    )  # fmt: skip
+    found = simulate(**knobs)
     events = pd.DataFrame(
         {
-            "user_id": truth.user,
-            "item_id": truth.item,
-            "timestamp": truth.time,
-            "scene": np.char.add("scene", truth.scene.astype(str)),
-            "action": np.where(truth.label == 1, "click", "skip"),
-            "label": truth.label,
+            "user_id": found.user,
+            "item_id": found.item,
+            "timestamp": found.time,
+            "scene": np.char.add("scene", found.scene.astype(str)),
+            "action": np.where(found.label == 1, "click", "skip"),
+            "label": found.label,
+            "truth": found.logit,
         }
     )
-    words = _words(truth.styles.max() + 1)
-    first, second = words[truth.styles[:, 0]], words[truth.styles[:, 1]]
-    category = np.char.add("category", truth.category.astype(str))
-    items = pd.DataFrame(
-        {
-            "item_id": np.arange(num_items),
-            "title": [f"{a} {b}" for a, b in zip(first, second, strict=True)],
-            "category": category,
-            "style": [f"{a}|{b}" for a, b in zip(first, second, strict=True)],
-        }
+    law, everyone = found.world, np.arange(len(found.joined))
+    items, category = _describe_items(law.item_vectors, found.seed)
+    first = law.unpulled(everyone, found.joined)[:, 0]
+    liked = _nearest(first, law.item_vectors, 1)[:, 0]
+    users = pd.DataFrame({"user_id": everyone, "leaning": category[liked]})
+    return RawTables("synthetic", events, items, users, f"simulated, seed {found.seed}")
+
+
+def world(vocabulary: Mapping[str, np.ndarray], **knobs: str | float) -> World:
+    """The law behind `synthetic(**knobs)`, its rows in the order of Movelines.vocabulary.
+
+    So item id i of the store is row i - 1 here, likewise scenes, and user u is row u.
+    """
+    found = simulate(**knobs).world
+    users = vocabulary["user"].astype(np.int64)
+    items = vocabulary["item"].astype(np.int64)
+    scenes = np.array([int(name.removeprefix("scene")) for name in vocabulary["scene"]])
+    return dataclasses.replace(
+        found,
+        planes=found.planes[users],
+        scene_vectors=found.scene_vectors[scenes],
+        item_vectors=found.item_vectors[items],
+        popularity=found.popularity[items],
+        enter=found.enter[items],
+        leave=found.leave[items],
     )
-    liked = _nearest(truth.interests[:, 0, 0], truth.item_vectors, 1)[:, 0]
-    users = pd.DataFrame({"user_id": np.arange(num_users), "leaning": category[liked]})
-    return RawTables("synthetic", events, items, users, f"simulated, seed {seed}")
 
 
-def fingerprint(**_: float) -> str:
+def fingerprint(**_: str | float) -> str:
     """Nothing is read: the knobs, which are part of every cache key already, say it all."""
     return ""
 
 
-def _at_least(bound: float, **knobs: float) -> None:
+def _within(low: float, high: float, **knobs: float) -> None:
     for knob, value in knobs.items():
-        if value < bound:
-            raise DataError(f"synthetic: {knob}={value} is too small, at least {bound}")
+        if not low <= value <= high:
+            bounds = f"at least {low}" if high == np.inf else f"{low} to {high}"
+            raise DataError(f"synthetic: {knob}={value} is out of range, {bounds}")
 
 
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -logit))  # does not overflow
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, count, _CHUNK)]
 
 
-def _normalise(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def _sphere(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """[count, D] unit vectors, uniform on the sphere."""
-    return _normalise(rng.normal(size=(count, dim)))
-
-
-def _planes(rng: np.random.Generator, users: int, interests: int, dim: int) -> np.ndarray:
-    """[U, K, 2, D] orthonormal pairs, by Gram-Schmidt."""
-    a, b = rng.normal(size=(2, users, interests, dim))
-    a = _normalise(a)
-    b = _normalise(b - (a * b).sum(-1, keepdims=True) * a)
-    return np.stack([a, b], axis=2)
+def _show(rng: np.random.Generator, world: World, user, scene, time) -> np.ndarray:
+    """The item shown [E]: from a slate by popularity, to suit one interest."""
+    rows = np.arange(len(user))
+    slate = world.draw_slates(rng, time, simulator.SLATE)
+    interests = world.interests(user, scene, time)
+    suits = interests[rows, rng.integers(0, interests.shape[1], len(user))]
+    score = world.eagerness * np.einsum("ed,ecd->ec", suits, world.item_vectors[slate])
+    return slate[rows, np.argmax(score + rng.gumbel(size=score.shape), axis=1)]
 
 
 def _nearest(points: np.ndarray, anchors: np.ndarray, k: int) -> np.ndarray:
@@ -212,32 +211,24 @@ def _nearest(points: np.ndarray, anchors: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-(points @ anchors.T), axis=1, kind="stable")[:, :k]
 
 
-def _times(rng: np.random.Generator, counts: np.ndarray) -> np.ndarray:
-    """[E] int64 seconds: users start within 30 days, gaps are exponential, and never 0."""
-    gaps = 1 + rng.exponential(_DAY / 2, counts.sum()).astype(np.int64)
-    elapsed = np.cumsum(gaps)
-    first = np.cumsum(counts) - counts
-    start = _START + rng.integers(0, 30 * _DAY, len(counts))
-    return elapsed + np.repeat(start - elapsed[first], counts)
-
-
-def _interests_at(planes: np.ndarray, angle: np.ndarray, pull: np.ndarray) -> np.ndarray:
-    """u_ks(t) [E, K, D] of planes [E, K, 2, D], angles [E] and scene pulls [E, D]."""
-    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-    return _normalise(cos * planes[:, :, 0] + sin * planes[:, :, 1] + pull[:, None])
-
-
-def _show(
-    rng: np.random.Generator, current: np.ndarray, items: np.ndarray, popularity: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The item shown [E], and its cosine [E] with the user's nearest interest of [E, K, D]."""
-    count, interests, _ = current.shape
-    slate = rng.choice(len(items), (count, _SLATE), p=popularity / popularity.sum())
-    suits = current[np.arange(count), rng.integers(0, interests, count)]
-    score = _EAGERNESS * np.einsum("ed,ecd->ec", suits, items[slate])
-    pick = np.argmax(score + rng.gumbel(size=score.shape), axis=1)
-    item = slate[np.arange(count), pick]
-    return item, np.einsum("ekd,ed->ek", current, items[item]).max(axis=1)
+def _describe_items(vectors: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Table of items at [N, D], and their categories [N]."""
+    rng = np.random.default_rng([seed, 1])
+    dim = vectors.shape[1]
+    near = _nearest(vectors, sphere(rng, _CATEGORIES, dim), 1)[:, 0]
+    category = np.char.add("category", near.astype(str))
+    styles = _nearest(vectors, sphere(rng, 4 * _CATEGORIES, dim), 2)
+    words = _words(4 * _CATEGORIES)
+    pairs = list(zip(words[styles[:, 0]], words[styles[:, 1]], strict=True))
+    table = pd.DataFrame(
+        {
+            "item_id": np.arange(len(vectors)),
+            "title": [f"{a} {b}" for a, b in pairs],
+            "category": category,
+            "style": [f"{a}|{b}" for a, b in pairs],
+        }
+    )
+    return table, category
 
 
 def _words(count: int) -> np.ndarray:
