@@ -157,6 +157,20 @@ def _simulator(config: ConfigDict, smoke: bool) -> None:
     config.source.cold_users = 0.0
 
 
+def _ab(config: ConfigDict, smoke: bool) -> None:
+    """The A/B test of --mode=ab, on data whose law is known; may change after training."""
+    config.ab = ConfigDict()
+    # The row that all others are compared with; "" = the first of config.rows.
+    config.ab.reference = ""
+    # Candidates that a model ranks for an impression, and impressions of each user.
+    config.ab.slate = 20
+    config.ab.impressions = 5 if smoke else 20
+    # Resamples of users behind an interval.
+    config.ab.resamples = 2000
+    # Seed of traffic, clicks and resamples.
+    config.ab.seed = 0
+
+
 def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker = ConfigDict()
     # D, width of every embedding.
@@ -256,4 +270,5 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # "impression", nif_jax/metrics/bootstrap.py says when), and how many there are.
     config.eval.resample_unit = "user"
     config.eval.resamples = 100 if smoke else 1000
+    _ab(config, smoke)
     return config

@@ -78,6 +78,11 @@ class Run:
         seed = self.config.data.seed
         return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
 
+    @property
+    def stage_config(self) -> dict[str, Any]:
+        """What shapes stages, for their checkpoints: all but the test that comes after them."""
+        return {key: value for key, value in self.config.to_dict().items() if key != "ab"}
+
     def place(self, **extra: Any) -> Placed:
         """The store on the devices (or not), and frozen with more in it."""
         return self.parallel.place({"store": self.dataset.stores}, self.frozen | extra,
@@ -232,7 +237,7 @@ def _ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, ga
         optimizer=_optimizer(section, plan),
         evaluate=_ranking_evaluator(run, scorer),
         metric=section.metric,
-        config=run.config.to_dict(),
+        config=run.stage_config,
     )
     return Built(stage, section, data, scorer)
 
@@ -271,7 +276,7 @@ def build_generator(run: Run) -> Built:
         optimizer=_optimizer(section, plan),
         evaluate=evaluate,
         metric=section.metric,
-        config=run.config.to_dict(),
+        config=run.stage_config,
     )
     return Built(stage, section, data, scorer)
 
@@ -299,7 +304,7 @@ def build_tokenizer(run: Run) -> Built:
         optimizer=_optimizer(section, plan),
         evaluate=evaluate,
         metric=section.metric,
-        config=config.to_dict(),
+        config=run.stage_config,
     )
 
     return Built(stage, section, data)

@@ -23,10 +23,11 @@ flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>-<
 flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict", "report"],
+    ["train", "evaluate", "predict", "ab", "report"],
     "train: train what is missing, then evaluate. evaluate: score finished stages. predict: write "
-    "the scores of the test impressions to <workdir>/predictions.parquet. report: compare finished "
-    "--workdirs on one page.",
+    "the scores of the test impressions to <workdir>/predictions.parquet. ab: rank simulated "
+    "traffic with the finished stages and write the lifts in clicks to <workdir>/ab.json. report: "
+    "compare finished --workdirs on one page.",
 )
 flags.DEFINE_list("workdirs", [], "With --mode=report: finished workdirs, or patterns (runs/*).")
 flags.DEFINE_string(

@@ -12,7 +12,7 @@ import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import build, evaluation, pipeline
+from nif_jax import ab, build, evaluation, pipeline
 from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import differences, flatten
 from nif_jax.data import splits
@@ -37,7 +37,10 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     path, wanted = workdir / "config.json", flatten(config.to_dict())
     if path.exists():
-        changed = differences(wanted, json.loads(path.read_text()))
+        # Another A/B test changes nothing of the run; ab.json says what each was.
+        new, old = ({k: v for k, v in c.items() if not k.startswith("ab.")}
+                    for c in (wanted, json.loads(path.read_text())))  # fmt: skip
+        changed = differences(new, old)
         if changed:
             raise ConfigError(
                 f"{workdir} belongs to a run with another config (there -> here):\n  "
@@ -145,12 +148,12 @@ def _predictions(run: build.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
-    """Trains, evaluates or predicts in a workdir.
+    """Trains, evaluates, predicts or tests online in a workdir.
 
     Args:
       config: see configs/common.py.
       workdir: checkpoints, metrics and results; a finished one prints its results.
-      mode: "train", "evaluate" or "predict", see nif_jax.main.
+      mode: "train", "evaluate", "predict" or "ab", see nif_jax.main.
 
     Raises:
       USER_ERRORS: bad config, data, checkpoint, or a diverging loss.
@@ -170,8 +173,14 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     parallel = Pmap()
     dataset = build.load_dataset(config, parallel)
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    if mode == "ab":
+        runs = (_make_run(config, s, workdir, dataset, parallel, train=False) for s in seeds)
+        ab.run(runs, workdir, describe_run)
+        barrier("ab")
+        return
     rows, retrieval, codes, buckets, predictions, kept = [], [], [], {}, [], {}
-    for seed in range(config.seed, config.seed + config.num_seeds):
+    for seed in seeds:
         one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
         with one.writer:
             stages, frozen = pipeline.run_seed(one)

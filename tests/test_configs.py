@@ -102,7 +102,10 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setattr(runner.page, "write_report", lambda *_: None)
     monkeypatch.setattr(runner, "print_results", lambda *_: None)
     monkeypatch.setattr(runner, "merge_metrics", lambda *_: None)
+    monkeypatch.setattr(runner.ab, "compare", lambda *_, **__: [])
+    monkeypatch.setattr(pipeline.checkpoint, "is_finished", lambda *_: True)
     runner.run(config, tmp_path / "run", "train")
+    runner.run(config, tmp_path / "run", "ab")
     run = build.Run(config, 0, tmp_path, build.load_dataset(config, Pmap()), Pmap(),
                     MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
     build.validation_plan(run)
@@ -225,7 +228,7 @@ def test_every_row_has_settings_and_a_model_that_exist(row):
     [
         (["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"], "weight"),
         (["--config=configs/nif.py:netflix"], "movielens_100k, files, synthetic"),
-        (["--config=configs/nif.py:synthetic", "--mode=test"], "train|evaluate|predict"),
+        (["--config=configs/nif.py:synthetic", "--mode=test"], "train|evaluate|predict|ab"),
         (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),
     ],
 )

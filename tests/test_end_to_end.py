@@ -1,5 +1,6 @@
 """Whole runs on small synthetic data: results, resumption, refusals, frozen means frozen."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 
 from configs import base, hybrid, nif
-from nif_jax import build, checkpoint, pipeline, runner, train
+from nif_jax import ab, build, checkpoint, pipeline, runner, train, truth
+from nif_jax.data.traffic import draw_traffic, lay_behind
 from nif_jax.metrics.writer import MetricWriter, read_metrics
 from nif_jax.parallel import Pmap
 from nif_jax.reports import results
@@ -104,16 +106,24 @@ class TestOutputs:
     def test_results_hold_every_row_online_and_frozen(self, finished):
         found = results.read_results(finished)
         assert [(r["model"], r["history"]) for r in found["rows"]] == [
-            (m, h) for m in ("base", "nif", "tsp", "amen") for h in ("online", "frozen")
+            (m, h) for m in ("base", "nif", "tsp", "amen", "bayes") for h in ("online", "frozen")
         ]
-        assert all(0 < row["auc"] < 1 and row["parameters"] > 0 for row in found["rows"])
+        *models, online, frozen = found["rows"]
+        assert all(0 < row["auc"] < 1 and row["parameters"] > 0 for row in models)
+        # The truth reads no history, costs nothing, and is what nobody beats.
+        assert {**online, "history": "frozen"} == frozen and online["parameters"] is None
+        assert online["auc"] > max(row["auc"] for row in models)
+        assert online["logloss"] < min(row["logloss"] for row in models)
         by_history = {h: [r["logloss"] for r in found["rows"] if r["history"] == h]
                       for h in ("online", "frozen")}  # fmt: skip
         assert by_history["online"] != by_history["frozen"]
         assert [(r["model"], r["targets"]) for r in found["retrieval"]] == [
-            (model, targets) for model in ("generator", "popularity", "base embeddings")
+            (model, targets)
+            for model in ("generator", "popularity", "base embeddings", "bayes")
             for targets in ("all", "positive")
         ]  # fmt: skip
+        ndcg = {r["model"]: r["ndcg@10"] for r in found["retrieval"] if r["targets"] == "all"}
+        assert ndcg["bayes"] == max(ndcg.values())
         # 48 users of about 24 events: the split is the data's, not the run's.
         impressions = found["run"]["dataset"]["impressions"]
         total = sum(b["count"] for b in found["buckets"]["history_length"]["amen"])
@@ -168,6 +178,76 @@ class TestOutputs:
     def test_a_bucket_is_no_workdir(self):
         with pytest.raises(runner.ConfigError, match="mount the bucket"):
             runner.run(base.get_config(TINY), pathlib.Path("gs://bucket/run"), "train")
+
+
+class TestOnline:
+    """--mode=ab on the finished run."""
+
+    SETTINGS = ",ab.impressions=6,ab.slate=7,ab.resamples=100"
+
+    def test_arms_lifts_and_ceiling(self, finished, capsys):
+        runner.run(nif.get_config(TINY_NIF + self.SETTINGS), finished, "ab")
+        assert "| oracle" in capsys.readouterr().out
+        found = json.loads((finished / "ab.json").read_text())
+        assert found["ab"]["slate"] == 7
+        arms = {arm["model"]: arm for arm in found["arms"]}
+        assert list(arms) == ["base", "nif", "tsp", "amen", "random", "oracle"]
+        base, oracle = arms["base"], arms["oracle"]
+        assert (base["lift"], base["low"], base["high"], base["true_lift"]) == (0, 0, 0, 0)
+        assert oracle["true_ctr"] == max(arm["true_ctr"] for arm in found["arms"])
+        assert oracle["low"] <= oracle["lift"] <= oracle["high"]
+        assert oracle["low"] > 0 and oracle["oracle_share"] == 1
+        # The same command answers the same; another reference is another answer.
+        runner.run(nif.get_config(TINY_NIF + self.SETTINGS), finished, "ab")
+        assert json.loads((finished / "ab.json").read_text()) == found
+        runner.run(nif.get_config(TINY_NIF + self.SETTINGS + ",ab.reference=nif"), finished, "ab")
+        again = json.loads((finished / "ab.json").read_text())["arms"]
+        assert again[1]["lift"] == 0 and again[1]["ctr"] == arms["nif"]["ctr"]
+
+    def test_scores_are_those_of_candidates_served_one_user_at_a_time(self, finished):
+        run = dataclasses.replace(
+            make_run(finished / "seed_0", devices=2), train=False, config=nif.get_config(TINY_NIF)
+        )
+        stages, frozen = pipeline.run_seed(run)
+        traffic = draw_traffic(
+            run.dataset.movelines, truth.load_world(run), impressions=2, slate=5, seed=1
+        )
+        scores = ab.score_arms(run, stages, frozen, traffic)["amen"]
+        laid, shard_rows, place = lay_behind(run.dataset, traffic)
+        built = build.build_row(dataclasses.replace(run, dataset=laid), "amen", frozen)
+        trained = stages["amen"].trained
+        arrays = jax.tree.map(lambda x: np.asarray(x)[0], built.data.arrays)
+        shared = run.parallel.unreplicate(built.data.frozen)
+        for impression in (0, 11):
+            row = shard_rows[0][5 * impression : 5 * impression + 1]
+            index = {"row": row, "weight": np.ones(1), "pair": np.zeros(0)}
+            batch = built.stage.gather(arrays, index)
+            v = place[5 * impression] // 5
+            alone = built.candidates(
+                trained.params, trained.variables, shared, batch, traffic.slate[v]
+            )["logit"]
+            np.testing.assert_allclose(alone, scores[v], atol=1e-5)
+        assert np.ptp(scores) > 1e-3
+
+    def test_data_without_a_known_law_is_refused(self, tmp_path):
+        log = pd.DataFrame({"user_id": ["u", "v"] * 10, "item_id": ["a", "b"] * 10,
+                            "timestamp": range(20), "label": [0, 1] * 10})  # fmt: skip
+        log.to_csv(tmp_path / "log.csv", index=False)
+        config = nif.get_config(f"files,smoke,source.path={tmp_path}/log.csv,xla_flags=")
+        with pytest.raises(runner.DataError, match="probabilities of data source 'files' are not"):
+            runner.run(config, tmp_path / "run", "ab")
+
+    def test_an_untrained_workdir_is_told_to_train(self, tmp_path):
+        with pytest.raises(runner.CheckpointError, match="--mode=train first"):
+            runner.run(nif.get_config(TINY_NIF), tmp_path, "ab")
+
+    def test_settings_that_cannot_be_used(self, tmp_path):
+        for setting, message in (
+            ("ab.reference=bass", "did you mean 'base'"),
+            ("ab.slate=0", "config.ab.slate=0 has to be at least 1"),
+        ):
+            with pytest.raises(runner.ConfigError, match=message):
+                runner.run(nif.get_config(f"{TINY_NIF},{setting}"), tmp_path, "ab")
 
 
 class _KilledError(BaseException):
@@ -403,7 +483,7 @@ class TestHybrid:
     def test_results_hold_ranking_retrieval_and_codes(self, finished_hybrid):
         found = results.read_results(finished_hybrid)
         assert [(r["model"], r["history"]) for r in found["rows"]] == [
-            (m, h) for m in ("base", "hybrid") for h in ("online", "frozen")
+            (m, h) for m in ("base", "hybrid", "bayes") for h in ("online", "frozen")
         ]
         models = {r["model"]: r["targets"] for r in found["retrieval"]}
         assert models["hybrid, constrained"] == models["hybrid, unconstrained"] == "positive"

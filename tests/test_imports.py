@@ -35,8 +35,9 @@ ALLOWED = {
     "truth": ["build", "data", "metrics", "scoring", "stages"],
     "evaluation": ["truth", "build", "pipeline", "data", "metrics", "reports", "scoring", "stages",
                    "tokens"],
-    "runner": ["build", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "metrics",
-               "parallel", "reports", "train"],
+    "ab": ["build", "data", "metrics", "parallel", "pipeline", "reports", "scoring", "truth"],
+    "runner": ["ab", "build", "pipeline", "evaluation", "checkpoint", "config_keys", "data",
+               "metrics", "parallel", "reports", "train"],
     "main": ["parallel", "reports", "runner"],
 }  # fmt: skip
 # `from nif_jax.stages.base import ...` in finetune would make stages depend on each other.

@@ -38,8 +38,8 @@ SLATE = 8
 
 _FOREVER = np.iinfo(np.int64).max
 # log z of the trapezoid rule; the integrand is analytic in it and falls off on both sides, so that
-# the error falls exponentially with the step: 1e-6 here.
-_LOG_Z = np.arange(-16.5, 9.1, 0.75)
+# the error falls exponentially with the step: below 1e-6 here.
+_LOG_Z = np.arange(-17.0, 7.1, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class World:
     def next_item(self, user: np.ndarray, scene: np.ndarray, time: np.ndarray) -> np.ndarray:
         """[B, N] probability of each item to be the one shown; see P(i | k) above.
 
-        Takes B x K x N x 35 numbers of memory: mind B.
+        Takes B x K x N x 49 numbers of memory: mind B.
         """
         alive = (self.enter <= time[:, None]) & (time[:, None] < self.leave)
         share = alive * self.popularity

@@ -73,13 +73,14 @@ class TestRoundTrip:
         users = pd.DataFrame({"user_id": []})
         odd = prepare(schema.RawTables("odd", events, items, users, "ø"), seed=0)
         assert list(odd.user_features) == [] and list(odd.item_features) == ["x/y"]
+        assert odd.truth is None
         tfds_builder.write(odd, tmp_path)
         assert_equal(tfds_builder.read(tmp_path), odd)
 
     def test_digest_sees_every_field(self, store):
         seen = {tfds_builder.digest(store)}
         changes = {"name": "other", "origin": "other", "counts": {}, "titles": store.titles[::-1]}
-        for name in (*tfds_builder.EVENT_COLUMNS, "user_offsets"):
+        for name in (*tfds_builder.EVENT_COLUMNS, "truth", "user_offsets"):
             changes[name] = getattr(store, name) + 1
         for group in ("item_features", "user_features", "vocabulary"):
             key, *_ = getattr(store, group)

@@ -6,12 +6,11 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from nif_jax.data import sources
 from nif_jax.data.movelines import prepare
 from nif_jax.data.schema import NO_LABEL, DataError
-from nif_jax.data.sources import files, history, synthetic, tables
+from nif_jax.data.sources import files, history, tables
 
 SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -177,6 +176,14 @@ class TestFiles:
         path = _write(tmp_path, rows)
         events = sources.load("files", path=path, columns="timestamp_ms=ms").events
         assert events["timestamp"].tolist() == [10, 20, 15]
+
+    def test_truth_of_your_own_simulator(self, tmp_path):
+        path = _write(tmp_path, EVENTS.assign(truth=[0.5, -2, 1]))
+        raw = sources.load("files", path=path)
+        assert prepare(raw, seed=0).truth.tolist() == [0.5, -2, 1]
+        path = _write(tmp_path, EVENTS.assign(truth=[0.5, np.nan, 1]))
+        with pytest.raises(DataError, match=r"column 'truth', row 1.*is not a finite number"):
+            sources.load("files", path=path)
 
     def test_missing_and_minus_one_labels_are_history(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(label=[1, np.nan, -1]))
@@ -349,33 +356,35 @@ class TestHistory:
 
 
 class TestSynthetic:
-    def test_the_stated_probability_is_the_true_one(self):
-        truth = synthetic.simulate(num_users=400, seed=3)
-        order = np.argsort(truth.probability)
-        for rows in np.array_split(order, 10):
-            p = truth.probability[rows]
-            error = np.sqrt((p * (1 - p)).sum()) / len(rows)
-            assert abs(truth.label[rows].mean() - p.mean()) < 4 * error
-        assert roc_auc_score(truth.label, truth.probability) > 0.75
-
-    def test_logit_recomputed_from_the_equations(self):
-        truth = synthetic.simulate(num_users=30, drift=0.2, noise=0.5, scene_pull=0.4, seed=1)
-        angle = 0.2 * (truth.time - 1_600_000_000) / 86_400
-        affinity = []
-        for e in range(200):
-            a, b = truth.interests[truth.user[e], :, 0], truth.interests[truth.user[e], :, 1]
-            u = np.cos(angle[e]) * a + np.sin(angle[e]) * b
-            u = u + 0.4 * truth.scene_vectors[truth.scene[e]]
-            u /= np.linalg.norm(u, axis=1, keepdims=True)
-            affinity.append((u @ truth.item_vectors[truth.item[e]]).max())
-        offset = truth.logit[:200] - np.array(affinity) / 0.5
-        np.testing.assert_allclose(offset, offset[0], atol=1e-9)
-
-    def test_less_noise_raises_the_best_auc(self):
-        sharp, vague = (synthetic.simulate(noise=n, seed=0) for n in (0.02, 1.0))
-        assert roc_auc_score(sharp.label, sharp.probability) > 0.95
-        assert roc_auc_score(vague.label, vague.probability) < 0.7
-
     def test_knob_out_of_range(self):
-        with pytest.raises(DataError, match="dim=1 is too small, at least 2"):
-            sources.load("synthetic", dim=1)
+        for knob, value, message in [
+            ("dim", 1, "dim=1 is out of range, at least 2"),
+            ("turnover", 1.5, "turnover=1.5 is out of range, 0 to 1"),
+            ("cold_users", 0.5, "cold_users=0.5 is out of range, 0 to 0.4"),
+            ("law", "mine", "law='mine' with dim=4; choose 'shared'"),
+            ("dim", 5, "law='shared' with dim=5; choose"),
+        ]:
+            with pytest.raises(DataError, match=message):
+                sources.load("synthetic", **{knob: value})
+
+    def test_tables_carry_the_truth_that_the_store_keeps(self):
+        small = {"num_users": 20, "num_items": 20, "events_per_user": 5.0}
+        raw = sources.load("synthetic", seed=3, **small)
+        lines = prepare(raw, seed=3)
+        np.testing.assert_array_equal(lines.truth, raw.events["truth"].to_numpy(np.float32))
+        world = sources.world("synthetic", lines, seed=3, **small)
+        logit = world.log_odds(lines.user, lines.scene - 1, lines.time, lines.item - 1)
+        np.testing.assert_allclose(logit, lines.truth, rtol=1e-6)
+
+    def test_a_world_has_the_rows_that_the_store_has(self):
+        # Few events leave scenes and users' orders that a store numbers anew.
+        knobs = {"num_users": 30, "num_items": 12, "events_per_user": 3.0, "scenes": 40}
+        lines = prepare(sources.load("synthetic", seed=1, **knobs), seed=1)
+        assert len(lines.vocabulary["scene"]) < 40
+        world = sources.world("synthetic", lines, seed=1, **knobs)
+        logit = world.log_odds(lines.user, lines.scene - 1, lines.time, lines.item - 1)
+        np.testing.assert_allclose(logit, lines.truth, rtol=1e-6)
+
+    def test_a_source_whose_law_is_unknown(self, tmp_path):
+        with pytest.raises(DataError, match=r"of data source 'files' are not known.*synthetic"):
+            sources.world("files", None, seed=0, path=_write(tmp_path, EVENTS))
