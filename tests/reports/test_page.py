@@ -70,7 +70,8 @@ def test_everything_is_on_the_page(workdir):
     document = _Document(path.read_text(encoding="utf-8"))
     assert document.open == []
     for text in ("nif_jax: run <1> (random split: leaky)", "0.711111", "0.722222",
-                 "0.733333", "0.744444", "0.0421", "0.6543", "random (leaky)", "<script>alert(1)</script>", "n/a", "0.1250",
+                 "0.733333", "0.744444", "0.0421", "0.6543", "random (leaky)",
+                 "<script>alert(1)</script>", "n/a", "0.1250",
                  "+2.22", "a new plot", page.CAPTIONS["reliability"]):
         assert text in document.text, text
     full = " ".join(document.text)
