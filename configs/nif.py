@@ -37,6 +37,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.generator.context_dropout = 0.1
     # "heads": outputs of the last attention are the flow (the paper's); "mixed": a full block.
     config.generator.flow = "heads"
+    # Hidden width of the response head.
+    config.generator.response = 64
 
     common.training(
         config,
@@ -78,6 +80,9 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.flow_loss.half_life = 86_400.0
     # r, free-running steps that are trained too.
     config.flow_loss.rollout_steps = 0
+    # Weight of the cross-entropy of answers (labels), which the response head predicts from a flow
+    # state and the item that comes next; 0 = off. Ours: the paper's flow does not see answers.
+    config.flow_loss.response = 1.0
 
 
 def _finetune(config: common.ConfigDict) -> None:
@@ -89,6 +94,8 @@ def _finetune(config: common.ConfigDict) -> None:
     # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
     # value; needs equal D) or "none".
     config.flow.returned = "add"
+    # Whether the ranker reads the frozen response head's log odds of its candidate.
+    config.flow.response = True
 
     config.tsp = common.ConfigDict()
     # Weight of a pair's loss beside a row's cross-entropy, and the margin m.

@@ -265,7 +265,12 @@ def build_generator(run: Run) -> Built:
     chosen = validation_plan(run, section.eval_rows, sampled=False)
 
     def evaluate(params, variables):
-        return retrieval.summarize(scorer(chosen, params, variables)["rank"])
+        found = scorer(chosen, params, variables)
+        answers = run.dataset.movelines.label[chosen.rows]
+        metrics = retrieval.summarize(found["rank"])
+        if 0 < answers.mean() < 1:
+            metrics["response_auc"] = ctr.auc(answers, found["response"])
+        return metrics
 
     stage = generator.make_stage(
         model,
@@ -346,13 +351,19 @@ def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
 
 def _flow_source(config: ConfigDict, use: bool) -> finetune.FlowSource:
     if not use:
-        return finetune.FlowSource(use=False, returned=False, horizon=0, context=0)
+        return finetune.FlowSource(False, False, horizon=0, context=0, response=False)
     require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
+    if config.flow.response and not config.flow_loss.response:
+        raise ConfigError(
+            "config.flow.response=True reads a head that config.flow_loss.response=0.0 leaves "
+            "untrained: give the loss a weight, or set config.flow.response=False."
+        )
     return finetune.FlowSource(
         use=True,
         returned=config.flow.returned == "add",
         horizon=config.flow.horizon,
         context=0 if config.flow.cache else config.pretrain.context,
+        response=config.flow.response,
     )
 
 

@@ -179,8 +179,8 @@ def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int
 
     def by_popularity(params, variables, frozen, batch):
         del params, variables
-        _, item, seen = batch
-        ranks = retrieval.popularity_ranks(frozen["counts"][1:], item - 1, seen - 1)
+        counts, seen = frozen["counts"][1:], batch.seen - 1
+        ranks = retrieval.popularity_ranks(counts, batch.item - 1, seen)
         return {"rank": ranks}
 
     def by_mean(params, variables, frozen, batch):

@@ -153,7 +153,7 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
         scene=movelines.scene[rows],
         action=movelines.action[rows],
         time=(movelines.time[rows] - movelines.time.min()).astype(np.int32),
-        label=(movelines.label[rows] == 1).astype(np.float32),
+        label=movelines.label[rows].astype(np.float32),
         train=train[rows],
         user=local_user[movelines.user[rows]].astype(np.int32),
         user_features={name: values[users] for name, values in user_features.items()},

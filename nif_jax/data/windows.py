@@ -20,7 +20,7 @@ class Store(NamedTuple):
       scene: [E] int32 in 1..S.
       action: [E] int32 in 1..A, the answer to the event; never an input of its own prediction.
       time: [E] int32 seconds since the data set's first event.
-      label: [E] float32, 1 or 0 (0 too where there is none; such rows are in no plan).
+      label: [E] float32, 1 or 0, or NO_LABEL (such rows are in no plan of impressions).
       train: [E] bool, the row belongs to the train period.
       user: [E] int32 row of user_features.
       user_features: feature name -> [U] int32.
@@ -78,6 +78,7 @@ class Impressions(NamedTuple):
       flow_mask: [B] bool, False where there is no history.
       events: Window of the last S entries as the generator reads them, where flow is not cached.
       pair: [B // 2] float32, 1 where rows 2j (positive) and 2j + 1 (negative) are a TSP pair.
+      response: [B] float32, the frozen generator's log odds that the answer is 1, or None.
     """
 
     item: Array
@@ -92,6 +93,7 @@ class Impressions(NamedTuple):
     flow_mask: Array
     events: Window | None
     pair: Array
+    response: Array | None = None
 
 
 def log2_bucket(values: Array) -> Array:

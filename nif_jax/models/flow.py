@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.windows import Window
-from nif_jax.models.embed import ContextEmbed, ItemEmbed
+from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp
 from nif_jax.models.transformer import CausalBlock
 
 
@@ -41,6 +41,7 @@ class FlowDecoder(nn.Module):
         the unknown context of imagined events is a trained one (our choice).
       flow: "heads" (the paper's: outputs of the last attention, one part a head) or "mixed" (a full
         last block, cut into parts).
+      response: hidden width of the response head.
     """
 
     item_sizes: Mapping[str, int]
@@ -54,6 +55,7 @@ class FlowDecoder(nn.Module):
     id_dropout: float
     context_dropout: float
     flow: str
+    response: int
 
     def setup(self):
         require_choice("generator.flow", self.flow, ("heads", "mixed"))
@@ -71,6 +73,36 @@ class FlowDecoder(nn.Module):
             for output in outputs
         ]
         self.drop = nn.Dropout(self.dropout)
+        self.responder = Mlp((self.response, 1), self.dropout)
+
+    def respond(
+        self,
+        flow: jax.Array,
+        vectors: jax.Array,
+        scene: jax.Array,
+        gap: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
+        """Log odds that the user answers an item with label 1, if it is what comes next.
+
+        Ours, not the paper's: InfoNCE tells the flow what will come, and nothing of how it is
+        answered. The head reads a flow state and an item, so that every position of every moveline
+        teaches it.
+
+        Args:
+          flow: [..., D] unit states f_1.
+          vectors: [..., D] unit vectors of the items asked about.
+          scene: [...] where they are shown.
+          gap: [...] bucket of the time since the entry before.
+          train: whether dropout is on.
+
+        Returns:
+          [...] logits.
+        """
+        context = self.context.scene[scene] + self.context.gap[gap]
+        # Unit vectors have entries of D^-1/2: bring them to the scale of the head's weights.
+        x = [flow * self.dim**0.5, vectors * self.dim**0.5, flow * vectors * self.dim, context]
+        return self.responder(jnp.concatenate(x, axis=-1), train)[..., 0]
 
     def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""
@@ -116,6 +148,9 @@ class FlowDecoder(nn.Module):
         mask = jnp.tril(jnp.ones((size, size), bool)) & window.mask[:, None]
         none = [None] * self.layers
         heads, memories = self._decode(x, jnp.arange(size), mask, none, none, train)
+        if self.is_initializing():  # makes the head's parameters, which a plain pass does not need
+            states = unit(heads.reshape(*heads.shape[:2], self.dim))
+            self.respond(states, vectors[window.item], window.scene, window.gap)
         return heads, {"vectors": vectors, "memories": memories}
 
     def continue_from(

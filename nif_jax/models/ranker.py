@@ -89,6 +89,7 @@ class Ranker(nn.Module):
         self.align_drop = nn.Dropout(self.align_dropout)
         self.calibrator = Mlp((self.calibration, 1))
         self.head = Mlp((*self.tower, 1), self.dropout)
+        self.believe = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)
 
     def embed_items(self, shown, items, returned, train: bool) -> jax.Array:
         """[..., D]: e_i = E_i + P E^G_i, where the generator's table has been returned."""
@@ -177,7 +178,13 @@ class Ranker(nn.Module):
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
         x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
         calibration = self.calibrate(evidence, target)
-        logits = self.head(x, train)[:, 0] + calibration
+        if batch.response is None:
+            logits = self.head(x, train)[:, 0] + calibration
+        else:
+            # Dropped out as all that the generator gives: it has seen the answers of these rows.
+            response = self.align_drop(batch.response[:, None], deterministic=not train)
+            x = jnp.concatenate([x, response], axis=-1)
+            logits = (self.head(x, train) + self.believe(response))[:, 0] + calibration
         named = {"calibration": calibration}
         if train and self.side is not None:
             own = [*self.user(batch.user_features), target, self.context.scene[batch.scene]]

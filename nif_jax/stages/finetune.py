@@ -58,12 +58,14 @@ class FlowSource:
       horizon: T.
       context: S of the generator's window where the flow is computed in the step; 0 where it is
         read from arrays["flow"], made once by nif_jax.flows.
+      response: whether the ranker reads what the generator says of the answer.
     """
 
     use: bool
     returned: bool
     horizon: int
     context: int
+    response: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,23 @@ def with_flow(generator: FlowDecoder, flow: FlowSource, frozen, batch: Impressio
     return batch._replace(flow=jax.lax.stop_gradient(rolled[:, 0]), events=None)
 
 
+def with_response(
+    generator: FlowDecoder | None, flow: FlowSource, frozen, batch: Impressions
+) -> Impressions:
+    """The batch with the frozen generator's log odds of each row's answer; 0 without a history."""
+    if not flow.response:
+        return batch
+    response = generator.apply(
+        {"params": frozen["generator"]},
+        batch.flow[:, 0],
+        frozen["returned"][batch.item],
+        batch.scene,
+        batch.recency,
+        method="respond",
+    )
+    return batch._replace(response=jax.lax.stop_gradient(response) * batch.flow_mask)
+
+
 def generate(
     source: CohortSource, params, frozen, batch: Impressions, train: bool = False, rng=None
 ) -> Generated | None:
@@ -152,7 +171,7 @@ def next_item_loss(
 
 
 def _inputs(generator, flow: FlowSource, frozen, batch: Impressions):
-    batch = with_flow(generator, flow, frozen, batch)
+    batch = with_response(generator, flow, frozen, with_flow(generator, flow, frozen, batch))
     return batch, frozen["items"], frozen["returned"] if flow.returned else None
 
 
@@ -258,14 +277,15 @@ def predict_candidates(
     Flow, encoder and beam search depend on the history only and run once.
     """
     del variables
-    batch, items, returned = _inputs(generator, flow, frozen, batch)
+    batch = with_flow(generator, flow, frozen, batch)
     generated = generate(cohorts, params, frozen, batch)
     many = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
+    many, items, returned = _inputs(generator, flow, frozen, many._replace(item=candidates))
     logits, named = model.apply(
         {"params": params},
-        many._replace(item=candidates),
+        many,
         items,
         returned,
         generated=generated,

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
 from nif_jax.data.windows import Array, Window, gather_history, gather_impressions
 from nif_jax.losses import contrastive
-from nif_jax.losses.ctr import weighted_sum
+from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
 from nif_jax.metrics.retrieval import target_ranks
 from nif_jax.models.flow import FlowDecoder, unit
@@ -26,11 +26,13 @@ class Sequences(NamedTuple):
       window: Window [B, S], gap = time since the entry before.
       seconds: [B, S] int32 time of each entry.
       is_target: [B, S] bool, the entry belongs to the train period and may be predicted.
+      label: [B, S] float32, 1 or 0, NO_LABEL where the answer is not known or not to be learned.
     """
 
     window: Window
     seconds: Array
     is_target: Array
+    label: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class FlowLoss:
       velocity: its form, "geodesic" or "chord".
       half_life: seconds after which velocity counts half.
       rollout_steps: r, free-running steps that are trained as well, from every position.
+      response: weight of the answers' cross-entropy, see FlowDecoder.respond; 0 = off.
     """
 
     temperature: float
@@ -61,6 +64,7 @@ class FlowLoss:
     velocity: str
     half_life: float
     rollout_steps: int
+    response: float
 
     def __post_init__(self):
         require_choice("flow_loss.negatives", self.negatives, ("exact", "in_batch", "uniform"))
@@ -80,9 +84,10 @@ def gather_sequences(length: int, targets: str, arrays, index: Mapping[str, Arra
     position = xp.maximum(end[:, None] + xp.arange(-length, 0, dtype=xp.int32), 0)
     row = store.history_row[position]
     is_target = window.mask & store.train[row]
+    label = xp.where(is_target, store.label[row], NO_LABEL)
     if targets == "positive":
-        is_target = is_target & (store.label[row] > 0)
-    return Sequences(window, seconds, is_target)
+        is_target = is_target & (label > 0)
+    return Sequences(window, seconds, is_target, label)
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
@@ -122,9 +127,10 @@ def loss(
     rng: jax.Array,
     train: bool,
 ):
-    """Sum over targets of InfoNCE + alpha * diversity + beta * velocity, see Stage.loss_fn.
+    """Sum over targets of InfoNCE + alpha * diversity + beta * velocity + response, see
+    Stage.loss_fn.
 
-    Diversity and velocity are counted where a prediction is, so that one weight divides all three.
+    Diversity and velocity are counted where a prediction is, so that one weight divides all.
     """
     dropout, negatives = jax.random.split(rng)
     rngs = {"dropout": dropout}
@@ -155,6 +161,13 @@ def loss(
         value, _ = weighted_sum(speed, mask)
         total += spec.beta * value
         measurements["velocity"] = (value, weight)
+    if spec.response:
+        answered = (real & (batch.label[:, 1:] != NO_LABEL)).astype(jnp.float32)
+        shown, scene, gap = table[targets], batch.window.scene[:, 1:], batch.window.gap[:, 1:]
+        logits = bound.respond(queries[:, :-1], shown, scene, gap, train)
+        value, count = weighted_sum(cross_entropy(logits, batch.label[:, 1:]), answered)
+        total += spec.response * value
+        measurements["response"] = (value, count)
     if spec.rollout_steps:
         flow = bound.continue_from(
             heads, named["memories"], batch.window.mask, spec.rollout_steps, train
@@ -181,35 +194,56 @@ def init(model: FlowDecoder, rng, batch: Sequences, frozen):
     return model.lazy_init(rng, *inputs)["params"], {}
 
 
-def gather_next(context: int, exclude: int, arrays, index):
-    """(events before a row, its item, what the user has had): the input of `rank_next`."""
+class Next(NamedTuple):
+    """What comes next, and what is known before: the input of `rank_next`.
+
+    Attributes:
+      events: Window [B, S] before each row.
+      item: [B] the row's.
+      seen: [B, L] items that the user has had, or None.
+      scene: [B] the row's.
+      recency: [B] gap bucket from the last event to the row.
+    """
+
+    events: Window
+    item: Array
+    seen: Array | None
+    scene: Array
+    recency: Array
+
+
+def gather_next(context: int, exclude: int, arrays, index) -> Next:
+    """What comes next, with `context` events before it, and the last `exclude` items as seen."""
     batch = gather_impressions(arrays["store"], index, max(exclude, 1), context=context)
-    return batch.events, batch.item, batch.history.item if exclude else None
+    seen = batch.history.item if exclude else None
+    return Next(batch.events, batch.item, seen, batch.scene, batch.recency)
 
 
-def rank_next(model: FlowDecoder, params, variables, frozen, batch) -> dict[str, jax.Array]:
-    """{"rank": [B]} of the item that came next, among the catalogue, by the flow's first state.
+def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dict[str, jax.Array]:
+    """{"rank": [B]} of the item that came next, among the catalogue, by the flow's first state; and
+    {"response": [B]}, the log odds that it was answered with label 1.
 
     Items in the user's past do not count, if they were gathered; for models without a past (an
     empty window) the state is arbitrary, and so is the rank.
     """
     del variables
-    window, item, seen = batch
     bound = model.bind({"params": params})
-    heads, named = bound(window, frozen["items"])
-    queries = unit(heads[:, -1].reshape(len(item), -1))
+    heads, named = bound(batch.events, frozen["items"])
+    queries, vectors = unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
     # A padded id becomes -1, which excludes nothing.
-    seen = None if seen is None else seen - 1
-    return {"rank": target_ranks(queries, named["vectors"][1:], item - 1, seen)}
+    seen = None if batch.seen is None else batch.seen - 1
+    return {
+        "rank": target_ranks(queries, vectors[1:], batch.item - 1, seen),
+        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
+    }
 
 
-def rank_by_mean(frozen, batch) -> dict[str, jax.Array]:
+def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:
     """The same by the mean of the history's vectors frozen["vectors"] [N + 1, D] (unit length)."""
-    window, item, seen = batch
     vectors = frozen["vectors"]
-    mean = (vectors[window.item] * window.mask[..., None]).sum(1)
-    seen = None if seen is None else seen - 1
-    return {"rank": target_ranks(mean, vectors[1:], item - 1, seen)}
+    mean = (vectors[batch.events.item] * batch.events.mask[..., None]).sum(1)
+    seen = None if batch.seen is None else batch.seen - 1
+    return {"rank": target_ranks(mean, vectors[1:], batch.item - 1, seen)}
 
 
 def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.ndarray:

@@ -174,7 +174,7 @@ def test_items_and_users_that_train_has_not_seen_are_oov(random_movelines):
     assert dataset.cold_item.tolist() == [False] * 7 + [True] * 3 + [False]
     assert dataset.cold_user.tolist() == [False] * 10 + [True]
     assert dataset.stores.train[0].tolist() == (dataset.split == TRAIN).tolist()
-    assert dataset.stores.label[0].tolist() == [1, 0, 1, 0, 0, 1, 1, 0, 1, 1, 1]
+    assert dataset.stores.label[0].tolist() == [1, 0, 1, 0, NO_LABEL, 1, 1, 0, 1, 1, 1]
 
 
 def test_impressions_of_a_shard_are_its_labelled_rows_of_a_period(random_movelines):

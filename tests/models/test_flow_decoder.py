@@ -13,13 +13,14 @@ from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.transformer import Memory, attend, rotate
 
 N, SCENES, ACTIONS = 9, 3, 2
-S, T, D, H, RATIO = 6, 3, 8, 2, 2
+S, T, D, H, RATIO, RESPONSE = 6, 3, 8, 2, 2, 5
 SIZES = {"id": 7, "genre": 5}
 REAL = (6, 4, 1, 0)  # entries of each window of the batch
 MODELS = {
     flow: FlowDecoder(
         item_sizes=SIZES, num_scenes=SCENES, num_actions=ACTIONS, dim=D, heads=H, layers=2,
         mlp_ratio=RATIO, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow=flow,
+        response=RESPONSE,
     )
     for flow in ("heads", "mixed")
 }  # fmt: skip
@@ -249,7 +250,8 @@ def parameter_count(flow, layers):
     attention = 2 * D + 3 * affine  # norm; query, key, value
     rest = affine + 2 * D + (D * RATIO * D + RATIO * D) + (RATIO * D * D + D)  # mix, norm, MLP
     full_blocks = layers if flow == "mixed" else layers - 1
-    return tables + affine + layers * attention + full_blocks * rest
+    response = 4 * D * RESPONSE + RESPONSE + RESPONSE + 1
+    return tables + affine + layers * attention + full_blocks * rest + response
 
 
 @pytest.mark.parametrize("flow", ["heads", "mixed"])

@@ -53,7 +53,7 @@ def test_a_generator_starts_from_the_rankers_items_and_context(random_params, ra
     )  # fmt: skip
     generator = FlowDecoder(
         item_sizes=sizes | {"genre": 5}, num_scenes=3, num_actions=3, dim=8, heads=2, layers=1,
-        mlp_ratio=2, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads",
+        mlp_ratio=2, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads", response=4,
     )  # fmt: skip
     items = {"id": np.ones((10, 1), np.int32), "genre": np.ones((10, 2), np.int32)}
     batch = random_impressions(0, (3, 2), 4)

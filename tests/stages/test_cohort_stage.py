@@ -23,7 +23,8 @@ INTENT = Intent(
     encoder_layers=1, decoder_layers=1, dropout=0.0, history="item",
 )  # fmt: skip
 SOURCE = finetune.CohortSource(INTENT, beams=2, gamma=0.7, delta=0.4)
-NO_FLOW = finetune.FlowSource(use=False, returned=False, horizon=0, context=0)
+NO_FLOW = finetune.FlowSource(use=False, returned=False, horizon=0, context=0,
+                              response=False)  # fmt: skip
 NO_TSP = finetune.PairwiseLoss(0.0, 0.0, "calibration", "own")
 
 

@@ -1,10 +1,13 @@
 """Fine-tuning: what TSP adds to the loss, which modules learn, and what stays frozen."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from nif_jax.losses.ctr import cross_entropy
+from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages import base, finetune
 
@@ -14,9 +17,9 @@ MODEL = Ranker(
     dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
-WITH_FLOW = finetune.FlowSource(use=True, returned=True, horizon=HORIZON, context=0)
+WITH_FLOW = finetune.FlowSource(True, True, horizon=HORIZON, context=0, response=False)
 NO_COHORTS = finetune.CohortSource()
-WITHOUT = finetune.FlowSource(use=False, returned=False, horizon=HORIZON, context=0)
+WITHOUT = finetune.FlowSource(False, False, horizon=HORIZON, context=0, response=False)
 
 
 def tsp(**changes):
@@ -135,3 +138,46 @@ def test_padded_rows_and_pairs_weigh_nothing(world):
     total, aux = finetune.loss(*parts, params, {}, frozen, broken, jax.random.key(0), False)
     assert np.isfinite(total)
     assert aux.weight == 4
+
+
+def test_the_frozen_response_reaches_the_logit_and_needs_a_history(world, random_params):
+    _, frozen, batch = world
+    generator = FlowDecoder(
+        item_sizes={"id": ITEMS + 1}, num_scenes=3, num_actions=3, dim=6, heads=1, layers=1,
+        mlp_ratio=1, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads", response=3,
+    )  # fmt: skip
+    told = random_params(2, generator.init, batch.history, frozen["items"])
+    frozen = frozen | {"generator": told}
+    source = dataclasses.replace(WITH_FLOW, response=True)
+    answered = finetune.with_response(generator, source, frozen, batch)
+    expected = generator.apply(
+        {"params": told}, batch.flow[:, 0], frozen["returned"][batch.item], batch.scene,
+        batch.recency, method="respond",
+    )  # fmt: skip
+    np.testing.assert_allclose(answered.response, np.where(batch.flow_mask, expected, 0), rtol=1e-6)
+    assert answered.response[3] == 0 and not batch.flow_mask[3]
+    params = random_params(3, MODEL.init, answered, frozen["items"], frozen["returned"])
+    believe = params["believe"]["kernel"]
+    first = dict(params["head"]["Dense_0"])
+    first["kernel"] = first["kernel"].copy()
+    first["kernel"][-1] = 0  # the tower's last input is the response
+    deaf = params["head"] | {"Dense_0": first}
+    silent = params | {"believe": {"kernel": 0 * believe}, "head": deaf}
+
+    def logits(params, batch):
+        return MODEL.apply({"params": params}, batch, frozen["items"], frozen["returned"])[0]
+
+    twice = answered._replace(response=2 * answered.response)
+    np.testing.assert_array_equal(logits(silent, answered), logits(silent, twice))
+    linear = silent | {"believe": {"kernel": believe}}
+    np.testing.assert_allclose(
+        logits(linear, twice) - logits(linear, answered), believe[0, 0] * answered.response,
+        rtol=1e-3, atol=1e-5,
+    )  # fmt: skip
+    # Candidates of one user: each has an answer of its own.
+    one = jax.tree.map(lambda x: x[:1], batch._replace(pair=None))
+    parts = (MODEL, generator, source, NO_COHORTS)
+    many = finetune.predict_candidates(*parts, params, {}, frozen, one, np.array([1, 2, 3]))
+    for item, logit in zip((1, 2, 3), many["logit"], strict=True):
+        alone = finetune.predict(*parts, params, {}, frozen, one._replace(item=np.array([item])))
+        np.testing.assert_allclose(logit, alone["logit"][0], rtol=1e-5)
