@@ -12,9 +12,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import common
-from nif_jax.config_keys import differences, flatten
+from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data.schema import ConfigError
-from nif_jax.reports import page, results
+from nif_jax.reports import results
+from nif_jax.reports.workdirs import CONFIG_FILE
 from nif_jax.rows import require_rows
 
 SWEEPS = pathlib.Path(common.__file__).parent
@@ -118,11 +119,11 @@ def check(jobs: Sequence[Job]) -> None:
         except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as e:
             faults.append(f"{job.run.name}: {_reason(e)}")
             continue
-        path = job.workdir / page.CONFIG_FILE
+        path = job.workdir / CONFIG_FILE
         there = json.loads(path.read_text()) if path.exists() else wanted
         if job.missing:  # results can be gathered where the data is not
             wanted["source.path"] = there["source.path"]
-        changed = differences(wanted, there)
+        changed = run_differences(wanted, there)
         if changed:
             faults.append(
                 f"{job.workdir} belongs to a run with another config (there -> here); use another "

@@ -34,6 +34,7 @@ from launch import pool
 from launch.jobs import Job, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import sweeps
+from nif_jax.reports.sweep_tables import Entry
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
@@ -74,7 +75,7 @@ def train(jobs: Sequence[Job], at_a_time: int) -> int:
         if outcome.code is None:
             say(f"\n{name} is being trained by another process.")
             continue
-        say(f"\n{name} ended with exit code {outcome.code} and without results; the end of "
+        say(f"\n{name} {pool.ending(outcome.code)} and left no results; the end of its "
             f"{folder / pool.LOG_FILE}:")  # fmt: skip
         say("\n".join(f"    {line}" for line in pool.last_lines(folder, LOG_LINES)))
     return len(failures)
@@ -91,7 +92,7 @@ def gather(
     attempts = workdir / ATTEMPTS_FILE
     lines = attempts.read_text().splitlines() if attempts.exists() else []
     entries = [
-        sweeps.Entry(
+        Entry(
             job.run.name,
             job.run.text,
             job.workdir,

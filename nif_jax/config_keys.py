@@ -15,6 +15,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def run_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """`differences` in keys that shape a run.
+
+    Another A/B test (ab.*) changes nothing of it; ab.json says what each was.
+    """
+    kept = [{k: v for k, v in c.items() if not k.startswith("ab.")} for c in (wanted, found)]
+    return differences(*kept)
+
+
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Lines "key: found -> wanted" of two flat mappings."""
     missing = "(absent)"

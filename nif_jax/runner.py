@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from nif_jax import ab, build, evaluation, pipeline
 from nif_jax.checkpoint import CheckpointError
-from nif_jax.config_keys import differences, flatten
+from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError, require_choice
@@ -37,10 +37,7 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     path, wanted = workdir / "config.json", flatten(config.to_dict())
     if path.exists():
-        # Another A/B test changes nothing of the run; ab.json says what each was.
-        new, old = ({k: v for k, v in c.items() if not k.startswith("ab.")}
-                    for c in (wanted, json.loads(path.read_text())))  # fmt: skip
-        changed = differences(new, old)
+        changed = run_differences(wanted, json.loads(path.read_text()))
         if changed:
             raise ConfigError(
                 f"{workdir} belongs to a run with another config (there -> here):\n  "

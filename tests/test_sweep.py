@@ -229,6 +229,9 @@ class TestPool:
         assert [(o.task.name, o.code) for o in outcomes] == [("t0", 0), ("t1", 1), ("t2", 2)]
         assert pool.last_lines(tmp_path / "t1", 5) == ["out", "of"]
         assert lines[-1].startswith("3/3 done, 2 failed;")
+        assert pool.ending(1) == "ended with exit code 1"
+        assert pool.ending(-9) == "was ended by SIGKILL (out of memory?)"
+        assert pool.ending(-15) == "was ended by SIGTERM"
 
     def test_a_task_that_runs_elsewhere_is_left_alone(self, tmp_path):
         (task,) = _tasks(tmp_path, "import time; print('here', flush=True); time.sleep(60)", 1)
@@ -342,9 +345,9 @@ class TestCommand:
         assert "running synthetic-full, synthetic-thin" in said
         text = (tmp_path / "results" / "tiny.md").read_text()
         for name in ("full", "thin"):
-            row = results.read_results(tmp_path / "runs" / f"synthetic-{name}")["rows"][0]
-            assert re.search(rf"\| synthetic-{name} .*\| base .* {row['auc']:.4f} ", text)
-            assert "item_age_days" in results.read_results(
-                tmp_path / "runs" / f"synthetic-{name}")["buckets"]  # fmt: skip
-        assert re.search(r"\| synthetic-thin \| synthetic-full \| frozen *\| base +\| 1 +\|", text)
-        assert re.search(r"\| synthetic-thin \| base +\| 1 +\| auc", text)
+            found = results.read_results(tmp_path / "runs" / f"synthetic-{name}")
+            auc = f"{found['rows'][0]['auc']:.4f}"
+            assert re.search(rf"\| synthetic-{name} .*\| base .* {auc} ", text)
+            assert "item_age_days" in found["buckets"]
+        assert re.search(r"\| frozen .* AUC .* synthetic-thin .* base of synthetic-full ", text)
+        assert re.search(r"\| synthetic-thin \| base +\| 1 +\| auc ", text)

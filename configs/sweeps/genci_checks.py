@@ -1,10 +1,11 @@
-"""What does GenCI depend on? Discretisation, history, attention, sparsity.
+"""What does GenCI depend on? Codes, history, attention, sparsity, a changing catalogue.
 
     python launch/sweep.py --sweep=configs/sweeps/genci_checks.py --data=<folder of parquet files>
 
 `full` is the default; its rows leave out cohorts, regularisation or next-item prediction. Every
 other run changes one thing: how items become codes, how much history is read, how the
 cross-attentions ask (`attention_shared` is the authors' code's), how many labels there are.
+In the simulator `turnover_x` replaces a share of the catalogue during the period.
 The paper claims about +10 % of AUC over its baselines. On MovieLens-100K cohorts have not lifted
 our base so far, and random codes are the control that says whether meaning matters.
 Three seeds; about 5 minutes of one core for a seed of a run on MovieLens-100K.
@@ -29,4 +30,8 @@ def get_sweep() -> list[common.Run]:
     """One change at a time."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "genci")}
     data = ("movielens_100k", "amazon23")
-    return common.grid("configs/genci.py", data, VARIANTS, shared, reference="full")
+    runs = common.grid("configs/genci.py", data, VARIANTS, shared, reference="full")
+    # The impressions differ, so that no run can be the other's reference.
+    turnover = common.axis("source.turnover", (0.0, 0.5))
+    rows = {"rows": ("popularity", "base", "nif", "genci")}
+    return runs + common.grid("configs/hybrid.py", ("synthetic",), turnover, shared | rows)

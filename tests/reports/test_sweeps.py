@@ -4,9 +4,12 @@ import datetime
 import json
 import os
 
+import numpy as np
 import pytest
 
-from nif_jax.reports import results, sweeps
+from nif_jax.metrics import ctr
+from nif_jax.reports import results, sweep_tables, sweeps, workdirs
+from nif_jax.reports.scores import Scores, write_scores
 
 DAY = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 
@@ -19,8 +22,9 @@ def _row(model, seed, auc, history="frozen", **more):
 
 
 def _workdir(folder, rows, validation=(), **extra):
-    run = {"config": {"train.metric": "auc"}, "commit": "abc", "jax": "1", "flax": "2",
-           "devices": ["CPU_0"], "dataset": {"name": "toy"}}  # fmt: skip
+    config = {"train.metric": "auc", "eval.resample_unit": "user", "eval.resamples": 50}
+    run = {"config": config, "commit": "abc", "jax": "1", "flax": "2", "devices": ["CPU_0"],
+           "dataset": {"name": "toy", "test_fingerprint": "f"}}  # fmt: skip
     results.write_results(folder / "results.json", run, rows, **extra)
     os.utime(folder / "results.json", (DAY.timestamp(),) * 2)
     lines = [{"seed": seed, "stage": stage, "step": step, "time": 0.0, "values": values}
@@ -47,44 +51,76 @@ def sweep(tmp_path):
                                                              "auc": None}]}},
     )  # fmt: skip
     less = _workdir(tmp_path / "less", [_row("amen", 0, 0.725, logloss=0.45), _row("tsp", 0, 0.9)])
-    entries = [sweeps.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
-               sweeps.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
+    entries = [sweep_tables.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
+               sweep_tables.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
     return sweeps.Sweep("toy", '\nAre toys fun?\n\nThe paper says so.\n', "python launch/sweep.py",
                         entries, {"none": "skipped"}, 5400.0)  # fmt: skip
 
 
-def _found(sweep):
-    return {entry.name: results.read_results(entry.workdir) for entry in sweep.entries}
+def _runs(sweep):
+    return {entry.name: workdirs.read(entry.workdir, entry.name) for entry in sweep.entries}
 
 
-def test_differences_are_paired_by_model_history_and_seed(sweep):
-    table = sweeps.differences(sweep.entries, _found(sweep))
-    # tsp has no partner in `full`, and seed 1 none in `less`.
-    assert table.rows == [["less", "full", "frozen", "amen", "1", "+0.50", "+0.00", "+0.0500"]]
+LABELS, USERS = np.array([1, 0, 1, 0] * 20), np.repeat(np.arange(20), 4)
+
+
+def _scores(folder, seed, **shift):
+    """shift: model -> what a positive's logit has above a negative's, in standard deviations."""
+    noise = np.random.default_rng(seed).normal(size=len(LABELS))
+    logits = {model: {"frozen": noise + amount * LABELS} for model, amount in shift.items()}
+    write_scores(folder / f"seed_{seed}" / "scores.npz", Scores(LABELS, USERS, "f", logits))
+    return {model: ctr.auc(LABELS, one["frozen"]) for model, one in logits.items()}
+
+
+def test_a_run_is_compared_with_its_reference_model_by_model(sweep):
+    full, less = (entry.workdir for entry in sweep.entries)
+    before = _scores(full, 0, base=0.0, amen=0.0)
+    after = _scores(less, 0, amen=3.0)
+    table, notes = sweep_tables.against_references(sweep.entries, _runs(sweep))
+    auc = dict(zip(table.header, table.rows[0], strict=True))
+    assert (auc["run"], auc["model"], auc["against"]) == ("less", "amen", "amen of full")
+    assert auc["difference"] == f"{100 * (after['amen'] - before['amen']):+.2f}"
+    assert auc["verdict"] == "better" and not notes
+    assert {row[table.header.index("metric")] for row in table.rows} == {"AUC", "GAUC", "LogLoss"}
+
+
+def test_a_run_without_its_reference_is_not_compared(sweep):
+    less = {"less": _runs(sweep)["less"]}
+    assert sweep_tables.against_references(sweep.entries[1:], less)[0].rows == []
 
 
 def test_validation_is_the_best_of_each_seed(sweep):
-    table = sweeps.validation(sweep.entries, _found(sweep))
+    table = sweep_tables.validation(_runs(sweep))
     assert table.rows == [["full", "base", "2", "auc", "0.7500 ± 0.0707"]]
 
 
 def test_buckets_of_those_who_ask(sweep):
-    table = sweeps.buckets(sweep.entries, _found(sweep))
+    table = sweep_tables.buckets(sweep.entries, _runs(sweep))
     assert table.header[3:] == ["impressions", "base"]
     assert table.rows == [["full", "item age days", "0 and below 7", "5", "0.6000"],
                           ["full", "item age days", "7 and up", "9", "n/a"]]  # fmt: skip
 
 
 def test_the_document_has_question_command_and_tables(sweep, tmp_path):
+    for entry in sweep.entries:
+        _scores(entry.workdir, 0, amen=0.0)
     paths = sweeps.write(sweep, tmp_path / "out")
     assert [path.name for path in paths] == ["toy.md", "toy.json"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["toy.json", "toy.md"]
     text = paths[0].read_text()
-    assert text.startswith("# toy: Are toys fun?\n\nThe paper says so.\n\n- made by `python")
+    assert text.startswith(
+        "# toy: Are toys fun?\n\nThe paper says so.\n\n    python launch/sweep.py\n\n- 2 of 3"
+    )
     assert "- 2 of 3 runs are finished\n- none: skipped\n" in text
     assert "seeds 0, 1; finished 2026-11-25; 1.50 hours" in text
     assert "commits abc; jax 1, flax 2" in text
-    assert text.count("\n## ") == 5
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        "Click prediction on test", "Differences from the run of reference",
+        "Best score on validation, for choosing", "Next-item retrieval over the whole catalogue",
+        "AUC by bucket, online histories, first seed", "Configurations", "How to read this",
+    ]  # fmt: skip
+    assert "| less | `configs/nif.py:synthetic,a=1` |" in text
+    assert "- **no difference**: " in text
     assert str(tmp_path) not in text
 
 
