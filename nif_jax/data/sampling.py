@@ -142,7 +142,8 @@ class ImpressionPlan:
 
 @dataclasses.dataclass(frozen=True)
 class SequencePlan:
-    """Train movelines cut into windows with a random phase; each transition once an epoch.
+    """Train movelines cut into windows, long ones with a random phase; each transition once an
+    epoch.
 
     Attributes:
       dataset: the data.
@@ -162,7 +163,10 @@ class SequencePlan:
         found = []
         for shard in range(len(self.dataset.shard_rows)):
             begin, end = self.dataset.train_entries(shard)
-            windows = np.where(end - begin >= 2, -(-(end - begin - 1) // (self.length - 1)) + 1, 0)
+            count = end - begin
+            # A phase would cut a moveline that fits one window in two, for nothing.
+            cut = np.where(count <= self.length, 1, -(-(count - 1) // (self.length - 1)) + 1)
+            windows = np.where(count >= 2, cut, 0)
             found.append((begin, end, windows))
         return found
 
@@ -187,7 +191,7 @@ class SequencePlan:
         stride = self.length - 1
         owner = np.repeat(np.arange(len(windows)), windows)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(windows) - windows, windows)
-        phase = rng.integers(0, stride, len(windows))
+        phase = rng.integers(0, stride, len(windows)) * (windows > 1)
         start = first[owner] + place * stride - phase[owner]
         bounds = np.stack(
             [np.maximum(start, first[owner]), np.minimum(start + self.length, last[owner])], axis=1

@@ -256,3 +256,13 @@ def test_all_shards_take_the_same_number_of_steps(random_movelines, kind):
         assert real == [53, 2, 2]
     leading = {len(v) for s in range(3) for v in plan.indices(0, s).values()}
     assert leading == {plan.steps_per_epoch}
+
+
+def test_a_moveline_that_fits_a_window_is_never_cut(random_movelines):
+    plan = SequencePlan(random_dataset(random_movelines, users=30), batch_size=4, length=9, seed=0)
+    for shard in range(SHARDS):
+        bounds = zip(*plan.dataset.train_entries(shard), strict=True)
+        short = {(int(b), int(e)) for b, e in bounds if 2 <= e - b <= 9}
+        assert len(short) >= 3
+        for epoch in range(3):
+            assert short <= set(windows_of(plan, epoch, shard))
