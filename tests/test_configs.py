@@ -230,6 +230,9 @@ def test_every_row_has_settings_and_a_model_that_exist(row):
         (["--config=configs/nif.py:netflix"], "movielens_100k, files, synthetic"),
         (["--config=configs/nif.py:synthetic", "--mode=test"], "train|evaluate|predict|ab"),
         (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),
+        ([], "--config is missing"),
+        (["--config=configs/nif.py:synthetic", "--workdirs=runs/a"], "goes with --mode=report"),
+        (["--mode=report", "--workdirs=runs/no_such_run"], "no workdir at runs/no_such_run"),
     ],
 )
 def test_the_command_line_refuses_what_it_does_not_know(arguments, message, tmp_path):

@@ -13,9 +13,11 @@ import pytest
 from configs import base, hybrid, nif
 from nif_jax import ab, build, checkpoint, pipeline, runner, train, truth
 from nif_jax.data.traffic import draw_traffic, lay_behind
+from nif_jax.metrics import ctr
 from nif_jax.metrics.writer import MetricWriter, read_metrics
 from nif_jax.parallel import Pmap
 from nif_jax.reports import results
+from nif_jax.reports.scores import read_scores
 from nif_jax.scoring import Scorer
 
 TINY = ",".join(
@@ -128,6 +130,26 @@ class TestOutputs:
         impressions = found["run"]["dataset"]["impressions"]
         total = sum(b["count"] for b in found["buckets"]["history_length"]["amen"])
         assert total == impressions["test"]
+
+    def test_scores_of_every_test_impression_are_kept(self, finished):
+        found, kept = results.read_results(finished), read_scores(finished / "seed_0/scores.npz")
+        assert len(kept.label) == found["run"]["dataset"]["impressions"]["test"]
+        assert kept.fingerprint == found["run"]["dataset"]["test_fingerprint"]
+        for row in found["rows"]:
+            values = ctr.evaluate(kept.label, kept.logits[row["model"]][row["history"]], kept.user)
+            for metric, value in values.items():
+                assert row[metric] == pytest.approx(value, abs=1e-6)
+
+    def test_differences_of_every_model_from_base(self, finished):
+        found = results.read_results(finished)
+        aucs = {(r["model"], r["history"]): r["auc"] for r in found["rows"]}
+        lifts = [e for e in found["differences"] if e["metric"] == "auc"]
+        assert len(lifts) == 6 and len(found["differences"]) == 18
+        for lift in lifts:
+            model, history = lift["model"], lift["history"]
+            expected = aucs[model, history] - aucs["base", history]
+            assert lift["mean"] == pytest.approx(expected, abs=1e-6)
+            assert lift["low"] < lift["high"]
 
     def test_pictures_and_page_are_there(self, finished):
         names = {path.name for path in (finished / "plots").iterdir()}

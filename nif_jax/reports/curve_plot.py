@@ -36,5 +36,5 @@ def curve_plot(family: Family) -> bytes:
         panel.minorticks_off()
     panels[0].set_ylabel("test AUC")
     handles = max((panel.get_legend_handles_labels() for panel in panels), key=lambda h: len(h[1]))
-    figure.legend(*handles, loc="outside right center")
+    figure.legend(*handles, loc="outside lower left", ncols=6)
     return png(figure)

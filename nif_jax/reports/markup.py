@@ -48,6 +48,7 @@ th { background: var(--head); }
 .no-difference, .undefined { color: var(--soft); }
 figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+@media (max-width: 40rem) { img { max-width: none; width: auto; height: 20rem; } }
 pre { overflow-x: auto; overflow-wrap: normal; padding: .75rem; background: var(--head);
   border-radius: 6px; font-size: .82rem; }
 summary { cursor: pointer; font-weight: 600; margin: 1rem 0 .5rem; }
@@ -106,7 +107,8 @@ def folded(title: str, content: str) -> str:
 def figure(png: bytes, caption: str) -> str:
     """A picture with its caption."""
     data = base64.b64encode(png).decode("ascii")
-    return (f'<figure><img alt="{text(caption)}" src="data:image/png;base64,{data}">'
+    return (f'<figure><div class="scroll"><img alt="{text(caption)}" '
+            f'src="data:image/png;base64,{data}"></div>'
             f"<figcaption>{text(caption)}</figcaption></figure>")
 
 

@@ -64,7 +64,7 @@ def config_differences(runs: Mapping[str, Mapping[str, Any]]) -> tables.Table:
     configs = [found["run"].get("config", {}) for found in runs.values()]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = [
-        [key, *(_plain(config[key]) if key in config else "–" for config in configs)]
+        [key, *(_plain(key, config[key]) if key in config else "–" for config in configs)]
         for key in keys
     ]
     rows = [row for row in rows if len(set(row[1:])) > 1]
@@ -123,7 +123,9 @@ def _split(found: Mapping[str, Any], split: str) -> str:
     return tables.split_label(found["run"].get("config", {}).get("data.split", split))
 
 
-def _plain(value: Any) -> str:
+def _plain(key: str, value: Any) -> str:
+    if key == "data.split":
+        return tables.split_label(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
