@@ -1,4 +1,7 @@
-"""Differences between workdirs, where their test impressions are the same."""
+"""Differences between workdirs, where their test impressions are the same.
+
+AUC and GAUC are in points of 0.01.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,39 +51,61 @@ def between(runs: Sequence[Workdir]) -> Across:
             notes.append(f"{first.label} cannot be compared: no other run has the same test "
                          "impressions.")
             continue
-        reference = _resample(first, first)
+        resampled = _resample(first, first)
         for other in others:
-            _compare(found, first, reference, other)
+            _add(found, other, first, resampled)
     return found
 
 
-def _compare(
-    found: Across, first: Workdir, reference: significance.Resampled, other: Workdir
+def differences(
+    run: Workdir, reference: Workdir, resampled: significance.Resampled | None = None
+) -> list[dict[str, Any]]:
+    """The models of one run against those of another, as in "differences" of results.json.
+
+    Args:
+      run: whose models are compared.
+      reference: with its models of the same name, or its base ranker; its config says what is
+        drawn and how often, since only equal draws can be paired.
+      resampled: of the reference's scores, if they have been resampled already.
+
+    Returns:
+      Nothing where the test impressions differ, or no seed is common to both.
+
+    Raises:
+      WorkdirError: a damaged file of scores.
+    """
+    prints = [one.dataset.get("test_fingerprint") for one in (run, reference)]
+    if None in prints or len(set(prints)) > 1:
+        return []
+    theirs = _resample(reference, reference) if resampled is None else resampled
+    own = _resample(run, reference)
+    names = {model for model, _, _ in theirs}
+    pairs = [(model, model if model in names else REFERENCE)
+             for model in dict.fromkeys(model for model, _, _ in own)]
+    split = "random" if run.config.get("data.split") == "random" else "test"
+    return significance.compare(own, theirs, pairs, split)
+
+
+def _add(
+    found: Across, run: Workdir, reference: Workdir, resampled: significance.Resampled
 ) -> None:
     """Adds the lines of one run, or a note why there are none."""
-    models = _resample(other, first)
-    there = {model for model, _, _ in reference}
-    pairs = [(model, model if model in there else REFERENCE)
-             for model in dict.fromkeys(model for model, _, _ in models)]
-    split = "random" if other.config.get("data.split") == "random" else "test"
-    entries = significance.compare(models, reference, pairs, split)
+    entries = differences(run, reference, resampled)
     if not entries:
-        found.notes.append(f"{other.label} cannot be compared with {first.label}: they have no "
+        found.notes.append(f"{run.label} cannot be compared with {reference.label}: they have no "
                            "seed, or no model, in common whose scores both kept.")
     for entry in entries:
         table = found.table if entry["metric"] == "auc" else found.others
-        label = f"{other.label} (leaky)" if split == "random" else other.label
+        label = f"{run.label} (leaky)" if entry["split"] == "random" else run.label
         table.rows.append([
-            entry["history"], tables.METRIC_TITLES[entry["metric"]], label, entry["model"],
-            f"{entry['reference']} of {first.label}", str(entry["seeds"]),
+            entry["history"], tables.difference_title(entry["metric"]), label, entry["model"],
+            f"{entry['reference']} of {reference.label}", str(entry["seeds"]),
             *tables.difference_cells(entry), entry["verdict"],
         ])  # fmt: skip
 
 
-def _resample(run: Workdir, first: Workdir) -> significance.Resampled:
-    """With the settings of the first run, since resamples are the same in equal numbers only."""
-    settings: dict[str, Any] = {
-        name: first.config[f"eval.{key}"]
-        for name, key in (("unit", "resample_unit"), ("resamples", "resamples"))
-    }
-    return significance.resample(run.scores(), **settings)
+def _resample(run: Workdir, reference: Workdir) -> significance.Resampled:
+    config = reference.config
+    return significance.resample(
+        run.scores(), unit=config["eval.resample_unit"], resamples=config["eval.resamples"]
+    )

@@ -177,6 +177,7 @@ def _names(runs: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     differing = [k for k in keys if len({repr(config.get(k)) for config in configs}) > 1]
     more = " ..." if len(differing) > _NAMED_KEYS else ""
     return [
-        f"{name}: " + ", ".join(f"{k}={config[k]}" for k in differing[:_NAMED_KEYS] if k in config)
-        + more for name, config in zip(names, configs, strict=True)
+        f"{name}: " + ", ".join(f"{k}={config[k]}" if k in config else f"no {k}"
+                                for k in differing[:_NAMED_KEYS]) + more
+        for name, config in zip(names, configs, strict=True)
     ]  # fmt: skip

@@ -124,13 +124,17 @@ def differences(entries: Sequence[Mapping[str, Any]]) -> Table:
                 rank[entry["reference"]], rank[entry["model"]])  # fmt: skip
 
     for entry in sorted(entries, key=place):
-        metric = entry["metric"]
-        title = METRIC_TITLES[metric] + (", pt" if metric in _POINTS else "")
         table.rows.append([
-            split_label(entry["split"]), entry["history"], title, entry["model"],
-            entry["reference"], str(entry["seeds"]), *difference_cells(entry), entry["verdict"],
+            split_label(entry["split"]), entry["history"], difference_title(entry["metric"]),
+            entry["model"], entry["reference"], str(entry["seeds"]), *difference_cells(entry),
+            entry["verdict"],
         ])  # fmt: skip
     return table
+
+
+def difference_title(metric: str) -> str:
+    """The metric and the unit that `difference_cells` has for it."""
+    return METRIC_TITLES[metric] + (", pt" if metric in _POINTS else "")
 
 
 def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from nif_jax.reports import page, plots, results, significance, workdirs
+from nif_jax.metrics import ctr
+from nif_jax.reports import across, page, plots, results, significance, workdirs
 from nif_jax.reports.scores import Scores, fingerprint, write_scores
 
 _VOID = {"meta", "img"}
@@ -176,13 +177,30 @@ def _many(runs, output="report.html", *patterns):
     return page.write_many([str(runs / pattern) for pattern in patterns], runs / output, "command")
 
 
+def test_between_runs_is_the_difference_of_their_scores(runs):
+    first, other = (workdirs.read(runs / name) for name in ("labels <100>", "labels_20"))
+    entries = across.differences(other, first)
+    assert [(e["model"], e["reference"]) for e in entries[::6]] == [("base", "base"),
+                                                                    ("amen", "amen")]
+    by_model = {e["model"]: e for e in entries if e["metric"] == "auc"}
+    assert by_model["base"]["mean"] == by_model["base"]["high"] == 0
+    assert by_model["base"]["verdict"] == "no difference"
+    kept = first.scores()[0].label, first.scores(), other.scores()
+    aucs = [[ctr.auc(kept[0], side[seed].logits["amen"]["frozen"]) for seed in range(2)]
+            for side in kept[1:]]
+    assert by_model["amen"]["mean"] == pytest.approx(np.mean(aucs[1]) - np.mean(aucs[0]))
+    assert by_model["amen"]["verdict"] == "better"
+    assert across.differences(workdirs.read(runs / "other"), first) == []
+
+
 def test_all_runs_are_on_the_page(runs):
     document = _Document(_many(runs).read_text(encoding="utf-8"))
     assert document.open == []
     full = "\n".join(document.text)
     for text in (
         "nif_jax: 4 runs", "labels <100>", "labels_20", "labels_5", "other (random split: leaky)",
-        "random (leaky)", "amen of labels <100>", "no difference", "better", "a <file>", "0.10.2",
+        "random (leaky)", "amen of labels <100>", "AUC, pt", "no difference", "better",
+        "a <file>", "0.10.2",
         "other cannot be compared: no other run has the same test impressions.",
         "Labels saved at equal AUC", "data.label_share", "GAUC on online histories is biased",
         "95 %", "cpu:0",
