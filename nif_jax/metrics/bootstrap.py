@@ -69,8 +69,8 @@ def resampled_metrics(
 ) -> dict[str, np.ndarray]:
     """AUC, GAUC and LogLoss of many score vectors on the same resamples of one test set.
 
-    Time grows with M x resamples x R; about .2 ms for 20,000 impressions and one score vector and
-    resample on one core.
+    Time grows with M x resamples x R: 1,000 resamples of one vector of 20,000 scores take a core
+    .1 s by users and .3 s by impressions.
 
     Args:
       labels: [R] of 0 and 1.
