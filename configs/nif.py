@@ -31,7 +31,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.generator.heads = 4
     config.generator.layers = 2
     config.generator.mlp_ratio = 4
-    config.generator.dropout = 0.1
+    config.generator.dropout = 0.3
     config.generator.id_dropout = 0.0
     # Share of events whose scene, action and gap are hidden in training, as a roll-out's are.
     config.generator.context_dropout = 0.1
@@ -44,7 +44,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
         config,
         "pretrain",
         smoke,
-        batch_size=64,
+        batch_size=16,
         epochs=16.0,
         eval_epochs=2.0,
         patience=0,
