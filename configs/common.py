@@ -15,6 +15,13 @@ from configs.datasets import PRESETS
 DATASETS = ("movielens_100k", "files", "synthetic")
 WORDS = ("smoke",)
 
+FAST_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false"
+)
+"""XLA flags for what compiles longer than it runs. The last takes more than half of the time off jax
+0.10; later ones know it no longer, and nif_jax.parallel leaves it out there."""
+
 
 def parse(text: str) -> tuple[str, bool, dict[str, str]]:
     """Data set, whether it is a smoke run, and key=value settings of the text after ":".
@@ -241,9 +248,8 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.init_from = ""
     # What rankers beside base start from: "scratch", as base does, or its layers ("base").
     config.init_rows = "scratch"
-    # XLA flags of the process, before those of $XLA_FLAGS. A smoke run compiles longer than it
-    # trains, so it has its compiler do less.
-    config.xla_flags = "--xla_backend_optimization_level=0" if smoke else ""
+    # XLA flags of the process, before those of $XLA_FLAGS.
+    config.xla_flags = FAST_COMPILATION if smoke else ""
     _data(config, dataset, smoke)
     _ranker(config, smoke)
     _baselines(config)
@@ -265,7 +271,7 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.train.metric = "auc"
     config.eval = ConfigDict()
     # Rows of one device and step when scoring, even.
-    config.eval.batch_size = 256
+    config.eval.batch_size = 64 if smoke else 256
     # Paired bootstrap of each difference between models: what a resample draws ("user" or
     # "impression", nif_jax/metrics/bootstrap.py says when), and how many there are.
     config.eval.resample_unit = "user"

@@ -37,10 +37,19 @@ def initialize(
         jax.distributed.initialize()
 
 
+_REMOVED_FLAGS = {"--xla_cpu_use_fusion_emitters": (0, 11)}
+"""Flags of XLA that jax has had until this version; a later one ends the process that sets them."""
+
+
 def set_compiler_flags(flags: str) -> None:
-    """Puts flags before those of $XLA_FLAGS, which win; read when a process first uses a device."""
+    """Puts flags before those of $XLA_FLAGS, which win; read when a process first uses a device.
+
+    Flags that this jax has no longer (_REMOVED_FLAGS) are left out.
+    """
+    gone = [name for name, last in _REMOVED_FLAGS.items() if jax.__version_info__ >= last]
+    wanted = [flag for flag in flags.split() if flag.partition("=")[0] not in gone]
     present = os.environ.get("XLA_FLAGS", "").split()
-    os.environ["XLA_FLAGS"] = " ".join([f for f in flags.split() if f not in present] + present)
+    os.environ["XLA_FLAGS"] = " ".join([f for f in wanted if f not in present] + present)
 
 
 @dataclasses.dataclass(frozen=True)

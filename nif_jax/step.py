@@ -33,6 +33,7 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
       weight [K])}), to be mapped over the device axis.
     """
 
+    @jax.jit  # within a program this compiles nothing of its own: it is traced once, used twice
     def gradient(state: TrainState, arrays, frozen, batch, rng):
         if on_device:
             batch = stage.gather(arrays, batch)

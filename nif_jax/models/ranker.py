@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nif_jax.data.windows import NUM_GAPS, Impressions
 from nif_jax.models.align import SemanticAlignment
@@ -174,7 +175,7 @@ class Ranker(nn.Module):
         if generated is not None:
             fields += self._ask_cohorts(target, items, returned, generated, ids, train)
         stacked = jnp.stack(fields, axis=1)  # [B, F, D]
-        left, right = jnp.triu_indices(len(fields), k=1)
+        left, right = np.triu_indices(len(fields), k=1)
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
         x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
         calibration = self.calibrate(evidence, target)

@@ -8,6 +8,7 @@ import jax
 
 from nif_jax.data.windows import Impressions, gather_impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
+from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages.interface import Aux, Stage
 
@@ -40,7 +41,7 @@ def predict(model: Ranker, params, variables, frozen, batch: Impressions) -> dic
 def init(model: Ranker, rng: jax.Array, batch: Impressions, frozen):
     """Parameters for batches like this one; a ranker has no variables."""
     inputs = jax.eval_shape(lambda: (batch, frozen["items"]))
-    return model.lazy_init(rng, *inputs)["params"], {}
+    return init_params(model, rng, *inputs), {}
 
 
 def make_stage(

@@ -16,6 +16,7 @@ from nif_jax.losses.distill import self_supervised
 from nif_jax.losses.pairwise import not_yet_seen, temporal_sequential_pairwise
 from nif_jax.models.cohorts import Generated
 from nif_jax.models.flow import FlowDecoder
+from nif_jax.models.initialize import init_params
 from nif_jax.models.intent import Intent
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages.interface import Aux, Stage
@@ -328,16 +329,15 @@ def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng,
     """Parameters for batches like this one: the ranker's and, under "intent", the generator's."""
     inputs = jax.eval_shape(lambda: _inputs(generator, flow, frozen, batch))
     if cohorts.intent is None:
-        return model.lazy_init(rng, *inputs)["params"], {}
+        return init_params(model, rng, *inputs), {}
     ids = jax.tree.map(jnp.asarray, frozen["ids"])
     code = jnp.ones((len(batch.item), ids.num_digits), jnp.int32)
     shapes = jax.eval_shape(lambda: (batch.history, ids, code))
-    intent = cohorts.intent.lazy_init(jax.random.fold_in(rng, 1), *shapes)["params"]
+    intent = init_params(cohorts.intent, jax.random.fold_in(rng, 1), *shapes)
     generated = jax.eval_shape(lambda p: generate(cohorts, {"intent": p}, frozen, batch), intent)
     rest = jax.eval_shape(lambda: ids)
-    params = model.lazy_init(
-        {"params": rng, "dropout": rng}, *inputs, True, False, generated, rest
-    )["params"]
+    rngs = {"params": rng, "dropout": rng}
+    params = init_params(model, rngs, *inputs, True, False, generated, rest)
     return dict(params) | {"intent": intent}, {}
 
 

@@ -16,6 +16,7 @@ from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
 from nif_jax.metrics.retrieval import target_ranks
 from nif_jax.models.flow import FlowDecoder, unit
+from nif_jax.models.initialize import init_params
 from nif_jax.stages.interface import Aux, Stage
 
 
@@ -191,7 +192,7 @@ def loss(
 def init(model: FlowDecoder, rng, batch: Sequences, frozen):
     """Parameters; the generator has no variables."""
     inputs = jax.eval_shape(lambda: (batch.window, frozen["items"]))
-    return model.lazy_init(rng, *inputs)["params"], {}
+    return init_params(model, rng, *inputs), {}
 
 
 class Next(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.metrics import codebook
+from nif_jax.models.initialize import init_params
 from nif_jax.models.quantizer import (
     Codebooks,
     RqVae,
@@ -95,7 +96,7 @@ def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
     del batch
     content = jnp.asarray(frozen["content"])[1:]
     vectors = jnp.zeros((spec.levels, spec.codes, model.dim))
-    params = dict(model.lazy_init(rng, *jax.eval_shape(lambda: (content, vectors)))["params"])
+    params = dict(init_params(model, rng, *jax.eval_shape(lambda: (content, vectors))))
     latent = jax.jit(functools.partial(model.apply, method="encode"))({"params": params}, content)
     books = fit_codebooks(np.asarray(latent), spec.levels, spec.codes, spec.batch, spec.seed)
     if spec.form == "straight_through":
