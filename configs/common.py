@@ -19,8 +19,8 @@ FAST_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false"
 )
-"""XLA flags for what compiles longer than it runs. The last takes more than half of the time off jax
-0.10; later ones know it no longer, and nif_jax.parallel leaves it out there."""
+"""XLA flags for what compiles longer than it runs. The last takes more than half of the time off
+jax 0.10; later ones know it no longer, and nif_jax.parallel leaves it out there."""
 
 
 def parse(text: str) -> tuple[str, bool, dict[str, str]]:
