@@ -21,10 +21,9 @@ from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.traffic import Traffic, draw_traffic, lay_behind
 from nif_jax.metrics import lift
 from nif_jax.parallel import is_writer
-from nif_jax.reports import tables
+from nif_jax.reports import lifts, tables
 from nif_jax.scoring import ScoringPlan
 
-AB_FILE = "ab.json"
 ORACLE, RANDOM = "oracle", "random"
 
 
@@ -114,24 +113,6 @@ def compare(
     return records
 
 
-def table(records: Sequence[Mapping[str, Any]]) -> tables.Table:
-    """Arms side by side; lifts in per cent."""
-    header = ["arm", "CTR", "lift, %", "95 % interval", "true CTR", "true lift, %", "of oracle's"]
-    rows = []
-    for found in records:
-        share = found["oracle_share"]
-        rows.append([
-            found["model"],
-            f"{found['ctr']:.4f}",
-            f"{100 * found['lift']:+.2f}",
-            f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}",
-            f"{found['true_ctr']:.4f}",
-            f"{100 * found['true_lift']:+.2f}",
-            tables.NOT_AVAILABLE if share is None else f"{share:.3f}",
-        ])  # fmt: skip
-    return tables.Table(header, rows, labels=1)
-
-
 def run(
     runs: Iterator[build.Run], workdir: pathlib.Path, describe: Callable[..., Mapping[str, Any]]
 ) -> None:
@@ -170,10 +151,10 @@ def run(
         seed=settings.seed,
     )
     if is_writer():
-        path = workdir / AB_FILE
+        path = workdir / lifts.AB_FILE
         found = {"run": described, "ab": settings.to_dict(), "arms": records}
         path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-        print(tables.markdown(table(records)))
+        print(tables.markdown(lifts.table(records)))
         print(f"{len(traffic.user):,} impressions of {settings.slate} candidates: {path}")
 
 

@@ -81,20 +81,26 @@ def test_name(config: ConfigDict) -> str:
 
 
 def test_scores(run: Run, scores) -> Scores:
-    """What scores.npz keeps, in store order, which does not depend on the number of devices."""
+    """What scores.npz keeps, in store order, which does not depend on the number of devices.
+
+    Where the click probabilities are known, so is the model that knows them.
+    """
     plan, lines = test_plan(run, "online"), run.dataset.movelines
     order = np.argsort(plan.rows)
     rows = plan.rows[order]
     users = lines.vocabulary["user"][lines.user[rows]]
     items = lines.vocabulary["item"][lines.item[rows] - 1]
+    logits = {
+        row: {history: found["logit"][order] for history, found in histories.items()}
+        for row, histories in scores.items()
+    }
+    if lines.truth is not None:
+        logits[truth.BAYES] = dict.fromkeys(HISTORIES, lines.truth[rows])
     return Scores(
         label=lines.label[rows],
         user=np.unique(users, return_inverse=True)[1],
         fingerprint=fingerprint(users, items, lines.time[rows], lines.label[rows]),
-        logits={
-            row: {history: found["logit"][order] for history, found in histories.items()}
-            for row, histories in scores.items()
-        },
+        logits=logits,
     )
 
 

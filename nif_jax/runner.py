@@ -22,7 +22,7 @@ from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
-from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
+from nif_jax.reports.scores import SCORES_FILE, write_scores
 from nif_jax.train import NonFiniteLossError
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
@@ -52,8 +52,8 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
     barrier("workdir")
 
 
-def describe_dataset(dataset: Dataset, tested: Scores) -> dict[str, Any]:
-    """What results.json says of the data; the fingerprint is of the test impressions."""
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """What results.json says of the data."""
     lines = dataset.movelines
     impressions = {
         name: sum(len(dataset.impressions(s, code)) for s in range(len(dataset.shard_rows)))
@@ -66,7 +66,6 @@ def describe_dataset(dataset: Dataset, tested: Scores) -> dict[str, Any]:
         "users": lines.num_users,
         "items": lines.num_items,
         "impressions": impressions,
-        "test_fingerprint": tested.fingerprint,
         "preparation": dict(lines.counts),
     }
 
@@ -78,7 +77,7 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def describe_run(config: ConfigDict, dataset: Dataset, tested: Scores) -> dict[str, Any]:
+def describe_run(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     """The "run" object of results.json."""
     return {
         "config": flatten(config.to_dict()),
@@ -86,7 +85,7 @@ def describe_run(config: ConfigDict, dataset: Dataset, tested: Scores) -> dict[s
         "jax": jax.__version__,
         "flax": flax.__version__,
         "devices": [str(device) for device in jax.devices()],
-        "dataset": describe_dataset(dataset, tested),
+        "dataset": describe_dataset(dataset),
     }
 
 
@@ -198,7 +197,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     if mode == "predict":
         _write_predictions(predictions, workdir)
     elif is_writer():
-        described = describe_run(config, dataset, kept[config.seed])
+        described = describe_run(config, dataset)
+        described["dataset"]["test_fingerprint"] = kept[config.seed].fingerprint
         results.write_results(
             workdir / results.RESULTS_FILE,
             described,

@@ -5,6 +5,7 @@ import pytest
 
 from nif_jax import ab
 from nif_jax.data.traffic import Traffic
+from nif_jax.reports import lifts
 
 
 def make_traffic(users=400, impressions=5, slate=6, seed=0):
@@ -89,6 +90,6 @@ def test_table_reads_as_text():
     traffic = make_traffic()
     arms = {"a": [ab.outcomes(traffic, np.zeros(len(traffic.user), int))]}
     arms["oracle"] = [ab.outcomes(traffic, ab.first_shown(traffic.probability))]
-    table = ab.table(list(compare(arms).values()))
+    table = lifts.table(list(compare(arms).values()))
     assert table.rows[0][:4] == ["a", table.rows[0][1], "+0.00", "+0.00 to +0.00"]
     assert table.rows[1][-1] == "1.000"

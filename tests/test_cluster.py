@@ -50,11 +50,15 @@ def test_the_same_parameters(workdirs):
         best = next((workdir / "seed_0" / stage / "best").glob("[0-9]*"))
         return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(best / "tree"))
 
+    def compare(path, a, b):
+        # A bias that shifts all keys of the alignment alike changes no score: its gradient is
+        # rounding, which Adam brings to full size.
+        if "['align']['key']['bias']" not in jax.tree_util.keystr(path):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=str(path))
+
     for stage in ("base", "generator", "amen"):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-            *(read(workdirs[n], stage) for n in (1, 2)),
-        )
+        one, two = (read(workdirs[n], stage) for n in (1, 2))
+        jax.tree_util.tree_map_with_path(compare, one, two)
 
 
 def test_the_same_results_written_once(workdirs):

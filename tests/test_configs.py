@@ -14,6 +14,7 @@ from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.registry import BASELINES
 from nif_jax.parallel import Pmap
+from nif_jax.reports.scores import Scores
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -91,12 +92,12 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     config = _Recording(plain)
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
     # Metrics of untrained models are the business of other tests.
-    for name in ("score_rankers", "result_rows", "bucket_rows", "test_scores"):
+    for name in ("score_rankers", "result_rows", "bucket_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
+    monkeypatch.setattr(runner.evaluation, "test_scores", lambda *_: Scores([], [], "", {}))
     for name in ("retrieval_rows", "code_rows", "draw_plots"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: [])
-    for name in ("write_scores", "describe_run"):
-        monkeypatch.setattr(runner, name, lambda *_: None)
+    monkeypatch.setattr(runner, "write_scores", lambda *_: None)
     monkeypatch.setattr(runner.significance, "differences", lambda *_, **__: [])
     monkeypatch.setattr(runner.results, "write_results", lambda *_, **__: None)
     monkeypatch.setattr(runner.page, "write_report", lambda *_: None)

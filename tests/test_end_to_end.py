@@ -144,7 +144,9 @@ class TestOutputs:
         found = results.read_results(finished)
         aucs = {(r["model"], r["history"]): r["auc"] for r in found["rows"]}
         lifts = [e for e in found["differences"] if e["metric"] == "auc"]
-        assert len(lifts) == 6 and len(found["differences"]) == 18
+        models = {e["model"] for e in lifts}
+        assert models == {"nif", "tsp", "amen", "bayes"}  # the simulator knows the bound
+        assert len(lifts) == 8 and len(found["differences"]) == 24
         for lift in lifts:
             model, history = lift["model"], lift["history"]
             expected = aucs[model, history] - aucs["base", history]

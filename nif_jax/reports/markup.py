@@ -11,7 +11,7 @@ from nif_jax.metrics.bootstrap import VERDICTS
 from nif_jax.reports.tables import NOT_AVAILABLE, Table
 
 # The column that stays in sight where a wide table is scrolled: the first of these that it has.
-_KEYS = ("model", "measurement", "key", "run", "form")
+_KEYS = ("model", "measurement", "key", "run", "form", "arm")
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>

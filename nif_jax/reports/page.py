@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nif_jax.metrics.writer import METRICS_FILE
-from nif_jax.reports import glossary, markup, overview, tables, workdirs
+from nif_jax.reports import glossary, lifts, markup, overview, tables, workdirs
 from nif_jax.reports.across import Across, between
 from nif_jax.reports.curve_plot import curve_plot
 from nif_jax.reports.curves import families, labels_saved
@@ -108,6 +108,7 @@ def run_sections(run: Workdir, level: int) -> list[str]:
     """A run's tables, plots, stages and details, with headings of a level."""
     return [
         *_measured(run.results, level),
+        *_lifts(run.ab, level),
         *_buckets(run.results.get("buckets", {})),
         *_plots(run.plots, level),
         *_stages(run.records, level),
@@ -136,6 +137,15 @@ def _measured(results: Mapping[str, Any], level: int) -> list[str]:
     if results.get("notes"):
         parts += [markup.heading("Notes", level), markup.bullets(results["notes"])]
     return parts
+
+
+def _lifts(ab: Mapping[str, Any] | None, level: int) -> list[str]:
+    """The online A/B test, where there was one."""
+    if ab is None:
+        return []
+    return [markup.heading("Online A/B test on simulated traffic", level),
+            markup.table(lifts.table(ab["arms"])),
+            markup.folded("Its settings", markup.preformatted(ab["ab"]))]
 
 
 def _cautions(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,12 +3,14 @@
 import dataclasses
 import difflib
 import glob
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nif_jax.metrics.writer import METRICS_FILE, read_metrics
+from nif_jax.reports.lifts import AB_FILE
 from nif_jax.reports.results import RESULTS_FILE, read_results
 from nif_jax.reports.scores import SCORES_FILE, Scores, read_scores
 
@@ -30,6 +32,7 @@ class Workdir:
       results: see results.py.
       records: of metrics.jsonl; empty if there is none.
       plots: name -> PNG.
+      ab: ab.json of an online A/B test, None without one.
     """
 
     label: str
@@ -37,6 +40,7 @@ class Workdir:
     results: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]] = ()
     plots: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    ab: Mapping[str, Any] | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -97,7 +101,7 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
       WorkdirError: no results, or a file that cannot be read; names it.
     """
     path = Path(path)
-    metrics = path / METRICS_FILE
+    metrics, ab = path / METRICS_FILE, path / AB_FILE
     try:
         return Workdir(
             label=label or path.resolve().name,
@@ -105,6 +109,7 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
             results=read_results(path),
             records=read_metrics(metrics) if metrics.exists() else (),
             plots={file.stem: file.read_bytes() for file in (path / PLOTS_FOLDER).glob("*.png")},
+            ab=_json(ab) if ab.exists() else None,
         )
     except (FileNotFoundError, ValueError) as error:
         raise WorkdirError(str(error)) from error
@@ -128,6 +133,13 @@ def labels(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}; delete it, or write it again") from error
 
 
 def _is_workdir(path: Path) -> bool:

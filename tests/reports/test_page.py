@@ -56,6 +56,9 @@ def workdir(tmp_path):
             {"lower": 0, "upper": 5, "count": 9, "auc": 0.6543},
             {"lower": 5, "upper": None, "count": 1, "auc": None}]}},
         notes=["<script>alert(1)</script>"])
+    arm = {"model": "oracle", "ctr": 0.5, "true_ctr": 0.4567, "lift": 0.25, "low": 0.2, "high": 0.3,
+           "true_lift": 0.2, "oracle_share": 1.0}
+    (folder / "ab.json").write_text(json.dumps({"arms": [arm], "ab": {"slate": 77}}))
     records = [{"step": step, "stage": "base", "time": 0.0, "values": {"train/loss": 1 / step}}
                for step in (1, 2, 8)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -72,7 +75,7 @@ def test_everything_is_on_the_page(workdir):
     assert document.open == []
     for text in ("nif_jax: run <1> (random split: leaky)", "0.711111", "0.722222",
                  "0.733333", "0.744444", "0.0421", "0.6543", "random (leaky)",
-                 "<script>alert(1)</script>", "n/a", "0.1250",
+                 "<script>alert(1)</script>", "n/a", "0.1250", "+20.00 to +30.00", "0.4567",
                  "+2.22", "a new plot", page.CAPTIONS["reliability"]):
         assert text in document.text, text
     full = " ".join(document.text)
@@ -116,10 +119,14 @@ def test_writing_again_replaces_and_leaves_no_other_file(workdir):
     names = {file.name for file in workdir.iterdir()}
     assert page.write_report(workdir).read_text(encoding="utf-8") == before
     assert {file.name for file in workdir.iterdir()} == names == {
-        "results.json", "metrics.jsonl", "plots", "report.html"}
+        "results.json", "metrics.jsonl", "plots", "report.html", "ab.json"}
 
 
 def test_errors_name_the_file(workdir):
+    (workdir / "ab.json").write_text("{")
+    with pytest.raises(workdirs.WorkdirError, match=r"ab\.json: not JSON"):
+        page.write_report(workdir)
+    (workdir / "ab.json").unlink()
     (workdir / "results.json").write_text("{")
     with pytest.raises(workdirs.WorkdirError, match=r"results\.json"):
         page.write_report(workdir)

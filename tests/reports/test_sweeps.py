@@ -81,7 +81,8 @@ def test_a_run_is_compared_with_its_reference_model_by_model(sweep):
     assert (auc["run"], auc["model"], auc["against"]) == ("less", "amen", "amen of full")
     assert auc["difference"] == f"{100 * (after['amen'] - before['amen']):+.2f}"
     assert auc["verdict"] == "better" and not notes
-    assert {row[table.header.index("metric")] for row in table.rows} == {"AUC", "GAUC", "LogLoss"}
+    assert {row[table.header.index("metric")] for row in table.rows} == {
+        "AUC, pt", "GAUC, pt", "LogLoss"}
 
 
 def test_a_run_without_its_reference_is_not_compared(sweep):
