@@ -468,7 +468,7 @@ class TestBaselines:
     def test_results_hold_every_row_online_and_frozen(self, finished_baselines):
         found = results.read_results(finished_baselines)["rows"]
         assert [r["history"] for r in found if r["model"] == "bayes"] == ["online", "frozen"]
-        found = [r for r in found if r["model"] != "bayes"]  # the bound is no model: it costs nothing
+        found = [r for r in found if r["model"] != "bayes"]  # a bound costs nothing
         assert [(r["model"], r["history"]) for r in found] == [
             (m, h) for m in BASELINE_ROWS for h in ("online", "frozen")
         ]
