@@ -349,5 +349,5 @@ class TestCommand:
             auc = f"{found['rows'][0]['auc']:.4f}"
             assert re.search(rf"\| synthetic-{name} .*\| base .* {auc} ", text)
             assert "item_age_days" in found["buckets"]
-        assert re.search(r"\| frozen .* AUC .* synthetic-thin .* base of synthetic-full ", text)
+        assert re.search(r"\| frozen .* AUC, pt .* synthetic-thin .* base of synthetic-full ", text)
         assert re.search(r"\| synthetic-thin \| base +\| 1 +\| auc ", text)

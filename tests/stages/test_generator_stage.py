@@ -188,9 +188,13 @@ def test_rank_next_agrees_with_a_sort(world):
 
 
 def test_answers_are_learned_at_every_labelled_entry_of_train(world):
-    model, params, frozen, batch, arrays, index = world
-    total, aux = evaluate(world, spec(response=2.0))
-    plain, _ = evaluate(world, spec())
+    model, params, frozen, _, arrays, _ = world
+    begin = np.unique(arrays["store"].history_begin)  # the first entries of every user
+    end = np.minimum(begin + LENGTH, np.append(begin[1:], len(arrays["store"].history_row)))
+    index = {"begin": begin, "end": end.astype(np.int32)}
+    batch = generator.gather_sequences(LENGTH, "all", arrays, index)
+    total, aux = evaluate(world, spec(response=2.0), batch=batch)
+    plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])
     expected, count, window = 0.0, 0, batch.window
     for b in range(len(window.item)):
