@@ -98,10 +98,12 @@ class Ranker(nn.Module):
         if returned is None:
             return vectors
         if len(returned) <= shown.size:
-            added = self.project_returned(returned)[shown]
+            # Dropped out as a table, so once an item and pass: a mask for every entry of every
+            # history would cost more than the rest of the table's return.
+            added = self.align_drop(self.project_returned(returned), deterministic=not train)[shown]
         else:
-            added = self.project_returned(returned[shown])
-        return vectors + self.align_drop(added, deterministic=not train)
+            added = self.align_drop(self.project_returned(returned[shown]), deterministic=not train)
+        return vectors + added
 
     def calibrate(self, evidence: jax.Array, target: jax.Array) -> jax.Array:
         """[B] calibration score c(r, target)."""
