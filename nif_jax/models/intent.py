@@ -10,61 +10,12 @@ import jax.numpy as jnp
 
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.windows import Window
+from nif_jax.models.attention import Attention, KeyValue
 from nif_jax.models.beam import Beams, beam_search
 from nif_jax.models.embed import ContextEmbed, embedding_init
 from nif_jax.models.semantic_ids import SemanticIds
-from nif_jax.models.transformer import rotate
 
 HISTORIES = ("item", "flat")
-
-
-class Attention(nn.Module):
-    """Multi-head attention whose keys can be made once and asked many times.
-
-    Attributes:
-      dim: D of the output.
-      heads: heads.
-      head_dim: width of each.
-    """
-
-    dim: int
-    heads: int
-    head_dim: int
-
-    def setup(self):
-        shape = (self.heads, self.head_dim)
-        self.query, self.key, self.value = (
-            nn.DenseGeneral(shape, use_bias=False) for _ in range(3)
-        )
-        self.out = nn.DenseGeneral(self.dim, axis=(-2, -1), use_bias=False)
-
-    def memory(self, x: jax.Array, position: jax.Array | None = None) -> tuple:
-        """Keys and values [..., S, H, d] of x [..., S, D]; rotary if positions [S] are given."""
-        key = self.key(x)
-        if position is not None:
-            key = rotate(key, position)
-        return key, self.value(x)
-
-    def ask(
-        self, x: jax.Array, memory: tuple, mask: jax.Array, position: jax.Array | None = None
-    ) -> jax.Array:
-        """[..., P, D] for x [..., P, D] and a memory [..., S, H, d].
-
-        Args:
-          x: the queries.
-          memory: keys and values.
-          mask: [..., P, S] or [..., 1, S], True where a query may look; a query that may look
-            nowhere gets 0.
-          position: [P], if the memory has positions.
-        """
-        key, value = memory
-        query = self.query(x)
-        if position is not None:
-            query = rotate(query, position)
-        scores = jnp.einsum("...phd,...shd->...hps", query, key) * self.head_dim**-0.5
-        mask = mask[..., None, :, :]
-        weights = nn.softmax(jnp.where(mask, scores, -1e9)) * mask.any(-1, keepdims=True)
-        return self.out(jnp.einsum("...hps,...shd->...phd", weights, value))
 
 
 class FeedForward(nn.Module):
@@ -80,8 +31,10 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.relu(nn.Dense(self.hidden, use_bias=False)(nn.RMSNorm()(x)))
-        return nn.Dropout(self.dropout)(nn.Dense(self.dim, use_bias=False)(x), not train)
+        flat = nn.RMSNorm()(x.reshape(-1, self.dim))  # one product over all tokens, see attention
+        flat = nn.relu(nn.Dense(self.hidden, use_bias=False)(flat))
+        flat = nn.Dense(self.dim, use_bias=False)(flat)
+        return nn.Dropout(self.dropout)(flat.reshape(x.shape), not train)
 
 
 class EncoderBlock(nn.Module):
@@ -118,39 +71,43 @@ class DecoderBlock(nn.Module):
         self.feed = FeedForward(self.dim, self.hidden, self.dropout)
         self.drop = nn.Dropout(self.dropout)
 
-    def memory(self, states: jax.Array) -> tuple:
-        """Keys and values of encoder states, made once for all beams and digits."""
-        return self.states.memory(states)
+    def memory(self, states: jax.Array, queries: int) -> jax.Array | KeyValue:
+        """What `queries` queries a row ask: encoder states as they are, or keys and values.
 
-    def __call__(self, x, past, position, own_mask, states, states_mask, train: bool):
+        Made once for all beams and digits.
+        """
+        return states if self.states.absorbs(queries) else self.states.memory(states)
+
+    def __call__(self, x, past, position, own_mask, memory, states_mask, train: bool):
         """One pass over digits x [B, G, P, D] of G sequences a row.
 
         Args:
           x: the digits.
-          past: keys and values [B, G, K, H, d] to write into (at `position`), or None where x holds
+          past: keys and values [B, G, H, K, d] to write into (at `position`), or None where x holds
             all digits.
           position: [P] digits of x.
           own_mask: [P, K] which digits may be seen.
-          states: memory of the encoder, [B, S, H, d]; states_mask: [B, S].
+          memory: of the encoder's states, see `memory`; states_mask: [B, S].
           train: whether dropout is on.
 
         Returns:
           x, and the past with these digits in it.
         """
         normed = self.norm_own(x)
-        memory = self.own.memory(normed, position)
+        own = self.own.memory(normed, position)
         if past is not None:
-            at = (0, 0, position[0], 0, 0)
-            memory = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice(old, new, at), past, memory
+            at = (0, 0, 0, position[0], 0)
+            own = jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice(old, new, at), past, own
             )
-        x = x + self.drop(self.own.ask(normed, memory, own_mask, position), not train)
+        x = x + self.drop(self.own.ask(normed, own, own_mask, position), not train)
         # Beams of a row ask the same states: fold them into the query axis.
         batch, beams, digits, dim = x.shape
         query = self.norm_states(x).reshape(batch, beams * digits, dim)
-        found = self.states.ask(query, states, states_mask[:, None])
+        ask = self.states.ask if isinstance(memory, KeyValue) else self.states.ask_states
+        found = ask(query, memory, states_mask[:, None])
         x = x + self.drop(found.reshape(x.shape), not train)
-        return x + self.feed(x, train), memory
+        return x + self.feed(x, train), own
 
 
 class Intent(nn.Module):
@@ -234,7 +191,8 @@ class Intent(nn.Module):
         position = jnp.arange(self.num_digits)
         own = jnp.tril(jnp.ones((self.num_digits,) * 2, bool))
         for block in self.decoder:
-            x, _ = block(x, None, position, own, block.memory(states), mask, train)
+            memory = block.memory(states, self.num_digits)
+            x, _ = block(x, None, position, own, memory, mask, train)
         logits = jnp.einsum("bkd,kdv->bkv", self.norm_decoder(x)[:, 0], self.out)
         chosen = jnp.maximum(code, 1)[..., None] - 1
         return jnp.take_along_axis(nn.log_softmax(logits), chosen, axis=-1)[..., 0]
@@ -250,10 +208,11 @@ class Intent(nn.Module):
         """The G likeliest next items of each row; no gradient flows through the choice."""
         batch = len(states)
         states = jax.lax.stop_gradient(states)
-        memories = [block.memory(states) for block in self.decoder]
-        heads = memories[0][0].shape[-2:]
-        empty = jnp.zeros((batch, width, self.num_digits, *heads), states.dtype)
-        carry = [(empty, empty) for _ in self.decoder]
+        memories = [block.memory(states, width * self.num_digits) for block in self.decoder]
+        own = self.decoder[0].own
+        shape = (batch, width, own.heads, self.num_digits, own.head_dim)
+        empty = jnp.zeros(shape, states.dtype)
+        carry = [KeyValue(empty, empty) for _ in self.decoder]
 
         def step(carry, code, digit):
             # The embedding of the digit before; nothing before the first.
