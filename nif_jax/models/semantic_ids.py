@@ -2,7 +2,8 @@
 
 Nodes of a level are numbered in the order of their prefixes. A level's children are found by their
 key, parent * V + code, in a sorted array: no pointers, and gathers only.
-Letters: N items, K digits (levels and the collision digit), V codes of a digit, M nodes at most.
+Letters: N items, K digits (levels and, if any collide, a last one), V codes of a digit, M nodes at
+most.
 """
 
 from typing import NamedTuple
@@ -46,6 +47,9 @@ class SemanticIds(NamedTuple):
 def add_digit(codes: np.ndarray, size: int) -> np.ndarray:
     """[N, K + 1]: the last digit numbers items that collide, in the order of their ids.
 
+    [N, K], the codes as they are, if none collide: a digit that is always the same would cost a
+    token and a step of beam search, and say nothing.
+
     Raises:
       ConfigError: more items share a code than a digit can hold.
     """
@@ -62,6 +66,8 @@ def add_digit(codes: np.ndarray, size: int) -> np.ndarray:
             "apart: raise config.tokenizer.codes or config.tokenizer.levels, or give items more "
             "content (items without any all collide)."
         )
+    if not digit.any():
+        return codes.astype(np.int32)
     return np.concatenate([codes, digit[:, None]], axis=1).astype(np.int32)
 
 

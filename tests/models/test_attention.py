@@ -71,13 +71,17 @@ def test_attention_is_the_loop(rotary):
     assert not np.any(expected[2, 0])
 
 
-def test_asking_states_themselves_is_the_same_and_learns_the_same():
+@pytest.mark.parametrize(("form", "rotary"), [(asked, False), (asked, True), (absorbed, False)])
+def test_gradients_are_those_of_the_loop(form, rotary):
+    rotary = {"rotary": True} if rotary else {}
+
     def loss(form):
         return jax.value_and_grad(
-            lambda params, x, states: (form(params, x, states, MASK) ** 2).sum(), argnums=(0, 1, 2)
+            lambda params, x, states: (form(params, x, states, MASK, **rotary) ** 2).sum(),
+            argnums=(0, 1, 2),
         )(PARAMS, X, STATES)
 
-    one, other = loss(absorbed), loss(naive)
+    one, other = loss(form), loss(naive)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
 
 

@@ -44,12 +44,13 @@ def test_padding_has_no_code_and_no_node():
     assert int(semantic_ids.children(ids, 1, np.int32(-1), 2)) == -1
 
 
-def test_the_last_digit_numbers_items_that_collide():
+def test_a_last_digit_numbers_items_that_collide_if_any_do():
     codes = np.array([[1, 2], [0, 0], [1, 2], [1, 2], [0, 1]])
     found = semantic_ids.add_digit(codes, 3)
     np.testing.assert_array_equal(found, [[1, 2, 0], [0, 0, 0], [1, 2, 1], [1, 2, 2], [0, 1, 0]])
     with pytest.raises(ConfigError, match="3 items share one semantic ID, and the last digit"):
         semantic_ids.add_digit(codes, 2)
+    np.testing.assert_array_equal(semantic_ids.add_digit(codes[[0, 1, 4]], 3), codes[[0, 1, 4]])
 
 
 def test_keys_that_overflow_and_codes_that_repeat_are_refused():
