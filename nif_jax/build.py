@@ -31,6 +31,7 @@ from nif_jax.parallel import AXIS, Placed, Pmap
 from nif_jax.rows import ROWS, row_config
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import base, finetune, generator, tokenizer
+from nif_jax.stages.genci import CohortSource, rank_generated
 from nif_jax.stages.interface import Stage
 
 
@@ -344,8 +345,10 @@ def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
         )
     network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
     side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
-    names = ("beams", "gamma", "delta", "targets", "detach")
-    source = finetune.CohortSource(intent, **{name: genci[name] for name in names})
+    names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
+    slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
+    settings = {name: config.genci[name] for name in names}
+    source = CohortSource(intent, slots=slots, **settings)
     return source, network, side
 
 
@@ -381,7 +384,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     row, config = ROWS[name], row_config(run.config, name)
     run = dataclasses.replace(run, config=config)
     flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
-    cohorts, network, side = finetune.CohortSource(), None, None
+    cohorts, network, side = CohortSource(), None, None
     decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
     if row.flow:
         decoder = flow_decoder(run)
@@ -399,8 +402,9 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     parts = (model, decoder, flow, cohorts)
     gather = finetune.gather_rows(config.data.history_length, flow)
     make = functools.partial(
-        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp
-    )
+        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp,
+        axis_name=AXIS,
+    )  # fmt: skip
     predict = functools.partial(finetune.predict, *parts)
     built = dataclasses.replace(
         _ranking_stage(run, make, plan, data, predict, gather),
@@ -412,7 +416,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     width = min(config.eval.beams, run.dataset.movelines.num_items)
     generators = {
         kind: Scorer(
-            functools.partial(finetune.rank_generated, cohorts.intent, width, constrained),
+            functools.partial(rank_generated, cohorts.intent, width, constrained),
             gather,
             data,
             run.parallel,

@@ -74,6 +74,7 @@ class Impressions(NamedTuple):
       recency: [B] int32 gap bucket from the last history entry to the impression, 0 without one.
       history_length: [B] int32, log2 bucket of the number of entries before the row.
       history: Window of the last L entries; gap = from the entry to the impression.
+      entry: [B] int32 place in history_row of the last history entry, 0 without one.
       flow: [B, T, D] float32 cached Next Interest Flow after the last entry, or None.
       flow_mask: [B] bool, False where there is no history.
       events: Window of the last S entries as the generator reads them, where flow is not cached.
@@ -89,6 +90,7 @@ class Impressions(NamedTuple):
     recency: Array
     history_length: Array
     history: Window
+    entry: Array
     flow: Array | None
     flow_mask: Array
     events: Window | None
@@ -186,7 +188,7 @@ def gather_impressions(
     xp = rows.__array_namespace__()
     history = gather_windows(store, index, length)
     begin, end = history_bounds(store, index)
-    flow = None if flow is None else flow[xp.maximum(end - 1, 0)]
+    entry = xp.maximum(end - 1, 0)
     return Impressions(
         item=store.item[rows],
         scene=store.scene[rows],
@@ -196,7 +198,8 @@ def gather_impressions(
         recency=history.gap[:, -1],
         history_length=log2_bucket(end - begin),
         history=history,
-        flow=flow,
+        entry=entry,
+        flow=None if flow is None else flow[entry],
         flow_mask=end > begin,
         events=gather_history(store, begin, end, context)[0] if context else None,
         pair=index["pair"],
