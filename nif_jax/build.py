@@ -276,7 +276,6 @@ def build_generator(run: Run) -> Built:
     stage = generator.make_stage(
         model,
         spec=spec,
-        length=length,
         axis_name=AXIS,
         plan=plan,
         optimizer=_optimizer(section, plan),
