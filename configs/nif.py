@@ -47,7 +47,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
         batch_size=16,
         epochs=16.0,
         eval_epochs=2.0,
-        patience=0,
+        patience=3,
         learning_rate=3e-3,
         warmup_steps=50,
         decay="cosine",
@@ -58,8 +58,9 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.pretrain.init = "base"
     # S, events that the decoder reads before a roll-out.
     config.pretrain.context = 20 if smoke else 50
-    # Validation metric that the generator is chosen by, and rows of a device it is measured on.
-    config.pretrain.metric = "hr@10"
+    # Validation metric that the generator is chosen by ("quality" is hr@10 plus, where events have
+    # both answers, the response head's AUC), and rows of a device it is measured on.
+    config.pretrain.metric = "quality"
     config.pretrain.eval_rows = 2048
 
     config.flow_loss = common.ConfigDict()

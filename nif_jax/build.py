@@ -269,8 +269,10 @@ def build_generator(run: Run) -> Built:
         found = scorer(chosen, params, variables)
         answers = run.dataset.movelines.label[chosen.rows]
         metrics = retrieval.summarize(found["rank"])
-        if 0 < answers.mean() < 1:
+        metrics["quality"] = metrics["hr@10"]
+        if spec.response and 0 < answers.mean() < 1:
             metrics["response_auc"] = ctr.auc(answers, found["response"])
+            metrics["quality"] += metrics["response_auc"]
         return metrics
 
     stage = generator.make_stage(
