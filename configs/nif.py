@@ -97,6 +97,9 @@ def _finetune(config: common.ConfigDict) -> None:
     config.flow.returned = "add"
     # Whether the ranker reads the frozen response head's log odds of its candidate.
     config.flow.response = True
+    # Folds of users: what the ranker reads of that head in training is said by a generator that was
+    # trained without the row's fold. 0 = by the one generator, which has seen the answers.
+    config.flow.cross_fit = 0
 
     config.tsp = common.ConfigDict()
     # Weight of a pair's loss beside a row's cross-entropy, and the margin m.

@@ -99,6 +99,7 @@ class Built:
       section: its training settings.
       data: what its steps read.
       scorer: its predictions over any split; None for the tokenizer, which scores nothing.
+      answers: for the flow generator, log odds of each row's answer.
       generators: for models that generate items, {"constrained": ..., "unconstrained": ...} ranks
         of the next item among what they generate.
       predict: for rankers, (params, variables, frozen, batch) -> {"logit", "calibration"} [B].
@@ -109,6 +110,7 @@ class Built:
     section: ConfigDict
     data: Placed
     scorer: Scorer | None = None
+    answers: Scorer | None = None
     generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
     predict: Callable | None = None
     candidates: Callable | None = None
@@ -122,6 +124,8 @@ class Frozen:
       params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
       flow: [D_local, M, T, D], or None where config.flow.cache is off.
+      response: [D_local, E] log odds of the answer to each train impression by a generator that has
+        not seen its user, or None where config.flow.cross_fit is off.
       codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
         digit left out.
       ids: form of tokenizer -> semantic IDs.
@@ -130,6 +134,7 @@ class Frozen:
     params: Any = None
     vectors: np.ndarray | None = None
     flow: np.ndarray | None = None
+    response: np.ndarray | None = None
     codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
 
@@ -253,13 +258,17 @@ def build_base(run: Run) -> Built:
     return _ranking_stage(run, make, plan, run.place(), predict, gather)
 
 
-def build_generator(run: Run) -> Built:
-    """Step 2, G_phi."""
+def build_generator(run: Run, fold: int | None = None) -> Built:
+    """Step 2, G_phi; or the one of config.flow.cross_fit that trains without a fold of users."""
+    folds = run.config.flow.cross_fit
+    name, without = "generator", (0, 0)
+    if fold is not None:
+        name, without = f"generator_without_{fold}_of_{folds}", (fold, folds)
     section, model = run.config.pretrain, flow_decoder(run)
     spec, data = generator.FlowLoss(**run.config.flow_loss), run.place()
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
     length = section.context + run.config.flow.horizon
-    plan = SequencePlan(run.dataset, _per_device(run, section), length, run.seed)
+    plan = SequencePlan(run.dataset, _per_device(run, section), length, run.seed, without)
     predict = functools.partial(generator.rank_next, model)
     gather = functools.partial(generator.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
@@ -277,6 +286,7 @@ def build_generator(run: Run) -> Built:
 
     stage = generator.make_stage(
         model,
+        name=name,
         spec=spec,
         axis_name=AXIS,
         plan=plan,
@@ -285,7 +295,10 @@ def build_generator(run: Run) -> Built:
         metric=section.metric,
         config=run.stage_config,
     )
-    return Built(stage, section, data, scorer)
+    answers = Scorer(
+        functools.partial(generator.answer_next, model), gather, data, run.parallel
+    )
+    return Built(stage, section, data, scorer, answers=answers)
 
 
 def build_tokenizer(run: Run) -> Built:
@@ -392,6 +405,8 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
         extra |= {"returned": frozen.vectors, "generator": frozen.params}
         if frozen.flow is not None:
             arrays["flow"] = frozen.flow
+        if frozen.response is not None and flow.response:
+            arrays["response"] = frozen.response
     if row.cohorts:
         extra["ids"] = frozen.ids[config.tokenizer.form]
         cohorts, network, side = _cohort_source(run, config, extra["ids"])

@@ -179,12 +179,14 @@ class SequencePlan:
       batch_size: rows of one device and step.
       length: entries of a row; windows that are neighbours share one entry.
       seed: of phase and order.
+      without: leave out the k-th of n folds of users, (k, n); (0, 0) leaves out none.
     """
 
     dataset: Dataset
     batch_size: int
     length: int
     seed: int
+    without: tuple[int, int] = (0, 0)
 
     @functools.cached_property
     def _users(self) -> Sequence[tuple[np.ndarray, ...]]:
@@ -197,6 +199,9 @@ class SequencePlan:
             # A phase would cut a moveline that fits one window in two, for nothing.
             cut = np.where(count <= self.length, 1, -(-(count - 1) // (self.length - 1)) + 1)
             share = np.where(cut > 1, 1, self.length // np.maximum(count, 1))
+            fold, folds = self.without
+            if folds:
+                cut = np.where(self.dataset.entry_users(shard) % folds == fold, 0, cut)
             found.append((begin, end, np.where(count >= 2, cut, 0), share))
         return found
 

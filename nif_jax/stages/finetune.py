@@ -68,13 +68,19 @@ class FlowSource:
     response: bool
 
 
-def gather_rows(length: int, flow: FlowSource):
-    """(arrays, index) -> Impressions with histories of `length` and, if used, the flow."""
+def gather_rows(length: int, flow: FlowSource, train: bool = False):
+    """(arrays, index) -> Impressions with histories of `length` and, if used, the flow.
+
+    For training also with arrays["response"], if the log odds of answers are cross-fitted.
+    """
     context = flow.context if flow.use else 0
 
     def gather(arrays, index):
         cached = arrays["flow"] if flow.use and not flow.context else None
-        return gather_impressions(arrays["store"], index, length, cached, context)
+        batch = gather_impressions(arrays["store"], index, length, cached, context)
+        if train and "response" in arrays:
+            batch = batch._replace(response=arrays["response"][index["row"]] * batch.flow_mask)
+        return batch
 
     return gather
 
@@ -97,8 +103,11 @@ def with_flow(generator: FlowDecoder, flow: FlowSource, frozen, batch: Impressio
 def with_response(
     generator: FlowDecoder | None, flow: FlowSource, frozen, batch: Impressions
 ) -> Impressions:
-    """The batch with the frozen generator's log odds of each row's answer; 0 without a history."""
-    if not flow.response:
+    """The batch with the frozen generator's log odds of each row's answer; 0 without a history.
+
+    Cross-fitted ones, which training gathers, stay.
+    """
+    if not flow.response or batch.response is not None:
         return batch
     response = generator.apply(
         {"params": frozen["generator"]},
@@ -276,7 +285,7 @@ def make_stage(
     return Stage(
         name=name,
         init=functools.partial(init, *parts),
-        gather=gather_rows(length, flow),
+        gather=gather_rows(length, flow, train=True),
         loss_fn=functools.partial(loss, *parts, tsp, axis_name),
         plan=plan,
         evaluate=evaluate,

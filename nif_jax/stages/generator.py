@@ -237,15 +237,31 @@ def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dic
     empty window) the state is arbitrary, and so is the rank.
     """
     del variables
-    bound = model.bind({"params": params})
-    heads, named = bound(batch.events, frozen["items"])
-    queries, vectors = unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
+    bound, queries, vectors = _state_before(model, params, frozen, batch)
     # A padded id becomes -1, which excludes nothing.
     seen = None if batch.seen is None else batch.seen - 1
     return {
         "rank": target_ranks(queries, vectors[1:], batch.item - 1, seen),
         "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
     }
+
+
+def answer_next(
+    model: FlowDecoder, params, variables, frozen, batch: Next
+) -> dict[str, jax.Array]:
+    """{"response": [B]} of `rank_next`, without ranking the catalogue."""
+    del variables
+    bound, queries, vectors = _state_before(model, params, frozen, batch)
+    return {
+        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
+    }
+
+
+def _state_before(model: FlowDecoder, params, frozen, batch: Next):
+    """The bound model, unit flow states [B, D] before each row, and the catalogue's vectors."""
+    bound = model.bind({"params": params})
+    heads, named = bound(batch.events, frozen["items"])
+    return bound, unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
 
 
 def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:
@@ -265,6 +281,7 @@ def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.nd
 def make_stage(
     model: FlowDecoder,
     *,
+    name: str,
     spec: FlowLoss,
     axis_name: str | None,
     plan: Any,
@@ -273,9 +290,9 @@ def make_stage(
     metric: str,
     config: Mapping[str, Any],
 ) -> Stage:
-    """The stage `generator` on devices of an axis; other arguments as in Stage."""
+    """A stage of the generator on devices of an axis; other arguments as in Stage."""
     return Stage(
-        name="generator",
+        name=name,
         init=functools.partial(init, model),
         gather=functools.partial(gather_sequences, spec.targets),
         loss_fn=functools.partial(loss, model, spec, axis_name),
