@@ -1,5 +1,6 @@
 """Plans of an epoch: every row or transition once, pairs that TSP may use, chance from the seed."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -303,3 +304,17 @@ def test_packing_keeps_sequences_apart_and_whole():
         assert sorted(slot[row == r]) == list(range((row == r).sum()))
     shares, count = np.unique(10 // size, return_counts=True)
     assert len(used) == sum(-(-count // shares))
+
+
+def test_a_plan_may_leave_out_a_fold_of_users(random_movelines):
+    dataset = random_dataset(random_movelines, users=30)
+    whole = SequencePlan(dataset, batch_size=4, length=50, seed=0)
+    for shard in range(SHARDS):
+        entries = dataset.shard_rows[shard][dataset.stores.history_row[shard]]
+
+        def users(plan, shard=shard, entries=entries):
+            return {int(dataset.movelines.user[entries[b]]) for b, _ in windows_of(plan, 0, shard)}
+
+        parts = [users(dataclasses.replace(whole, without=(k, 3))) for k in range(3)]
+        assert parts == [{u for u in users(whole) if u % 3 != k} for k in range(3)]
+        assert len(users(whole)) > 5
