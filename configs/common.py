@@ -267,6 +267,9 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
         weight_decay=1e-2,
         microbatch=256,
     )
+    # Fewest steps of a ranker: few labels (data.label_share) get more epochs, with as many
+    # evaluations, instead of a handful of steps; 0 = the epochs as they are.
+    config.train.min_steps = 0 if smoke else 320
     # Validation metric that stages of rankers are stopped and chosen by.
     config.train.metric = "auc"
     config.eval = ConfigDict()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -181,6 +182,19 @@ def _optimizer(section: ConfigDict, plan: Any):
     )
 
 
+def stretched(section: ConfigDict, steps_per_epoch: int) -> ConfigDict:
+    """Section `train` with as many whole epochs as min_steps takes, where it has fewer.
+
+    Evaluations are as many as before, further apart. No epochs remain none (closed forms).
+    """
+    epochs = math.ceil(section.min_steps / steps_per_epoch)
+    if not 0 < section.epochs < epochs:
+        return section
+    longer = section.copy_and_resolve_references()
+    longer.update(epochs=float(epochs), eval_epochs=section.eval_epochs * epochs / section.epochs)
+    return longer
+
+
 def _sizes(data: Dataset) -> dict[str, Any]:
     """What a ranker's tables depend on."""
     return {
@@ -235,7 +249,7 @@ def flow_decoder(run: Run) -> FlowDecoder:
 
 def _ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gather) -> Built:
     """What all rankers share: settings, scores, and being chosen by a validation metric."""
-    section = run.config.train
+    section = stretched(run.config.train, plan.steps_per_epoch)
     scorer = Scorer(predict, gather, data, run.parallel)
     stage = make(
         length=run.config.data.history_length,

@@ -203,6 +203,33 @@ def test_a_baseline_has_no_flow_and_no_cohorts():
             rows.Row("din", **{part: True})
 
 
+def test_few_labels_get_the_steps_they_need():
+    section = base.get_config("train.epochs=6.0,train.eval_epochs=0.5,train.min_steps=320").train
+    for steps_per_epoch, epochs in ((1, 320), (4, 80), (53, 7)):
+        longer = build.stretched(section, steps_per_epoch)
+        assert longer.epochs == epochs
+        assert longer.epochs / longer.eval_epochs == pytest.approx(12)  # evaluations as before
+        assert longer.learning_rate == section.learning_rate
+    assert section.epochs == 6.0
+    for steps_per_epoch in (54, 1000):
+        assert build.stretched(section, steps_per_epoch) is section
+    for text in ("train.epochs=0", "train.min_steps=0", "smoke"):
+        section = base.get_config(text).train
+        assert build.stretched(section, 1) is section
+
+
+def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
+    config = base.get_config(f"{TINY},data.label_share=0.2,train.min_steps=40")
+    run = build.Run(config, 0, tmp_path, build.load_dataset(config, Pmap()), Pmap(),
+                    MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
+    assert config.train.epochs * build.build_base(run).stage.plan.steps_per_epoch < 40
+    rankers = [build.build_base(run), build.build_row(run, "din", build.Frozen())]
+    for built in rankers:
+        assert built.section.epochs * built.stage.plan.steps_per_epoch == 40
+    assert build.build_row(run, "popularity", build.Frozen()).section.epochs == 0
+
+
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):

@@ -93,7 +93,7 @@ class ContextEmbed(nn.Module):
 
 
 class UserEmbed(nn.Module):
-    """The user's id embedding, and the sum of the profile's.
+    """The user's id embedding, 0 for a user that train has not seen, and the sum of the profile's.
 
     Attributes:
       sizes: feature name -> rows of its table.
@@ -112,7 +112,9 @@ class UserEmbed(nn.Module):
     def fields(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
         """An embedding [B, D] for each feature, identity first."""
         profile = {name: table[features[name]] for name, table in self.tables.items()}
-        return [profile.pop("id"), *profile.values()]
+        # No row of train has an unknown user: its embedding would stay the noise it started as.
+        known = (features["id"] != OOV)[..., None]
+        return [profile.pop("id") * known, *profile.values()]
 
     def __call__(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
         """One or two fields [B, D]: identity, and profile where the data has one."""

@@ -9,7 +9,7 @@ import pytest
 
 from nif_jax.data.dataset import OOV
 from nif_jax.data.windows import NUM_GAPS
-from nif_jax.models.embed import ItemEmbed
+from nif_jax.models.embed import ItemEmbed, UserEmbed
 from nif_jax.models.ranker import NUM_LENGTHS, Ranker, TargetAttention
 
 N, SCENES, ACTIONS = 9, 3, 2
@@ -124,7 +124,7 @@ def reference(p, batch, items, returned, row):
     ]  # fmt: skip
     evidence = interest = reference_interest(p["interest"], target, history)
     fields = [
-        p["user"]["id"][batch.user_features["id"][row]],
+        p["user"]["id"][batch.user_features["id"][row]] * (batch.user_features["id"][row] != OOV),
         p["user"]["age"][batch.user_features["age"][row]],
         target,
         interest,
@@ -274,6 +274,16 @@ def test_item_embedding_of_padding_unknown_and_sets():
         tables["id"][OOV],  # no genre adds nothing, row 0 of the table included
     ]
     np.testing.assert_allclose(found, expected)
+
+
+def test_an_unknown_user_has_a_profile_and_no_identity():
+    model = UserEmbed(USER_SIZES, D)
+    features = {"id": np.array([OOV, OOV + 1]), "age": np.array([2, 2])}
+    params = model.init(jax.random.key(0), features)
+    identity, profile = model.apply(params, features)
+    np.testing.assert_array_equal(identity[0], 0)
+    assert np.abs(identity[1]).min() > 0
+    np.testing.assert_array_equal(profile[0], profile[1])
 
 
 def test_dropout_acts_in_training_only(base, batch_of, items):

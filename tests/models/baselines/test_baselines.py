@@ -76,7 +76,7 @@ def fields_of(p, batch, items, row):
     """[F, D]: user id and age, item genre and id, scene."""
     user, item = batch.user_features, batch.item[row]
     return np.stack([
-        p["user"]["id"][user["id"][row]],
+        p["user"]["id"][user["id"][row]] * (user["id"][row] != OOV),
         p["user"]["age"][user["age"][row]],
         values_of(p["items"]["genre"], items["genre"][item]),
         values_of(p["items"]["id"], items["id"][item]),
@@ -99,7 +99,8 @@ def target_and_history(p, batch, items, row):
 
 
 def head_on(p, batch, row, target, found):
-    user = [p["user"][n][batch.user_features[n][row]] for n in ("id", "age")]
+    ids, ages = (batch.user_features[n][row] for n in ("id", "age"))
+    user = [p["user"]["id"][ids] * (ids != OOV), p["user"]["age"][ages]]
     scene = p["context"]["scene"][batch.scene[row]]
     return mlp(p["head"], np.concatenate([*user, scene, target, found, target * found]))[0]
 
