@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 AUTHORS = (
     "intent.history=flat,intent.dim=64,intent.heads=8,intent.head_dim=32,intent.hidden=64,"
     "intent.encoder_layers=2,intent.decoder_layers=3,genci.gamma=1.0,genci.delta=1.0,"
-    "genci.side=128+128+128,train.microbatch=32"
+    "genci.side=128+128+128,train.microbatch=16"
 )
 
 

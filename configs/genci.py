@@ -111,6 +111,8 @@ def _intent(config: common.ConfigDict, smoke: bool) -> None:
     config.genci = common.ConfigDict()
     # G, items generated for each user; 0 = no cohorts.
     config.genci.beams = 4
+    # k: training generates anew in one of k passes, and wherever a row has none yet; 1 = always.
+    config.genci.refresh = 1
     # Weights of next-item prediction (gamma) and of self-supervised regularisation (delta).
     config.genci.gamma = 0.1
     config.genci.delta = 0.5

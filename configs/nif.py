@@ -47,7 +47,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
         batch_size=16,
         epochs=16.0,
         eval_epochs=2.0,
-        patience=0,
+        patience=3,
         learning_rate=3e-3,
         warmup_steps=50,
         decay="cosine",
@@ -58,8 +58,9 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.pretrain.init = "base"
     # S, events that the decoder reads before a roll-out.
     config.pretrain.context = 20 if smoke else 50
-    # Validation metric that the generator is chosen by, and rows of a device it is measured on.
-    config.pretrain.metric = "hr@10"
+    # Validation metric that the generator is chosen by ("quality" is hr@10 plus, where events have
+    # both answers, the response head's AUC), and rows of a device it is measured on.
+    config.pretrain.metric = "quality"
     config.pretrain.eval_rows = 2048
 
     config.flow_loss = common.ConfigDict()
@@ -96,6 +97,9 @@ def _finetune(config: common.ConfigDict) -> None:
     config.flow.returned = "add"
     # Whether the ranker reads the frozen response head's log odds of its candidate.
     config.flow.response = True
+    # Folds of users: what the ranker reads of that head in training is said by a generator that was
+    # trained without the row's fold. 0 = by the one generator, which has seen the answers.
+    config.flow.cross_fit = 0
 
     config.tsp = common.ConfigDict()
     # Weight of a pair's loss beside a row's cross-entropy, and the margin m.

@@ -32,6 +32,7 @@ from nif_jax.parallel import AXIS, Placed, Pmap
 from nif_jax.rows import ROWS, row_config
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import base, finetune, generator, tokenizer
+from nif_jax.stages.genci import CohortSource, rank_generated
 from nif_jax.stages.interface import Stage
 
 
@@ -99,6 +100,7 @@ class Built:
       section: its training settings.
       data: what its steps read.
       scorer: its predictions over any split; None for the tokenizer, which scores nothing.
+      answers: for the flow generator, log odds of each row's answer.
       generators: for models that generate items, {"constrained": ..., "unconstrained": ...} ranks
         of the next item among what they generate.
       predict: for rankers, (params, variables, frozen, batch) -> {"logit", "calibration"} [B].
@@ -109,6 +111,7 @@ class Built:
     section: ConfigDict
     data: Placed
     scorer: Scorer | None = None
+    answers: Scorer | None = None
     generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
     predict: Callable | None = None
     candidates: Callable | None = None
@@ -122,6 +125,8 @@ class Frozen:
       params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
       flow: [D_local, M, T, D], or None where config.flow.cache is off.
+      response: [D_local, E] log odds of the answer to each train impression by a generator that has
+        not seen its user, or None where config.flow.cross_fit is off.
       codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
         digit left out.
       ids: form of tokenizer -> semantic IDs.
@@ -130,6 +135,7 @@ class Frozen:
     params: Any = None
     vectors: np.ndarray | None = None
     flow: np.ndarray | None = None
+    response: np.ndarray | None = None
     codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
 
@@ -266,13 +272,17 @@ def build_base(run: Run) -> Built:
     return _ranking_stage(run, make, plan, run.place(), predict, gather)
 
 
-def build_generator(run: Run) -> Built:
-    """Step 2, G_phi."""
+def build_generator(run: Run, fold: int | None = None) -> Built:
+    """Step 2, G_phi; or the one of config.flow.cross_fit that trains without a fold of users."""
+    folds = run.config.flow.cross_fit
+    name, without = "generator", (0, 0)
+    if fold is not None:
+        name, without = f"generator_without_{fold}_of_{folds}", (fold, folds)
     section, model = run.config.pretrain, flow_decoder(run)
     spec, data = generator.FlowLoss(**run.config.flow_loss), run.place()
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
     length = section.context + run.config.flow.horizon
-    plan = SequencePlan(run.dataset, _per_device(run, section), length, run.seed)
+    plan = SequencePlan(run.dataset, _per_device(run, section), length, run.seed, without)
     predict = functools.partial(generator.rank_next, model)
     gather = functools.partial(generator.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
@@ -282,14 +292,16 @@ def build_generator(run: Run) -> Built:
         found = scorer(chosen, params, variables)
         answers = run.dataset.movelines.label[chosen.rows]
         metrics = retrieval.summarize(found["rank"])
-        if 0 < answers.mean() < 1:
+        metrics["quality"] = metrics["hr@10"]
+        if spec.response and 0 < answers.mean() < 1:
             metrics["response_auc"] = ctr.auc(answers, found["response"])
+            metrics["quality"] += metrics["response_auc"]
         return metrics
 
     stage = generator.make_stage(
         model,
+        name=name,
         spec=spec,
-        length=length,
         axis_name=AXIS,
         plan=plan,
         optimizer=_optimizer(section, plan),
@@ -297,7 +309,10 @@ def build_generator(run: Run) -> Built:
         metric=section.metric,
         config=run.stage_config,
     )
-    return Built(stage, section, data, scorer)
+    answers = Scorer(
+        functools.partial(generator.answer_next, model), gather, data, run.parallel
+    )
+    return Built(stage, section, data, scorer, answers=answers)
 
 
 def build_tokenizer(run: Run) -> Built:
@@ -358,8 +373,10 @@ def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
         )
     network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
     side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
-    names = ("beams", "gamma", "delta", "targets", "detach")
-    source = finetune.CohortSource(intent, **{name: genci[name] for name in names})
+    names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
+    slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
+    settings = {name: config.genci[name] for name in names}
+    source = CohortSource(intent, slots=slots, **settings)
     return source, network, side
 
 
@@ -395,13 +412,15 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     row, config = ROWS[name], row_config(run.config, name)
     run = dataclasses.replace(run, config=config)
     flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
-    cohorts, network, side = finetune.CohortSource(), None, None
+    cohorts, network, side = CohortSource(), None, None
     decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
     if row.flow:
         decoder = flow_decoder(run)
         extra |= {"returned": frozen.vectors, "generator": frozen.params}
         if frozen.flow is not None:
             arrays["flow"] = frozen.flow
+        if frozen.response is not None and flow.response:
+            arrays["response"] = frozen.response
     if row.cohorts:
         extra["ids"] = frozen.ids[config.tokenizer.form]
         cohorts, network, side = _cohort_source(run, config, extra["ids"])
@@ -413,8 +432,9 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     parts = (model, decoder, flow, cohorts)
     gather = finetune.gather_rows(config.data.history_length, flow)
     make = functools.partial(
-        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp
-    )
+        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp,
+        axis_name=AXIS,
+    )  # fmt: skip
     predict = functools.partial(finetune.predict, *parts)
     built = dataclasses.replace(
         _ranking_stage(run, make, plan, data, predict, gather),
@@ -426,7 +446,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     width = min(config.eval.beams, run.dataset.movelines.num_items)
     generators = {
         kind: Scorer(
-            functools.partial(finetune.rank_generated, cohorts.intent, width, constrained),
+            functools.partial(rank_generated, cohorts.intent, width, constrained),
             gather,
             data,
             run.parallel,

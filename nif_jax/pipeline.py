@@ -150,6 +150,27 @@ def freeze(run: Run, params: Any) -> Frozen:
     return Frozen(params, np.asarray(vectors), flow)
 
 
+def cross_fit(run: Run, stages: dict[str, TrainedStage], source: Any) -> np.ndarray:
+    """[D_local, E] log odds of the answers to train impressions, each by a generator that was
+    trained without the row's fold of users.
+
+    What a generator says of answers that it has learned by heart is worth less elsewhere, and a
+    ranker that reads it on such rows would trust it too much.
+    """
+    data, folds = run.dataset, run.config.flow.cross_fit
+    plan = ScoringPlan(data, splits.TRAIN, run.config.eval.batch_size)
+    fold_of = data.movelines.user[plan.rows] % folds
+    found = np.zeros(data.movelines.num_events, np.float32)
+    for fold in range(folds):
+        built = build_generator(run, fold)
+        stage = stages[built.stage.name] = train_stage(run, built, source)
+        response = built.answers(plan, *stage.state)["response"]
+        found[plan.rows[fold_of == fold]] = response[fold_of == fold]
+    width = data.stores.item.shape[1]
+    rows = [data.shard_rows[shard] for shard in run.parallel.local_shards]
+    return np.stack([np.pad(found[r], (0, width - len(r))) for r in rows])
+
+
 def base_vectors(run: Run, base_params: Any) -> np.ndarray:
     """[N + 1, D] unit item vectors of the base ranker, the control of the generator's."""
     model = ItemEmbed(dict(run.dataset.item_sizes), run.config.ranker.dim)
@@ -190,6 +211,8 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
         stages["generator"] = train_stage(run, build_generator(run), source)
         found = freeze(run, stages["generator"].trained.params)
         frozen = dataclasses.replace(found, codes=frozen.codes, ids=frozen.ids)
+        if config.flow.response and config.flow.cross_fit:
+            frozen = dataclasses.replace(frozen, response=cross_fit(run, stages, source))
     for row in config.rows:
         if row != "base":
             source = _row_source(run, row, base_params, frozen)

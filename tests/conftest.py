@@ -114,6 +114,7 @@ def _random_impressions(seed, real, length, *, flow=None, ages=3, users=5, **siz
         recency=np.where(real > 0, ids(NUM_GAPS - 1), 0).astype(np.int32),
         history_length=np.frexp(real.astype(np.float32))[1],
         history=_random_window(seed + 1, real, length, **sizes),
+        entry=np.maximum(np.cumsum(real) - 1, 0).astype(np.int32),
         flow=None if flow is None else rng.normal(size=(batch, *flow)).astype(np.float32),
         flow_mask=real > 0,
         events=None,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 
 from configs import base, hybrid, nif
 from nif_jax import ab, build, checkpoint, pipeline, runner, train, truth
+from nif_jax.data import splits
 from nif_jax.data.traffic import draw_traffic, lay_behind
 from nif_jax.metrics import ctr
 from nif_jax.metrics.writer import MetricWriter, read_metrics
 from nif_jax.parallel import Pmap
 from nif_jax.reports import results
 from nif_jax.reports.scores import read_scores
-from nif_jax.scoring import Scorer
+from nif_jax.scoring import Scorer, ScoringPlan
 
 TINY = ",".join(
     [
@@ -395,6 +397,42 @@ class TestTraining:
         after = run.parallel.unreplicate(built.data.frozen)
         jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
         np.testing.assert_array_equal(frozen.vectors, after["returned"])
+
+    def test_a_ranker_trains_on_answers_of_a_generator_without_the_user(
+        self, tmp_path, monkeypatch
+    ):
+        run = make_run(tmp_path, TINY_NIF + ",flow.cross_fit=2", devices=2)
+        states = []
+
+        def untrained(run, built, source):
+            params, _ = pipeline.initial_state(run, built, source)
+            params = jax.tree.map(lambda x: x * (1.5 + len(states)), params)
+            states.append(run.parallel.replicate((params, {})))
+            return types.SimpleNamespace(state=states[-1])
+
+        monkeypatch.setattr(pipeline, "train_stage", untrained)
+        response = pipeline.cross_fit(run, {}, None)
+        # Row for row what the generator of the user's fold says, and nothing outside train.
+        data, said = run.dataset, []
+        plan = ScoringPlan(data, splits.TRAIN, run.config.eval.batch_size)
+        for fold, state in enumerate(states):
+            said.append(build.build_generator(run, fold).answers(plan, *state)["response"])
+        expected = np.zeros(data.movelines.num_events, np.float32)
+        expected[plan.rows] = np.choose(data.movelines.user[plan.rows] % 2, said)
+        assert np.abs(said[0] - said[1]).max() > 1e-3
+        for shard, rows in enumerate(data.shard_rows):
+            np.testing.assert_allclose(response[shard][: len(rows)], expected[rows], atol=1e-5)
+
+        params, _ = pipeline.initial_state(run, build.build_generator(run))
+        frozen = dataclasses.replace(pipeline.freeze(run, params), response=response)
+        built = build.build_row(run, "nif", frozen)
+        arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
+        index = jax.tree.map(lambda x: x[0], built.stage.plan.indices(0, 1))
+        batch = built.stage.gather(arrays, index)
+        np.testing.assert_array_equal(
+            batch.response, response[1][index["row"]] * batch.flow_mask
+        )
+        assert batch.response.any()
 
     def test_cached_flows_score_as_flows_computed_in_the_step(self, tmp_path):
         # Movelines no longer than half a window, where both contexts are the whole past.

@@ -81,6 +81,11 @@ class Dataset:
         np.maximum.at(end, inverse[train], train + 1)
         return begin, end
 
+    def entry_users(self, shard: int) -> np.ndarray:
+        """[U_s] the users whose bounds `train_entries` gives."""
+        rows = self.shard_rows[shard]
+        return np.unique(self.movelines.user[rows[self.eligible[rows]]])
+
 
 def _with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
     """Adds the "id" feature; returns features and table sizes. `seen` covers non-padding rows."""

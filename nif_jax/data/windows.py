@@ -74,6 +74,7 @@ class Impressions(NamedTuple):
       recency: [B] int32 gap bucket from the last history entry to the impression, 0 without one.
       history_length: [B] int32, log2 bucket of the number of entries before the row.
       history: Window of the last L entries; gap = from the entry to the impression.
+      entry: [B] int32 place in history_row of the last history entry, 0 without one.
       flow: [B, T, D] float32 cached Next Interest Flow after the last entry, or None.
       flow_mask: [B] bool, False where there is no history.
       events: Window of the last S entries as the generator reads them, where flow is not cached.
@@ -89,6 +90,7 @@ class Impressions(NamedTuple):
     recency: Array
     history_length: Array
     history: Window
+    entry: Array
     flow: Array | None
     flow_mask: Array
     events: Window | None
@@ -110,6 +112,24 @@ def gap_bucket(seconds: Array) -> Array:
     return 1 + log2_bucket(seconds)
 
 
+def _window(store: Store, entry: Array, mask: Array, joined: Array) -> tuple[Window, Array]:
+    """Entries [B, L] of history_row as a Window, and their times [B, L].
+
+    gap = seconds since the entry before (bucketed), 0 where joined [B, L - 1] says that the place
+    before is none.
+    """
+    xp = entry.__array_namespace__()
+    row = store.history_row[xp.where(mask, entry, 0)]
+    time = store.time[row]
+    # The entry before is a neighbour in the window: no second gather.
+    gap = xp.where(joined, gap_bucket(time[:, 1:] - time[:, :-1]), 0)
+    gap = xp.concatenate([xp.zeros_like(gap[:, :1]), gap], axis=1)
+    item, scene, action = (
+        xp.where(mask, column[row], 0) for column in (store.item, store.scene, store.action)
+    )
+    return Window(item, scene, action, gap, mask), time
+
+
 def gather_history(store: Store, begin: Array, end: Array, length: int) -> tuple[Window, Array]:
     """The last `length` entries of history_row[begin:end], for each pair of bounds.
 
@@ -126,15 +146,22 @@ def gather_history(store: Store, begin: Array, end: Array, length: int) -> tuple
     xp = begin.__array_namespace__()
     position = end[:, None] + xp.arange(-length, 0, dtype=xp.int32)  # [B, L]
     mask = position >= begin[:, None]
-    row = store.history_row[xp.where(mask, position, 0)]
-    time = store.time[row]
-    # The entry before is a neighbour in the window: no second gather.
-    gap = xp.where(mask[:, 1:] & mask[:, :-1], gap_bucket(time[:, 1:] - time[:, :-1]), 0)
-    gap = xp.concatenate([xp.zeros_like(gap[:, :1]), gap], axis=1)
-    item, scene, action = (
-        xp.where(mask, column[row], 0) for column in (store.item, store.scene, store.action)
-    )
-    return Window(item, scene, action, gap, mask), time
+    return _window(store, position, mask, mask[:, 1:] & mask[:, :-1])
+
+
+def gather_segments(store: Store, entry: Array, segment: Array) -> tuple[Window, Array]:
+    """Windows side by side, as SequencePlan lays them out.
+
+    Args:
+      store: the shard.
+      entry: [B, L] int32 places in history_row.
+      segment: [B, L] int32, which window of the row a place belongs to; 0 is padding.
+
+    Returns:
+      As gather_history; the first entry of each segment has gap 0.
+    """
+    mask = segment > 0
+    return _window(store, entry, mask, mask[:, 1:] & (segment[:, 1:] == segment[:, :-1]))
 
 
 def history_bounds(store: Store, index: dict[str, Array]) -> tuple[Array, Array]:
@@ -186,7 +213,7 @@ def gather_impressions(
     xp = rows.__array_namespace__()
     history = gather_windows(store, index, length)
     begin, end = history_bounds(store, index)
-    flow = None if flow is None else flow[xp.maximum(end - 1, 0)]
+    entry = xp.maximum(end - 1, 0)
     return Impressions(
         item=store.item[rows],
         scene=store.scene[rows],
@@ -196,7 +223,8 @@ def gather_impressions(
         recency=history.gap[:, -1],
         history_length=log2_bucket(end - begin),
         history=history,
-        flow=flow,
+        entry=entry,
+        flow=None if flow is None else flow[entry],
         flow_mask=end > begin,
         events=gather_history(store, begin, end, context)[0] if context else None,
         pair=index["pair"],

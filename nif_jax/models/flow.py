@@ -121,7 +121,11 @@ class FlowDecoder(nn.Module):
         return heads, memories
 
     def __call__(
-        self, window: Window, items: Mapping[str, jax.Array], train: bool = False
+        self,
+        window: Window,
+        items: Mapping[str, jax.Array],
+        train: bool = False,
+        segment: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Teacher-forced pass.
 
@@ -129,6 +133,7 @@ class FlowDecoder(nn.Module):
           window: [B, S] entries, gap = time since the entry before.
           items: the catalogue's features, [N + 1, M] each.
           train: whether dropout is on; needs an rng named "dropout".
+          segment: [B, S], for rows that hold several windows: an entry sees its own window only.
 
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
@@ -146,6 +151,8 @@ class FlowDecoder(nn.Module):
         x = self._input(vectors[window.item], self.context(window), train)
         size = window.item.shape[1]
         mask = jnp.tril(jnp.ones((size, size), bool)) & window.mask[:, None]
+        if segment is not None:
+            mask &= segment[:, :, None] == segment[:, None]
         none = [None] * self.layers
         heads, memories = self._decode(x, jnp.arange(size), mask, none, none, train)
         if self.is_initializing():  # makes the head's parameters, which a plain pass does not need
@@ -160,6 +167,7 @@ class FlowDecoder(nn.Module):
         mask: jax.Array,
         steps: int,
         train: bool = False,
+        segment: jax.Array | None = None,
     ) -> jax.Array:
         """Rolls every branch on by itself: its own output is its next input, keys are cached.
 
@@ -171,6 +179,7 @@ class FlowDecoder(nn.Module):
           mask: [B, S], the window's.
           steps: T - 1, steps to take.
           train: whether dropout is on.
+          segment: as in the teacher-forced pass.
 
         Returns:
           [B, P, T, H, D / H]; entry 0 is `heads`.
@@ -178,6 +187,8 @@ class FlowDecoder(nn.Module):
         branches, size = heads.shape[1], mask.shape[1]
         start = jnp.arange(size - branches, size)
         visible = (jnp.arange(size) <= start[:, None]) & mask[:, None]  # [B, P, S]
+        if segment is not None:
+            visible &= segment[:, size - branches :, None] == segment[:, None]
         own, flow = [None] * self.layers, [heads]
         for step in range(1, steps + 1):
             imagined = unit(flow[-1].reshape(*heads.shape[:2], self.dim))

@@ -14,11 +14,10 @@ from nif_jax.data.windows import Impressions, gather_impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
 from nif_jax.losses.pairwise import not_yet_seen, temporal_sequential_pairwise
-from nif_jax.models.cohorts import Generated
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
-from nif_jax.models.intent import Intent
 from nif_jax.models.ranker import Ranker
+from nif_jax.stages.genci import CohortSource, generate, generate_in_training, next_item_loss
 from nif_jax.stages.interface import Aux, Stage
 
 
@@ -69,38 +68,19 @@ class FlowSource:
     response: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class CohortSource:
-    """Where a ranker's cohorts come from, and what their generation pays.
+def gather_rows(length: int, flow: FlowSource, train: bool = False):
+    """(arrays, index) -> Impressions with histories of `length` and, if used, the flow.
 
-    Attributes:
-      intent: the model that generates, or None: no cohorts.
-      beams: G; 0 generates nothing: the ranker gets the history's state only.
-      gamma: weight of a row's next-item loss beside its cross-entropy.
-      delta: weight of the self-supervised regularisation.
-      targets: rows whose item is to be predicted: "positive", or "all" whatever the label (quirk).
-      detach: whether the side head's opinion is a fixed target; otherwise it learns from the ranker
-        too (a quirk).
+    For training also with arrays["response"], if the log odds of answers are cross-fitted.
     """
-
-    intent: Intent | None = None
-    beams: int = 0
-    gamma: float = 0.0
-    delta: float = 0.0
-    targets: str = "positive"
-    detach: bool = True
-
-    def __post_init__(self):
-        require_choice("genci.targets", self.targets, ("positive", "all"))
-
-
-def gather_rows(length: int, flow: FlowSource):
-    """(arrays, index) -> Impressions with histories of `length` and, if used, the flow."""
     context = flow.context if flow.use else 0
 
     def gather(arrays, index):
         cached = arrays["flow"] if flow.use and not flow.context else None
-        return gather_impressions(arrays["store"], index, length, cached, context)
+        batch = gather_impressions(arrays["store"], index, length, cached, context)
+        if train and "response" in arrays:
+            batch = batch._replace(response=arrays["response"][index["row"]] * batch.flow_mask)
+        return batch
 
     return gather
 
@@ -123,8 +103,11 @@ def with_flow(generator: FlowDecoder, flow: FlowSource, frozen, batch: Impressio
 def with_response(
     generator: FlowDecoder | None, flow: FlowSource, frozen, batch: Impressions
 ) -> Impressions:
-    """The batch with the frozen generator's log odds of each row's answer; 0 without a history."""
-    if not flow.response:
+    """The batch with the frozen generator's log odds of each row's answer; 0 without a history.
+
+    Cross-fitted ones, which training gathers, stay.
+    """
+    if not flow.response or batch.response is not None:
         return batch
     response = generator.apply(
         {"params": frozen["generator"]},
@@ -135,40 +118,6 @@ def with_response(
         method="respond",
     )
     return batch._replace(response=jax.lax.stop_gradient(response) * batch.flow_mask)
-
-
-def generate(
-    source: CohortSource, params, frozen, batch: Impressions, train: bool = False, rng=None
-) -> Generated | None:
-    """What the intent model says of each row's user; depends on the history only."""
-    if source.intent is None:
-        return None
-    rngs = {} if rng is None else {"dropout": rng}
-    bound = source.intent.bind({"params": params["intent"]}, rngs=rngs)
-    states, mask = bound.encode(batch.history, frozen["ids"], train)
-    beams = bound.generate(states, mask, frozen["ids"], source.beams) if source.beams else None
-    return Generated(states, mask, beams)
-
-
-def next_item_loss(
-    source: CohortSource, params, frozen, batch: Impressions, generated: Generated, rng
-) -> tuple[jax.Array, jax.Array]:
-    """Sum over target rows of the mean cross-entropy of the item's digits, and their number."""
-    code = frozen["ids"].code[batch.item]
-    found = source.intent.apply(
-        {"params": params["intent"]},
-        generated.states,
-        generated.mask,
-        code,
-        True,
-        method="log_likelihood",
-        rngs={"dropout": rng},
-    )
-    # A user without a history says nothing about what comes next.
-    weight = batch.weight * generated.mask.any(1)
-    if source.targets == "positive":
-        weight = weight * batch.label
-    return weighted_sum(-found.mean(-1), weight)
 
 
 def _inputs(generator, flow: FlowSource, frozen, batch: Impressions):
@@ -195,6 +144,7 @@ def loss(
     flow: FlowSource,
     cohorts: CohortSource,
     tsp: PairwiseLoss,
+    axis_name: str,
     params,
     variables,
     frozen,
@@ -209,7 +159,9 @@ def loss(
     """
     batch, items, returned = _inputs(generator, flow, frozen, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
-    generated = generate(cohorts, params, frozen, batch, train, named_rng["encode"])
+    generated, variables = generate_in_training(
+        cohorts, params, variables, frozen, batch, named_rng["encode"], train, axis_name
+    )
     shared = tsp.weight > 0 and tsp.moveline == "positive"
     logits, named = model.apply(
         {"params": params},
@@ -295,36 +247,6 @@ def predict_candidates(
     return {"logit": logits, "calibration": named["calibration"]}
 
 
-def rank_generated(
-    intent: Intent, width: int, constrained: bool, params, variables, frozen, batch: Impressions
-) -> dict[str, jax.Array]:
-    """{"rank"} [B] of each row's item among the generated ones that the history does not hold.
-
-    An item that was not generated ranks behind the catalogue; without constraint, a sequence that
-    is no item takes its place in vain.
-    """
-    del variables
-    source, ids = CohortSource(intent, 0), frozen["ids"]
-    generated = generate(source, params, frozen, batch)
-    beams = intent.apply(
-        {"params": params["intent"]},
-        generated.states,
-        generated.mask,
-        ids,
-        width,
-        constrained,
-        method="generate",
-    )
-    leaf = beams.node[..., -1]
-    item = jnp.where(leaf >= 0, ids.item[jnp.maximum(leaf, 0)], 0)  # [B, G]
-    seen = (item[..., None] == batch.history.item[:, None]).any(-1) & (item > 0)
-    is_target = item == batch.item[:, None]
-    counts = beams.mask & (~seen | is_target)
-    place = jnp.cumsum(counts, axis=1)
-    rank = jnp.where(is_target & beams.mask, place, len(ids.item) + 1).min(1)
-    return {"rank": rank.astype(jnp.int32)}
-
-
 def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng, batch, frozen):
     """Parameters for batches like this one: the ranker's and, under "intent", the generator's."""
     inputs = jax.eval_shape(lambda: _inputs(generator, flow, frozen, batch))
@@ -338,7 +260,8 @@ def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng,
     rest = jax.eval_shape(lambda: ids)
     rngs = {"params": rng, "dropout": rng}
     params = init_params(model, rngs, *inputs, True, False, generated, rest)
-    return dict(params) | {"intent": intent}, {}
+    memory = jnp.zeros((*cohorts.slots, cohorts.beams), jnp.int32)
+    return dict(params) | {"intent": intent}, {"beams": memory} if cohorts.remembers else {}
 
 
 def make_stage(
@@ -349,6 +272,7 @@ def make_stage(
     flow: FlowSource,
     cohorts: CohortSource,
     tsp: PairwiseLoss,
+    axis_name: str,
     length: int,
     plan: Any,
     optimizer: Any,
@@ -356,13 +280,13 @@ def make_stage(
     metric: str,
     config: Mapping[str, Any],
 ) -> Stage:
-    """A fine-tuning stage called `name`; other arguments as in Stage."""
+    """A fine-tuning stage called `name` on devices of an axis; other arguments as in Stage."""
     parts = (model, generator, flow, cohorts)
     return Stage(
         name=name,
         init=functools.partial(init, *parts),
-        gather=gather_rows(length, flow),
-        loss_fn=functools.partial(loss, *parts, tsp),
+        gather=gather_rows(length, flow, train=True),
+        loss_fn=functools.partial(loss, *parts, tsp, axis_name),
         plan=plan,
         evaluate=evaluate,
         optimizer=optimizer,

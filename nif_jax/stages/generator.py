@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
-from nif_jax.data.windows import Array, Window, gather_history, gather_impressions
+from nif_jax.data.windows import Array, Window, gather_impressions, gather_segments
 from nif_jax.losses import contrastive
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
@@ -21,16 +21,18 @@ from nif_jax.stages.interface import Aux, Stage
 
 
 class Sequences(NamedTuple):
-    """A batch of moveline windows.
+    """A batch of moveline windows, one or several side by side in a row.
 
     Attributes:
       window: Window [B, S], gap = time since the entry before.
+      segment: [B, S] int32, which window of its row an entry belongs to; 0 is padding.
       seconds: [B, S] int32 time of each entry.
       is_target: [B, S] bool, the entry belongs to the train period and may be predicted.
       label: [B, S] float32, 1 or 0, NO_LABEL where the answer is not known or not to be learned.
     """
 
     window: Window
+    segment: Array
     seconds: Array
     is_target: Array
     label: Array
@@ -76,19 +78,17 @@ class FlowLoss:
             raise ConfigError("config.flow_loss.uniform=0 leaves negatives='uniform' without any.")
 
 
-def gather_sequences(length: int, targets: str, arrays, index: Mapping[str, Array]) -> Sequences:
-    """Windows of `length` from bounds "begin" and "end" [B] in history_row."""
-    store = arrays["store"]
-    begin, end = index["begin"], index["end"]
-    xp = begin.__array_namespace__()
-    window, seconds = gather_history(store, begin, end, length)
-    position = xp.maximum(end[:, None] + xp.arange(-length, 0, dtype=xp.int32), 0)
-    row = store.history_row[position]
+def gather_sequences(targets: str, arrays, index: Mapping[str, Array]) -> Sequences:
+    """Windows from "entry" and "segment" [B, S], see SequencePlan."""
+    store, entry, segment = arrays["store"], index["entry"], index["segment"]
+    xp = entry.__array_namespace__()
+    window, seconds = gather_segments(store, entry, segment)
+    row = store.history_row[entry]
     is_target = window.mask & store.train[row]
     label = xp.where(is_target, store.label[row], NO_LABEL)
     if targets == "positive":
         is_target = is_target & (label > 0)
-    return Sequences(window, seconds, is_target, label)
+    return Sequences(window, segment, seconds, is_target, label)
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
@@ -136,11 +136,15 @@ def loss(
     dropout, negatives = jax.random.split(rng)
     rngs = {"dropout": dropout}
     bound = model.bind({"params": params}, rngs=rngs)
-    heads, named = bound(batch.window, frozen["items"], train)
+    heads, named = bound(batch.window, frozen["items"], train, batch.segment)
     table, shape = named["vectors"], batch.window.item.shape
     queries = unit(heads.reshape(*shape, -1))  # [B, S, D]
+
+    def ahead_of(k):  # [B, S - k] whether the entry k places on is of the same window
+        return batch.window.mask[:, :-k] & (batch.segment[:, k:] == batch.segment[:, :-k])
+
     # Position k predicts entry k + 1; the last predicts what lies beyond the window.
-    real = batch.window.mask[:, :-1]
+    real = ahead_of(1)
     mask = (real & batch.is_target[:, 1:]).astype(jnp.float32)  # [B, S - 1]
     targets = batch.window.item[:, 1:]
 
@@ -171,12 +175,17 @@ def loss(
         measurements["response"] = (value, count)
     if spec.rollout_steps:
         flow = bound.continue_from(
-            heads, named["memories"], batch.window.mask, spec.rollout_steps, train
+            heads,
+            named["memories"],
+            batch.window.mask,
+            spec.rollout_steps,
+            train,
+            batch.segment,
         )
         flow = unit(flow.reshape(*flow.shape[:3], -1))  # [B, S, 1 + r, D]
         for step in range(1, spec.rollout_steps + 1):
             ahead = step + 1
-            free = (batch.window.mask[:, :-ahead] & batch.is_target[:, ahead:]).astype(jnp.float32)
+            free = (ahead_of(ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
             value, count = nce(
                 flow[:, :-ahead, step],
                 batch.window.item[:, ahead:],
@@ -228,15 +237,31 @@ def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dic
     empty window) the state is arbitrary, and so is the rank.
     """
     del variables
-    bound = model.bind({"params": params})
-    heads, named = bound(batch.events, frozen["items"])
-    queries, vectors = unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
+    bound, queries, vectors = _state_before(model, params, frozen, batch)
     # A padded id becomes -1, which excludes nothing.
     seen = None if batch.seen is None else batch.seen - 1
     return {
         "rank": target_ranks(queries, vectors[1:], batch.item - 1, seen),
         "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
     }
+
+
+def answer_next(
+    model: FlowDecoder, params, variables, frozen, batch: Next
+) -> dict[str, jax.Array]:
+    """{"response": [B]} of `rank_next`, without ranking the catalogue."""
+    del variables
+    bound, queries, vectors = _state_before(model, params, frozen, batch)
+    return {
+        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
+    }
+
+
+def _state_before(model: FlowDecoder, params, frozen, batch: Next):
+    """The bound model, unit flow states [B, D] before each row, and the catalogue's vectors."""
+    bound = model.bind({"params": params})
+    heads, named = bound(batch.events, frozen["items"])
+    return bound, unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
 
 
 def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:
@@ -256,8 +281,8 @@ def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.nd
 def make_stage(
     model: FlowDecoder,
     *,
+    name: str,
     spec: FlowLoss,
-    length: int,
     axis_name: str | None,
     plan: Any,
     optimizer: Any,
@@ -265,11 +290,11 @@ def make_stage(
     metric: str,
     config: Mapping[str, Any],
 ) -> Stage:
-    """The stage `generator`, windows of `length`; other arguments as in Stage."""
+    """A stage of the generator on devices of an axis; other arguments as in Stage."""
     return Stage(
-        name="generator",
+        name=name,
         init=functools.partial(init, model),
-        gather=functools.partial(gather_sequences, length, spec.targets),
+        gather=functools.partial(gather_sequences, spec.targets),
         loss_fn=functools.partial(loss, model, spec, axis_name),
         plan=plan,
         evaluate=evaluate,

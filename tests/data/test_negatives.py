@@ -125,7 +125,7 @@ def test_they_are_no_events_of_train(random_movelines):
     targets = [
         SequencePlan(d, batch_size=4, length=4, seed=0).indices(0, 0) for d in (plain, dataset)
     ]
-    np.testing.assert_array_equal(*(t["end"] for t in targets))
+    np.testing.assert_array_equal(*(t["entry"] for t in targets))
     for period in (TRAIN, VALIDATION, TEST):
         assert dataset.sampled[dataset.impressions(0, period)].any()
         rows = dataset.impressions(0, period, sampled=False)

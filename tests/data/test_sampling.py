@@ -1,5 +1,6 @@
 """Plans of an epoch: every row or transition once, pairs that TSP may use, chance from the seed."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nif_jax.data.dataset import build_dataset
-from nif_jax.data.sampling import ImpressionPlan, SequencePlan, pair_rows
+from nif_jax.data.sampling import ImpressionPlan, SequencePlan, pack, pair_rows
 from nif_jax.data.schema import NO_LABEL
 from nif_jax.data.splits import TRAIN
 
@@ -173,11 +174,20 @@ def test_order_is_a_function_of_seed_epoch_and_shard(dataset, kind):
 
 
 def windows_of(plan, epoch, shard):
+    """Bounds in history_row of every window of an epoch."""
     index = plan.indices(epoch, shard)
-    assert index["begin"].shape == (plan.steps_per_epoch, plan.batch_size)
-    return [
-        (int(b), int(e)) for b, e in zip(index["begin"].ravel(), index["end"].ravel(), strict=True)
-    ]
+    shape = (plan.steps_per_epoch, plan.batch_size, plan.length)
+    found = []
+    assert index["entry"].shape == index["segment"].shape == shape
+    for entry, segment in zip(*(x.reshape(-1, plan.length) for x in index.values()), strict=True):
+        assert not entry[segment == 0].any()
+        for number in range(1, segment.max() + 1):
+            (place,) = np.nonzero(segment == number)
+            begin, end = entry[place[0]], entry[place[-1]] + 1
+            np.testing.assert_array_equal(entry[place], np.arange(begin, end))
+            np.testing.assert_array_equal(place, np.arange(place[0], place[-1] + 1))
+            found.append((int(begin), int(end)))
+    return found
 
 
 @pytest.mark.parametrize("history", ["all", "positive"])
@@ -266,3 +276,45 @@ def test_a_moveline_that_fits_a_window_is_never_cut(random_movelines):
         assert len(short) >= 3
         for epoch in range(3):
             assert short <= set(windows_of(plan, epoch, shard))
+
+
+def test_short_movelines_share_rows(random_movelines):
+    # 40 users of 2 to 6 train entries in rows of 20: three to ten fit.
+    dataset = random_dataset(random_movelines, users=40, events=(4, 9))
+    plan = SequencePlan(dataset, batch_size=2, length=20, seed=0)
+    for shard in range(SHARDS):
+        begin, end = dataset.train_entries(shard)
+        sizes = (end - begin)[end - begin >= 2]
+        rows = {tuple(r) for r in plan.indices(0, shard)["entry"].reshape(-1, 20) if r.any()}
+        assert len(rows) <= -(-len(sizes) // 3) + 3
+        assert len(windows_of(plan, 0, shard)) == len(sizes)
+    assert plan.indices(0, 0)["segment"].max() >= 3
+
+
+def test_packing_keeps_sequences_apart_and_whole():
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, 11, 200)
+    row, slot, before = pack(size, 10 // size, rng)
+    used = np.zeros((row.max() + 1, 10), int)
+    for r, b, n in zip(row, before, size, strict=True):
+        assert b + n <= 10
+        used[r, b : b + n] += 1
+    assert used.max() == 1 and used.any(1).all()
+    for r in np.unique(row):
+        assert sorted(slot[row == r]) == list(range((row == r).sum()))
+    shares, count = np.unique(10 // size, return_counts=True)
+    assert len(used) == sum(-(-count // shares))
+
+
+def test_a_plan_may_leave_out_a_fold_of_users(random_movelines):
+    dataset = random_dataset(random_movelines, users=30)
+    whole = SequencePlan(dataset, batch_size=4, length=50, seed=0)
+    for shard in range(SHARDS):
+        entries = dataset.shard_rows[shard][dataset.stores.history_row[shard]]
+
+        def users(plan, shard=shard, entries=entries):
+            return {int(dataset.movelines.user[entries[b]]) for b, _ in windows_of(plan, 0, shard)}
+
+        parts = [users(dataclasses.replace(whole, without=(k, 3))) for k in range(3)]
+        assert parts == [{u for u in users(whole) if u % 3 != k} for k in range(3)]
+        assert len(users(whole)) > 5

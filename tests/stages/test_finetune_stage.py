@@ -9,7 +9,9 @@ import pytest
 from nif_jax.losses.ctr import cross_entropy
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
+from nif_jax.parallel import AXIS
 from nif_jax.stages import base, finetune
+from nif_jax.stages.genci import CohortSource
 
 DIM, HORIZON, ITEMS = 4, 3, 9
 MODEL = Ranker(
@@ -18,7 +20,7 @@ MODEL = Ranker(
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
 WITH_FLOW = finetune.FlowSource(True, True, horizon=HORIZON, context=0, response=False)
-NO_COHORTS = finetune.CohortSource()
+NO_COHORTS = CohortSource()
 WITHOUT = finetune.FlowSource(False, False, horizon=HORIZON, context=0, response=False)
 
 
@@ -53,8 +55,8 @@ def world_without_flow(world, random_params):
 
 def evaluate(world, pairwise, source=WITH_FLOW):
     params, frozen, batch = world
-    return finetune.loss(MODEL, None, source, NO_COHORTS, pairwise, params, {}, frozen, batch,
-                         jax.random.key(0), False)  # fmt: skip
+    return finetune.loss(MODEL, None, source, NO_COHORTS, pairwise, AXIS, params, {}, frozen,
+                         batch, jax.random.key(0), False)  # fmt: skip
 
 
 def scores(world, source=WITH_FLOW):
@@ -113,7 +115,7 @@ def test_every_module_learns_and_nothing_frozen_does(world):
 
     def objective(params, frozen, flow):
         given = batch._replace(flow=flow)
-        parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp(moveline="positive"))
+        parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp(moveline="positive"), AXIS)
         return finetune.loss(*parts, params, {}, frozen, given, jax.random.key(0), False)[0]
 
     grads = jax.grad(objective)(params, frozen, batch.flow)
@@ -134,7 +136,7 @@ def test_padded_rows_and_pairs_weigh_nothing(world):
         label=np.where(weight > 0, batch.label, np.nan).astype(np.float32),
         flow=np.where(weight[:, None, None] > 0, batch.flow, np.nan).astype(np.float32),
     )
-    parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp())
+    parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp(), AXIS)
     total, aux = finetune.loss(*parts, params, {}, frozen, broken, jax.random.key(0), False)
     assert np.isfinite(total)
     assert aux.weight == 4

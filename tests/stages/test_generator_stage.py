@@ -42,7 +42,7 @@ def world(random_movelines, random_params):
     plan = SequencePlan(data, 8, LENGTH, seed=0)
     index = jax.tree.map(lambda x: x[0], plan.indices(0, 0))
     arrays = {"store": jax.tree.map(lambda x: x[0], data.stores)}
-    batch = generator.gather_sequences(LENGTH, "all", arrays, index)
+    batch = generator.gather_sequences("all", arrays, index)
     params = random_params(0, model.init, batch.window, frozen["items"])
     return model, params, frozen, batch, arrays, index
 
@@ -56,12 +56,14 @@ def evaluate(world, form, axis_name=None, batch=None):
 def test_info_nce_counts_each_next_entry_of_train_once(world):
     model, params, frozen, batch, *_ = world
     total, aux = evaluate(world, spec())
-    heads, named = model.apply({"params": params}, batch.window, frozen["items"])
+    heads, named = model.apply({"params": params}, batch.window, frozen["items"], False,
+                               batch.segment)  # fmt: skip
     table = np.asarray(named["vectors"])
     expected, count = 0.0, 0
     for b in range(len(batch.window.item)):
         for k in range(LENGTH - 1):
-            if batch.window.mask[b, k] and batch.is_target[b, k + 1]:
+            joined = batch.segment[b, k] == batch.segment[b, k + 1]
+            if batch.window.mask[b, k] and joined and batch.is_target[b, k + 1]:
                 query = np.asarray(unit(heads[b, k].reshape(-1)))
                 logits = table[1:] @ query / 0.2
                 target = batch.window.item[b, k + 1] - 1
@@ -72,23 +74,43 @@ def test_info_nce_counts_each_next_entry_of_train_once(world):
     np.testing.assert_allclose(total, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("form", [{}, {"rollout_steps": 2}, {"beta": 0.5, "response": 1.0}])
+def test_windows_of_one_row_do_not_see_each_other(world, form):
+    """The same windows side by side and in rows of their own: one loss, one gradient."""
+    model, params, frozen, _, arrays, _ = world
+    begin = np.unique(arrays["store"].history_begin)[:6]  # users of four entries or more
+    entry = (begin[:, None] + np.arange(4)).astype(np.int32)
+    alone = generator.gather_sequences(
+        "all", arrays, {"entry": entry, "segment": np.ones((6, 4), np.int32)}
+    )
+    row = np.pad(entry.reshape(3, 8), ((0, 0), (0, 1)))
+    segment = np.tile(np.array([1] * 4 + [2] * 4 + [0], np.int32), (3, 1))
+    batch = generator.gather_sequences("all", arrays, {"entry": row, "segment": segment})
+
+    def objective(params, batch):
+        return generator.loss(model, spec(**form), None, params, {}, frozen, batch,
+                              jax.random.key(0), False)[0]  # fmt: skip
+
+    together, expected = (jax.value_and_grad(objective)(params, x) for x in (batch, alone))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together,
+                 expected)  # fmt: skip
+
+
 def test_events_outside_train_are_not_predicted(world):
     *_, batch, arrays, index = world
     store = arrays["store"]
-    position = index["end"][:, None] + np.arange(-LENGTH, 0)
-    row = store.history_row[np.maximum(position, 0)]
+    row = store.history_row[index["entry"]]
     assert not batch.is_target[~store.train[row]].any()
     assert not batch.is_target[~batch.window.mask].any()
 
 
 def test_positive_targets_leave_out_the_others(world):
     *_, arrays, index = world
-    chosen = generator.gather_sequences(LENGTH, "positive", arrays, index)
-    every = generator.gather_sequences(LENGTH, "all", arrays, index)
+    chosen = generator.gather_sequences("positive", arrays, index)
+    every = generator.gather_sequences("all", arrays, index)
     assert 0 < chosen.is_target.sum() < every.is_target.sum()
     store = arrays["store"]
-    position = index["end"][:, None] + np.arange(-LENGTH, 0)
-    labels = store.label[store.history_row[np.maximum(position, 0)]]
+    labels = store.label[store.history_row[index["entry"]]]
     assert (labels[chosen.is_target] == 1).all()
 
 
@@ -191,8 +213,10 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world):
     model, params, frozen, _, arrays, _ = world
     begin = np.unique(arrays["store"].history_begin)  # the first entries of every user
     end = np.minimum(begin + LENGTH, np.append(begin[1:], len(arrays["store"].history_row)))
-    index = {"begin": begin, "end": end.astype(np.int32)}
-    batch = generator.gather_sequences(LENGTH, "all", arrays, index)
+    entry = begin[:, None] + np.arange(LENGTH)
+    real = entry < end[:, None]
+    index = {"entry": np.where(real, entry, 0), "segment": real.astype(np.int32)}
+    batch = generator.gather_sequences("all", arrays, index)
     total, aux = evaluate(world, spec(response=2.0), batch=batch)
     plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])
@@ -214,7 +238,7 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world):
     np.testing.assert_allclose(total, plain + 2.0 * expected, rtol=1e-4)
     # Labels are those of the store, and unlabelled events and later periods teach nothing.
     store = arrays["store"]
-    row = store.history_row[np.maximum(index["end"][:, None] + np.arange(-LENGTH, 0), 0)]
+    row = store.history_row[index["entry"]]
     learned = window.mask & store.train[row]
     np.testing.assert_array_equal(batch.label, np.where(learned, store.label[row], NO_LABEL))
     assert (batch.label[learned] == NO_LABEL).any() and (batch.label[~learned] == NO_LABEL).all()

@@ -1,0 +1,202 @@
+"""The generative half of GenCI in a ranker: what is generated, when anew, and what its loss is.
+
+Letters: B batch, G beams, M history entries of a shard.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.windows import Impressions
+from nif_jax.losses.ctr import weighted_sum
+from nif_jax.models.beam import Beams
+from nif_jax.models.cohorts import Generated
+from nif_jax.models.intent import Intent
+from nif_jax.models.semantic_ids import SemanticIds
+
+
+@dataclasses.dataclass(frozen=True)
+class CohortSource:
+    """Where a ranker's cohorts come from, and what their generation pays.
+
+    Attributes:
+      intent: the model that generates, or None: no cohorts.
+      beams: G; 0 generates nothing: the ranker gets the history's state only.
+      gamma: weight of a row's next-item loss beside its cross-entropy.
+      delta: weight of the self-supervised regularisation.
+      targets: rows whose item is to be predicted: "positive", or "all" whatever the label (quirk).
+      detach: whether the side head's opinion is a fixed target; otherwise it learns from the ranker
+        too (a quirk).
+      refresh: k; beams are generated anew in one of k training passes (see `remember`), 1 = in all.
+      slots: (shards, M), history entries of a shard, what beams are remembered by where k > 1.
+    """
+
+    intent: Intent | None = None
+    beams: int = 0
+    gamma: float = 0.0
+    delta: float = 0.0
+    targets: str = "positive"
+    detach: bool = True
+    refresh: int = 1
+    slots: tuple[int, int] = (0, 0)
+
+    def __post_init__(self):
+        require_choice("genci.targets", self.targets, ("positive", "all"))
+        if self.refresh < 1:
+            raise ConfigError(f"config.genci.refresh={self.refresh} has to be 1 or more.")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether training keeps beams from pass to pass."""
+        return self.refresh > 1 and self.beams > 0
+
+
+def _bind(source: CohortSource, params, rng=None):
+    rngs = {} if rng is None else {"dropout": rng}
+    return source.intent.bind({"params": params["intent"]}, rngs=rngs)
+
+
+def generate(source: CohortSource, params, frozen, batch: Impressions) -> Generated | None:
+    """What the intent model says of each row's user; depends on the history only."""
+    if source.intent is None:
+        return None
+    bound = _bind(source, params)
+    states, mask = bound.encode(batch.history, frozen["ids"])
+    beams = bound.generate(states, mask, frozen["ids"], source.beams) if source.beams else None
+    return Generated(states, mask, beams)
+
+
+def generate_in_training(
+    source: CohortSource,
+    params,
+    variables,
+    frozen,
+    batch: Impressions,
+    rng: jax.Array,
+    train: bool,
+    axis_name: str,
+) -> tuple[Generated | None, Any]:
+    """`generate` with dropout, and with beams that may be remembered; and variables after it."""
+    if source.intent is None:
+        return None, variables
+    encode_rng, refresh_rng = jax.random.split(rng)
+    bound = _bind(source, params, encode_rng)
+    states, mask = bound.encode(batch.history, frozen["ids"], train)
+    if not source.beams:
+        return Generated(states, mask, None), variables
+
+    def search():
+        return bound.generate(states, mask, frozen["ids"], source.beams)
+
+    if not source.remembers:
+        return Generated(states, mask, search()), variables
+    beams, memory = remember(source, search, variables["beams"], frozen["ids"], batch, refresh_rng,
+                             axis_name)  # fmt: skip
+    return Generated(states, mask, beams), {"beams": memory}
+
+
+def remember(
+    source: CohortSource,
+    search: Callable[[], Beams],
+    memory: jax.Array,
+    ids: SemanticIds,
+    batch: Impressions,
+    rng: jax.Array,
+    axis_name: str,
+) -> tuple[Beams, jax.Array]:
+    """Beams generated anew with probability 1 / k, else those that were generated last.
+
+    By chance instead of by count, so that no pass depends on how a step is cut into passes. Where
+    a row of the pass has no beams yet, the pass generates.
+
+    Args:
+      source: its refresh is k.
+      search: beam search for the batch.
+      memory: [shards, M, G] items by the last entry of a history, 0 = none yet; the same on all
+        devices.
+      ids: the catalogue.
+      batch: its entry says where its rows' beams are kept.
+      rng: of chance.
+      axis_name: of devices; each has one shard's rows.
+
+    Returns:
+      beams without scores, which no cohort depends on, and the memory after this pass.
+    """
+    kept = memory[jax.lax.axis_index(axis_name), batch.entry]  # [B, G]
+    missing = (batch.flow_mask & (kept[:, 0] == 0)).any()
+    items = jax.lax.cond(
+        missing | jax.random.bernoulli(rng, 1 / source.refresh),
+        lambda: items_of(search(), ids),
+        lambda: kept,
+    )
+    # What has no history keeps no beams: its entry is past the end, and dropped.
+    entry = jnp.where(batch.flow_mask, batch.entry, memory.shape[1])
+    entries, found = jax.lax.all_gather((entry, items), axis_name)
+    shard = jnp.arange(len(memory))[:, None]
+    return beams_of(items, ids), memory.at[shard, entries].set(found, mode="drop")
+
+
+def items_of(beams: Beams, ids: SemanticIds) -> jax.Array:
+    """[B, G] int32 items of beams, 0 where a beam is none."""
+    leaf = beams.node[..., -1]
+    return jnp.where(beams.mask & (leaf >= 0), ids.item[jnp.maximum(leaf, 0)], 0)
+
+
+def beams_of(items: jax.Array, ids: SemanticIds) -> Beams:
+    """Beams of items [B, G], with scores 0."""
+    score = jnp.zeros(items.shape)
+    return Beams(ids.code[items], ids.node[items], score, items > 0)
+
+
+def next_item_loss(
+    source: CohortSource, params, frozen, batch: Impressions, generated: Generated, rng
+) -> tuple[jax.Array, jax.Array]:
+    """Sum over target rows of the mean cross-entropy of the item's digits, and their number."""
+    code = frozen["ids"].code[batch.item]
+    found = source.intent.apply(
+        {"params": params["intent"]},
+        generated.states,
+        generated.mask,
+        code,
+        True,
+        method="log_likelihood",
+        rngs={"dropout": rng},
+    )
+    # A user without a history says nothing about what comes next.
+    weight = batch.weight * generated.mask.any(1)
+    if source.targets == "positive":
+        weight = weight * batch.label
+    return weighted_sum(-found.mean(-1), weight)
+
+
+def rank_generated(
+    intent: Intent, width: int, constrained: bool, params, variables, frozen, batch: Impressions
+) -> dict[str, jax.Array]:
+    """{"rank"} [B] of each row's item among the generated ones that the history does not hold.
+
+    An item that was not generated ranks behind the catalogue; without constraint, a sequence that
+    is no item takes its place in vain.
+    """
+    del variables
+    source, ids = CohortSource(intent, 0), frozen["ids"]
+    generated = generate(source, params, frozen, batch)
+    beams = intent.apply(
+        {"params": params["intent"]},
+        generated.states,
+        generated.mask,
+        ids,
+        width,
+        constrained,
+        method="generate",
+    )
+    item = items_of(beams, ids)  # [B, G]
+    seen = (item[..., None] == batch.history.item[:, None]).any(-1) & (item > 0)
+    is_target = item == batch.item[:, None]
+    counts = beams.mask & (~seen | is_target)
+    place = jnp.cumsum(counts, axis=1)
+    rank = jnp.where(is_target & beams.mask, place, len(ids.item) + 1).min(1)
+    return {"rank": rank.astype(jnp.int32)}
