@@ -211,7 +211,7 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
         stages["generator"] = train_stage(run, build_generator(run), source)
         found = freeze(run, stages["generator"].trained.params)
         frozen = dataclasses.replace(found, codes=frozen.codes, ids=frozen.ids)
-        if config.flow.response and config.flow.cross_fit:
+        if config.flow.cross_fit:
             frozen = dataclasses.replace(frozen, response=cross_fit(run, stages, source))
     for row in config.rows:
         if row != "base":

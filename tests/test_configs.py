@@ -230,6 +230,22 @@ def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
     assert build.build_row(run, "popularity", build.Frozen()).section.epochs == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flow_loss.response=0.0", "leaves untrained"),
+        ("flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
+        ("flow.cross_fit=2,flow.response=False", "goes with config.flow.response=True"),
+    ],
+)
+def test_a_response_that_nobody_learns_is_refused_before_training(tmp_path, text, message):
+    config = nif.get_config(f"{TINY},{text}")
+    run = build.Run(config, 0, tmp_path, None, Pmap(), MetricWriter(tmp_path, enabled=False),
+                    True)  # fmt: skip
+    with pytest.raises(runner.ConfigError, match=message):
+        build.build_generator(run)
+
+
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):
