@@ -30,8 +30,6 @@ def add_cohorts(config: common.ConfigDict, smoke: bool) -> None:
     _intent(config, smoke)
     # The encoder's attention fits a CPU's cache in smaller passes than the base ranker.
     config.train.microbatch = 64
-    # It has learned what it can in about two of the six epochs.
-    config.train.patience = 4
     # Items generated when next-item retrieval is measured.
     config.eval.beams = 20 if smoke else 100
 
