@@ -43,8 +43,8 @@ class ItemEmbed(nn.Module):
         fields = []
         for name, table in self.tables.items():
             ids = features[name]
-            if name == "id" and self.id_dropout:
-                keep = self.drop(jnp.ones(ids.shape, jnp.float32), deterministic=not train) > 0
+            if name == "id" and self.id_dropout and train:
+                keep = self.drop(jnp.ones(ids.shape, jnp.float32), deterministic=False) > 0
                 ids = jnp.where(keep | (ids == 0), ids, OOV)
             real = (ids > 0)[..., None].astype(table.dtype)
             fields.append((table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0))
