@@ -93,6 +93,9 @@ def _finetune(config: common.ConfigDict) -> None:
     config.flow.horizon = 4
     # Whether flows are computed once for all events, or anew in every step.
     config.flow.cache = True
+    # Whether the generator goes on learning with the ranker, at its learning rate, instead of being
+    # frozen (the paper's); needs cache=False.
+    config.flow.tune = False
     # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
     # value; needs equal D) or "none".
     config.flow.returned = "add"

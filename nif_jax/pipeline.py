@@ -231,6 +231,8 @@ def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen) -> Any:
     source = dict(base_params) if run.config.init_rows == "base" else {}
     if ROWS[row].flow and run.config.flow.returned == "init":
         source["items"] = frozen.params["items"]
+    if ROWS[row].flow and run.config.flow.tune:
+        source["generator"] = frozen.params
     return source or None
 
 

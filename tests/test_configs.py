@@ -236,9 +236,11 @@ def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
         ("flow_loss.response=0.0", "leaves untrained"),
         ("flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
         ("flow.cross_fit=2,flow.response=False", "goes with config.flow.response=True"),
+        ("flow.tune=True", "needs config.flow.cache=False"),
+        ("flow.tune=True,flow.cache=False,flow.cross_fit=2", "and config.flow.cross_fit=0"),
     ],
 )
-def test_a_response_that_nobody_learns_is_refused_before_training(tmp_path, text, message):
+def test_a_flow_that_nobody_could_learn_is_refused_before_training(tmp_path, text, message):
     config = nif.get_config(f"{TINY},{text}")
     run = build.Run(config, 0, tmp_path, None, Pmap(), MetricWriter(tmp_path, enabled=False),
                     True)  # fmt: skip

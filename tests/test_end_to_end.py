@@ -398,6 +398,27 @@ class TestTraining:
         jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
         np.testing.assert_array_equal(frozen.vectors, after["returned"])
 
+    def test_a_tuned_generator_starts_as_the_frozen_one_and_learns(self, tmp_path):
+        run = make_run(tmp_path, TINY_NIF + ",flow.cache=False")
+        params, _ = pipeline.initial_state(run, build.build_generator(run))
+        frozen = pipeline.freeze(run, params)
+        fixed = build.build_row(run, "amen", frozen)
+        run.config.flow.tune = True
+        tuned = build.build_row(run, "amen", frozen)
+        source = pipeline._row_source(run, "amen", {}, frozen)
+        initial, _ = pipeline.initial_state(run, tuned, source)
+        jax.tree.map(np.testing.assert_array_equal, initial["generator"], params)
+        # Whatever the weights of the ranker, the same generator gives the same scores.
+        plan = build.validation_plan(run, 20, sampled=False)
+        one, other = (
+            built.scorer(plan, *run.parallel.replicate((initial, {})))["logit"]
+            for built in (fixed, tuned)
+        )
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        learned = pipeline.train_stage(run, tuned, source).trained.params["generator"]
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, learned, params)
+        assert all(jax.tree.leaves(moved)), moved
+
     def test_a_ranker_trains_on_answers_of_a_generator_without_the_user(
         self, tmp_path, monkeypatch
     ):

@@ -59,6 +59,8 @@ class FlowSource:
       context: S of the generator's window where the flow is computed in the step; 0 where it is
         read from arrays["flow"], made once by nif_jax.flows.
       response: whether the ranker reads what the generator says of the answer.
+      tune: whether the generator goes on learning with the ranker, as params["generator"]; needs a
+        context, because what it gives changes with every step.
     """
 
     use: bool
@@ -66,6 +68,7 @@ class FlowSource:
     horizon: int
     context: int
     response: bool
+    tune: bool = False
 
 
 def gather_rows(length: int, flow: FlowSource, train: bool = False):
@@ -85,44 +88,57 @@ def gather_rows(length: int, flow: FlowSource, train: bool = False):
     return gather
 
 
-def with_flow(generator: FlowDecoder, flow: FlowSource, frozen, batch: Impressions) -> Impressions:
-    """The batch with flow [B, T, D] computed from its events by the frozen generator."""
+def current_generator(generator: FlowDecoder | None, flow: FlowSource, params, frozen):
+    """The generator's parameters and item vectors: frozen, or as they are by now (flow.tune)."""
+    if not flow.tune:
+        return jax.lax.stop_gradient((frozen.get("generator"), frozen.get("returned")))
+    tuned = params["generator"]
+    vectors = generator.apply({"params": tuned}, frozen["items"], method="vectors")
+    return tuned, vectors
+
+
+def with_flow(
+    generator: FlowDecoder, flow: FlowSource, weights, frozen, batch: Impressions
+) -> Impressions:
+    """The batch with flow [B, T, D] computed from its events by a generator of these weights."""
     if batch.events is None:
         return batch
     rolled = generator.apply(
-        {"params": frozen["generator"]},
+        {"params": weights},
         batch.events,
         frozen["items"],
         flow.horizon,
         1,
         method="roll_out",
     )
-    return batch._replace(flow=jax.lax.stop_gradient(rolled[:, 0]), events=None)
+    return batch._replace(flow=rolled[:, 0], events=None)
 
 
 def with_response(
-    generator: FlowDecoder | None, flow: FlowSource, frozen, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowSource, weights, vectors, batch: Impressions
 ) -> Impressions:
-    """The batch with the frozen generator's log odds of each row's answer; 0 without a history.
+    """The batch with the generator's log odds of each row's answer; 0 without a history.
 
     Cross-fitted ones, which training gathers, stay.
     """
     if not flow.response or batch.response is not None:
         return batch
     response = generator.apply(
-        {"params": frozen["generator"]},
+        {"params": weights},
         batch.flow[:, 0],
-        frozen["returned"][batch.item],
+        vectors[batch.item],
         batch.scene,
         batch.recency,
         method="respond",
     )
-    return batch._replace(response=jax.lax.stop_gradient(response) * batch.flow_mask)
+    return batch._replace(response=response * batch.flow_mask)
 
 
-def _inputs(generator, flow: FlowSource, frozen, batch: Impressions):
-    batch = with_response(generator, flow, frozen, with_flow(generator, flow, frozen, batch))
-    return batch, frozen["items"], frozen["returned"] if flow.returned else None
+def _inputs(generator, flow: FlowSource, params, frozen, batch: Impressions):
+    weights, vectors = current_generator(generator, flow, params, frozen)
+    batch = with_flow(generator, flow, weights, frozen, batch)
+    batch = with_response(generator, flow, weights, vectors, batch)
+    return batch, frozen["items"], vectors if flow.returned else None
 
 
 def pairwise_loss(
@@ -157,7 +173,7 @@ def loss(
     All sums are divided by the number of ROWS, so that a pair or a target weighs the same in every
     batch however many it holds.
     """
-    batch, items, returned = _inputs(generator, flow, frozen, batch)
+    batch, items, returned = _inputs(generator, flow, params, frozen, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
     generated, variables = generate_in_training(
         cohorts, params, variables, frozen, batch, named_rng["encode"], train, axis_name
@@ -206,7 +222,7 @@ def predict(
 ) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each."""
     del variables
-    batch, items, returned = _inputs(generator, flow, frozen, batch)
+    batch, items, returned = _inputs(generator, flow, params, frozen, batch)
     generated = generate(cohorts, params, frozen, batch)
     logits, named = model.apply(
         {"params": params}, batch, items, returned, generated=generated, ids=frozen.get("ids")
@@ -230,12 +246,14 @@ def predict_candidates(
     Flow, encoder and beam search depend on the history only and run once.
     """
     del variables
-    batch = with_flow(generator, flow, frozen, batch)
+    weights, _ = current_generator(generator, flow, params, frozen)
+    batch = with_flow(generator, flow, weights, frozen, batch)
     generated = generate(cohorts, params, frozen, batch)
     many = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
-    many, items, returned = _inputs(generator, flow, frozen, many._replace(item=candidates))
+    many = many._replace(item=candidates)
+    many, items, returned = _inputs(generator, flow, params, frozen, many)
     logits, named = model.apply(
         {"params": params},
         many,
@@ -248,20 +266,25 @@ def predict_candidates(
 
 
 def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng, batch, frozen):
-    """Parameters for batches like this one: the ranker's and, under "intent", the generator's."""
-    inputs = jax.eval_shape(lambda: _inputs(generator, flow, frozen, batch))
+    """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
+    of the generators that learn with it."""
+    own = {}
+    if flow.tune:
+        window = jax.eval_shape(lambda: (batch.events, frozen["items"]))
+        own["generator"] = init_params(generator, jax.random.fold_in(rng, 2), *window)
+    inputs = jax.eval_shape(lambda p: _inputs(generator, flow, p, frozen, batch), own)
     if cohorts.intent is None:
-        return init_params(model, rng, *inputs), {}
+        return dict(init_params(model, rng, *inputs)) | own, {}
     ids = jax.tree.map(jnp.asarray, frozen["ids"])
     code = jnp.ones((len(batch.item), ids.num_digits), jnp.int32)
     shapes = jax.eval_shape(lambda: (batch.history, ids, code))
-    intent = init_params(cohorts.intent, jax.random.fold_in(rng, 1), *shapes)
-    generated = jax.eval_shape(lambda p: generate(cohorts, {"intent": p}, frozen, batch), intent)
+    own["intent"] = init_params(cohorts.intent, jax.random.fold_in(rng, 1), *shapes)
+    generated = jax.eval_shape(lambda p: generate(cohorts, p, frozen, batch), own)
     rest = jax.eval_shape(lambda: ids)
     rngs = {"params": rng, "dropout": rng}
     params = init_params(model, rngs, *inputs, True, False, generated, rest)
     memory = jnp.zeros((*cohorts.slots, cohorts.beams), jnp.int32)
-    return dict(params) | {"intent": intent}, {"beams": memory} if cohorts.remembers else {}
+    return dict(params) | own, {"beams": memory} if cohorts.remembers else {}
 
 
 def make_stage(

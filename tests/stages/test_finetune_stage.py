@@ -151,7 +151,7 @@ def test_the_frozen_response_reaches_the_logit_and_needs_a_history(world, random
     told = random_params(2, generator.init, batch.history, frozen["items"])
     frozen = frozen | {"generator": told}
     source = dataclasses.replace(WITH_FLOW, response=True)
-    answered = finetune.with_response(generator, source, frozen, batch)
+    answered = finetune.with_response(generator, source, told, frozen["returned"], batch)
     expected = generator.apply(
         {"params": told}, batch.flow[:, 0], frozen["returned"][batch.item], batch.scene,
         batch.recency, method="respond",
