@@ -276,9 +276,9 @@ def _require_flow(config: ConfigDict) -> None:
     """Says before the generator trains what would be missing, or of no use, after it."""
     if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
         raise ConfigError(
-            "config.flow.tune=True changes the generator with every step, so that nothing of it can "
-            "be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 (here "
-            f"{config.flow.cache} and {config.flow.cross_fit})."
+            "config.flow.tune=True changes the generator with every step, so that nothing of it "
+            "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
+            f"(here {config.flow.cache} and {config.flow.cross_fit})."
         )
     if config.flow.response and not config.flow_loss.response:
         raise ConfigError(

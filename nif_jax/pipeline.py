@@ -229,10 +229,12 @@ def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen) -> Any:
     if ROWS[row].model == "popularity":
         return {"logit": _click_logits(run)}
     source = dict(base_params) if run.config.init_rows == "base" else {}
-    if ROWS[row].flow and run.config.flow.returned == "init":
-        source["items"] = frozen.params["items"]
-    if ROWS[row].flow and run.config.flow.tune:
-        source["generator"] = frozen.params
+    if ROWS[row].flow:
+        flow = row_config(run.config, row).flow
+        if flow.returned == "init":
+            source["items"] = frozen.params["items"]
+        if flow.tune:
+            source["generator"] = frozen.params
     return source or None
 
 

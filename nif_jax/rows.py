@@ -67,6 +67,9 @@ ROWS: Mapping[str, Row] = {
     "genci": Row(cohorts=True),
     "hybrid": Row(flow=True, tsp=True, cohorts=True),
     "genci_quirks": Row(cohorts=True, settings=QUIRKS),
+    # The paper's flow alone, without the generator's item vectors and opinion of the answer: what
+    # remains where items are many, events few, and answers learned by heart.
+    "nif_flow_only": Row(flow=True, settings={"flow.returned": "none", "flow.response": False}),
     # Ablations of GenCI.
     "genci_no_cohorts": _genci(genci__beams=0),
     "genci_no_ssr": _genci(genci__delta=0.0),
