@@ -17,6 +17,7 @@ class Row:
     tsp: the Temporal Sequential Pairwise loss.
     cohorts: generated interest cohorts.
     settings: keys of the config that this row has otherwise.
+    against: rows that it is compared with beside the base: its parts, or what it is a variant of.
     """
 
     model: str = "ranker"
@@ -24,6 +25,7 @@ class Row:
     tsp: bool = False
     cohorts: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    against: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.model != "ranker" and (self.flow or self.cohorts):
@@ -43,7 +45,8 @@ QUIRKS = {
 
 
 def _genci(**settings: Any) -> Row:
-    return Row(cohorts=True, settings={k.replace("__", "."): v for k, v in settings.items()})
+    settings = {k.replace("__", "."): v for k, v in settings.items()}
+    return Row(cohorts=True, settings=settings, against=("genci",))
 
 
 # Weights of its own for each id have far to go: chosen on validation, as train.learning_rate was.
@@ -59,17 +62,21 @@ ROWS: Mapping[str, Row] = {
     "dcn": Row("dcn"),
     "din": Row("din"),
     "sasrec": Row("sasrec"),
-    "sasrec_tsp": Row("sasrec", tsp=True),
+    "sasrec_tsp": Row("sasrec", tsp=True, against=("sasrec",)),
     "base": Row(),
     "nif": Row(flow=True),
     "tsp": Row(tsp=True),
-    "amen": Row(flow=True, tsp=True),
+    "amen": Row(flow=True, tsp=True, against=("nif", "tsp")),
     "genci": Row(cohorts=True),
-    "hybrid": Row(flow=True, tsp=True, cohorts=True),
-    "genci_quirks": Row(cohorts=True, settings=QUIRKS),
+    "hybrid": Row(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
+    "genci_quirks": Row(cohorts=True, settings=QUIRKS, against=("genci",)),
     # The paper's flow alone, without the generator's item vectors and opinion of the answer: what
     # remains where items are many, events few, and answers learned by heart.
-    "nif_flow_only": Row(flow=True, settings={"flow.returned": "none", "flow.response": False}),
+    "nif_flow_only": Row(
+        flow=True,
+        settings={"flow.returned": "none", "flow.response": False},
+        against=("nif",),
+    ),
     # Ablations of GenCI.
     "genci_no_cohorts": _genci(genci__beams=0),
     "genci_no_ssr": _genci(genci__delta=0.0),
@@ -79,7 +86,7 @@ ROWS: Mapping[str, Row] = {
     "genci_beams_4": _genci(genci__beams=4),
     "genci_beams_16": _genci(genci__beams=16),
     "genci_random_codes": _genci(tokenizer__form="random"),
-    "hybrid_no_tsp": Row(flow=True, cohorts=True),
+    "hybrid_no_tsp": Row(flow=True, cohorts=True, against=("nif", "genci", "hybrid")),
 }
 
 _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}

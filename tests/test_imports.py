@@ -15,7 +15,7 @@ ALLOWED = {
     "models": ["models", "data.schema", "data.windows", "data.dataset.OOV"],
     "losses": ["losses"],
     "metrics": ["metrics"],
-    "reports": ["reports", "metrics"],
+    "reports": ["reports", "metrics", "rows"],
     "stages": ["stages.interface", "stages.genci", "models", "losses", "metrics", "data"],
     "parallel": [],
     "train_state": [],

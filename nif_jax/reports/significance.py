@@ -8,6 +8,7 @@ import numpy as np
 from nif_jax.metrics import bootstrap, ctr
 from nif_jax.reports.scores import Scores
 from nif_jax.reports.tables import BASELINES, REFERENCE
+from nif_jax.rows import ROWS
 
 Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 """(model, history, seed) -> metric -> [1 + B], see metrics.bootstrap.resampled_metrics."""
@@ -16,7 +17,8 @@ Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 def differences(
     scores: Mapping[int, Scores], split: str, *, unit: str, resamples: int
 ) -> list[dict[str, Any]]:
-    """Each model of a run against `base`, and against the strongest of BASELINES.
+    """Each model of a run against `base`, the strongest of BASELINES, and the rows that it names
+    (Row.against): the hybrid against its parts, an ablation against the whole.
 
     Strongest is the one with the highest mean AUC on these very impressions. To choose an opponent
     by its test score favours the opponent, so no claim is helped by it.
@@ -36,6 +38,8 @@ def differences(
     references = [name for name in (REFERENCE, strongest_baseline(scores)) if name in models]
     pairs = [(model, reference) for reference in references for model in models
              if model != reference]
+    pairs += [(model, other) for model in models if model in ROWS for other in ROWS[model].against
+              if other in models and other not in references]
     found = resample(scores, unit=unit, resamples=resamples) if pairs else {}
     return compare(found, found, pairs, split)
 

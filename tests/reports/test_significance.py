@@ -62,6 +62,15 @@ def test_a_fingerprint_is_of_everything_that_makes_an_impression():
     assert len(prints) == 6
 
 
+def test_a_hybrid_and_an_ablation_against_what_they_are_made_of():
+    names = ("base", "amen", "genci", "genci_no_ssr", "hybrid")
+    found = _compare({0: _scores(quality=[(name, 0.5) for name in names])})
+    pairs = {(e["model"], e["reference"]) for e in found}
+    assert pairs - {(name, "base") for name in names} == {
+        ("genci_no_ssr", "genci"), ("hybrid", "amen"), ("hybrid", "genci"),
+    }  # fmt: skip
+
+
 def test_every_model_against_base_by_history_and_metric():
     found = _compare({0: _scores(0), 1: _scores(1)})
     assert [(e["model"], e["reference"], e["history"], e["metric"], e["seeds"]) for e in found] == [
