@@ -142,16 +142,18 @@ class TestOutputs:
             for metric, value in values.items():
                 assert row[metric] == pytest.approx(value, abs=1e-6)
 
-    def test_differences_of_every_model_from_base(self, finished):
+    def test_differences_of_every_model_from_base_and_of_amen_from_its_parts(self, finished):
         found = results.read_results(finished)
         aucs = {(r["model"], r["history"]): r["auc"] for r in found["rows"]}
         lifts = [e for e in found["differences"] if e["metric"] == "auc"]
         models = {e["model"] for e in lifts}
         assert models == {"nif", "tsp", "amen", "bayes"}  # the simulator knows the bound
-        assert len(lifts) == 8 and len(found["differences"]) == 24
+        parts = {(e["model"], e["reference"]) for e in lifts if e["reference"] != "base"}
+        assert parts == {("amen", "nif"), ("amen", "tsp")}
+        assert len(lifts) == 12 and len(found["differences"]) == 36
         for lift in lifts:
-            model, history = lift["model"], lift["history"]
-            expected = aucs[model, history] - aucs["base", history]
+            model, reference, history = lift["model"], lift["reference"], lift["history"]
+            expected = aucs[model, history] - aucs[reference, history]
             assert lift["mean"] == pytest.approx(expected, abs=1e-6)
             assert lift["low"] < lift["high"]
 
