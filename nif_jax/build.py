@@ -272,30 +272,8 @@ def build_base(run: Run) -> Built:
     return _ranking_stage(run, make, plan, run.place(), predict, gather)
 
 
-def _require_flow(config: ConfigDict) -> None:
-    """Says before the generator trains what would be missing, or of no use, after it."""
-    if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
-        raise ConfigError(
-            "config.flow.tune=True changes the generator with every step, so that nothing of it "
-            "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
-            f"(here {config.flow.cache} and {config.flow.cross_fit})."
-        )
-    if config.flow.response and not config.flow_loss.response:
-        raise ConfigError(
-            "config.flow.response=True reads a head that config.flow_loss.response=0.0 leaves "
-            "untrained: give the loss a weight, or set config.flow.response=False."
-        )
-    folds = config.flow.cross_fit
-    if folds and (folds < 2 or not config.flow.response):
-        raise ConfigError(
-            f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
-            f"config.flow.response=True (here {config.flow.response})."
-        )
-
-
 def build_generator(run: Run, fold: int | None = None) -> Built:
     """Step 2, G_phi; or the one of config.flow.cross_fit that trains without a fold of users."""
-    _require_flow(run.config)
     folds = run.config.flow.cross_fit
     name, without = "generator", (0, 0)
     if fold is not None:

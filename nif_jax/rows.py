@@ -93,7 +93,10 @@ _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
 
 
 def require_rows(config: ConfigDict) -> None:
-    """Raises ConfigError for a row that is unknown, or that this config does not provide for."""
+    """Raises ConfigError for a row that is unknown, or that this config does not provide for.
+
+    So that a run dies before it trains, not between two stages.
+    """
     for name in config.rows:
         require_choice("rows", name, ROWS)
         for part, section in _NEEDS.items():
@@ -108,6 +111,29 @@ def require_rows(config: ConfigDict) -> None:
                 f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
                 "scores a negative: use config.tsp.moveline='own', or leave the row out."
             )
+        if ROWS[name].flow:
+            _require_flow(row_config(config, name))
+
+
+def _require_flow(config: ConfigDict) -> None:
+    """Says before anything trains what would be missing, or of no use, after it."""
+    if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
+        raise ConfigError(
+            "config.flow.tune=True changes the generator with every step, so that nothing of it "
+            "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
+            f"(here {config.flow.cache} and {config.flow.cross_fit})."
+        )
+    if config.flow.response and not config.flow_loss.response:
+        raise ConfigError(
+            "config.flow.response=True reads a head that config.flow_loss.response=0.0 leaves "
+            "untrained: give the loss a weight, or set config.flow.response=False."
+        )
+    folds = config.flow.cross_fit
+    if folds and (folds < 2 or not config.flow.response):
+        raise ConfigError(
+            f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
+            f"config.flow.response=True (here {config.flow.response})."
+        )
 
 
 def row_config(config: ConfigDict, name: str) -> ConfigDict:

@@ -240,12 +240,16 @@ def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
         ("flow.tune=True,flow.cache=False,flow.cross_fit=2", "and config.flow.cross_fit=0"),
     ],
 )
-def test_a_flow_that_nobody_could_learn_is_refused_before_training(tmp_path, text, message):
-    config = nif.get_config(f"{TINY},{text}")
-    run = build.Run(config, 0, tmp_path, None, Pmap(), MetricWriter(tmp_path, enabled=False),
-                    True)  # fmt: skip
+def test_a_flow_that_nobody_could_learn_is_refused_before_training(text, message):
     with pytest.raises(runner.ConfigError, match=message):
-        build.build_generator(run)
+        rows.require_rows(nif.get_config(f"{TINY},{text}"))
+
+
+def test_a_row_that_leaves_the_response_out_needs_no_loss_for_it():
+    text = f"{TINY},flow_loss.response=0.0,rows="
+    rows.require_rows(nif.get_config(text + "base+tsp+nif_flow_only"))
+    with pytest.raises(runner.ConfigError, match="leaves untrained"):
+        rows.require_rows(nif.get_config(text + "base+nif_flow_only+nif"))
 
 
 def test_quirks_reproduce_the_authors_code():
