@@ -44,19 +44,19 @@ SIZE = "synthetic,source.num_users=943,source.num_items=1682,source.events_per_u
 
 
 def make_run(get_config: Callable, text: str = ""):
-    """A build.Run of a config on data of MovieLens-100K's size; trains and writes nothing."""
+    """A run_context.Run of a config on data of MovieLens-100K's size; trains and writes nothing."""
     # After use_one_core: JAX counts the cores when it starts.
-    from nif_jax import build
+    from nif_jax import run_context
     from nif_jax.metrics.writer import MetricWriter
     from nif_jax.parallel import Pmap
 
     config = get_config(",".join(filter(None, [SIZE, text])))
     parallel = Pmap()
-    return build.Run(
+    return run_context.Run(
         config=config,
         seed=0,
         folder=pathlib.Path(),
-        dataset=build.load_dataset(config, parallel),
+        dataset=run_context.load_dataset(config, parallel),
         parallel=parallel,
         writer=MetricWriter(".", enabled=False),
         train=True,
@@ -67,11 +67,11 @@ def stepper(run, row: str, frozen, steps: int, microbatch: int | None = None) ->
     """A call that trains `steps` steps of a row, always the same ones, and waits for them."""
     import jax
 
-    from nif_jax import build, pipeline, train_state
+    from nif_jax import build, build_rows, pipeline, train_state
     from nif_jax.data.input import batches
     from nif_jax.step import make_train_step
 
-    built = build.build_base(run) if row == "base" else build.build_row(run, row, frozen)
+    built = build.build_base(run) if row == "base" else build_rows.build_row(run, row, frozen)
     initial = pipeline.initial_state(run, built)
     state = train_state.create(*initial, built.stage.optimizer, 0)
     state = run.parallel.replicate(jax.tree.map(np.asarray, state))
@@ -89,9 +89,9 @@ def stepper(run, row: str, frozen, steps: int, microbatch: int | None = None) ->
 
 
 def random_ids(run):
-    """build.Frozen with random semantic IDs: speed does not depend on what codes mean."""
+    """build_rows.Frozen with random semantic IDs: speed does not depend on what codes mean."""
     from nif_jax import tokens
-    from nif_jax.build import Frozen
+    from nif_jax.build_rows import Frozen
 
     section, items = run.config.tokenizer, run.dataset.movelines.num_items
     codes = tokens.untrained_codes(

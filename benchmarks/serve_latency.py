@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from configs import genci
-    from nif_jax import build, pipeline
+    from nif_jax import build_rows, pipeline
 
     run = common.make_run(genci.get_config)
     frozen = common.random_ids(run)
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
 
     def scorers(row: str):
         """Calls that score the last user with a full history: by candidates, and row by row."""
-        built = build.build_row(run, row, frozen)
+        built = build_rows.build_row(run, row, frozen)
         params, variables = pipeline.initial_state(run, built)
         arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.frozen))
         rows = run.dataset.impressions(0, 2)[-1:]

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from configs import nif
-    from nif_jax import build, pipeline
+    from nif_jax import build, pipeline, run_context
 
     run = common.make_run(nif.get_config)
     # Speed does not depend on what the generator has learned.
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     frozen = pipeline.freeze(run, params)
     uncached = common.make_run(nif.get_config, "flow.cache=False")
 
-    def stepper(run: build.Run, row: str, microbatch: int | None = None):
+    def stepper(run: run_context.Run, row: str, microbatch: int | None = None):
         return common.stepper(run, row, frozen, FLAGS.steps, microbatch)
 
     candidates = {

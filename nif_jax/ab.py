@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from nif_jax import build, pipeline, truth
+from nif_jax import build, build_rows, pipeline, truth
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.traffic import Traffic, draw_traffic, lay_behind
 from nif_jax.metrics import lift
 from nif_jax.parallel import is_writer
 from nif_jax.reports import lifts, tables
+from nif_jax.run_context import Run
 from nif_jax.scoring import ScoringPlan
 
 ORACLE, RANDOM = "oracle", "random"
@@ -44,7 +45,7 @@ class TrafficPlan(ScoringPlan):
 
 
 def score_arms(
-    run: build.Run, stages: Mapping[str, pipeline.TrainedStage], frozen: build.Frozen,
+    run: Run, stages: Mapping[str, pipeline.TrainedStage], frozen: build_rows.Frozen,
     traffic: Traffic,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """row -> [V, C] logits of the traffic's candidates."""
@@ -53,7 +54,7 @@ def score_arms(
     plan = TrafficPlan(dataset, -1, run.config.eval.batch_size, candidates=shard_rows)
     found = {}
     for row in run.config.rows:
-        built = build.build_base(run) if row == "base" else build.build_row(run, row, frozen)
+        built = build.build_base(run) if row == "base" else build_rows.build_row(run, row, frozen)
         logits = np.empty(traffic.slate.size, np.float32)
         logits[place] = built.scorer(plan, *stages[row].state)["logit"]
         found[row] = logits.reshape(traffic.slate.shape)
@@ -114,7 +115,7 @@ def compare(
 
 
 def run(
-    runs: Iterator[build.Run], workdir: pathlib.Path, describe: Callable[..., Mapping[str, Any]]
+    runs: Iterator[Run], workdir: pathlib.Path, describe: Callable[..., Mapping[str, Any]]
 ) -> None:
     """Tests the finished rows of all seeds, writes <workdir>/ab.json and prints its table.
 
@@ -158,7 +159,7 @@ def run(
         print(f"{len(traffic.user):,} impressions of {settings.slate} candidates: {path}")
 
 
-def _draw(one: build.Run) -> Traffic:
+def _draw(one: Run) -> Traffic:
     """The traffic that config.ab describes."""
     settings, lines = one.config.ab, one.dataset.movelines
     world = truth.load_world(one)

@@ -1,94 +1,34 @@
-"""From a run's config to its stages: models, plans, losses and scorers, not yet trained."""
+"""From a run's config to its stages: models, plans, losses and scorers, not yet trained.
+
+The rows that are fine-tuned are in nif_jax/build_rows.py.
+"""
 
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax import optim
 from nif_jax.data import splits
-from nif_jax.data.cache import load_movelines
-from nif_jax.data.content import content_vectors
-from nif_jax.data.dataset import Dataset, build_dataset
+from nif_jax.data.dataset import Dataset
 from nif_jax.data.sampling import ImpressionPlan, ItemPlan, SequencePlan
-from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import ctr, retrieval
-from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.flow import FlowDecoder
-from nif_jax.models.intent import Intent
 from nif_jax.models.quantizer import RqVae
 from nif_jax.models.ranker import Ranker
-from nif_jax.models.semantic_ids import SemanticIds
-from nif_jax.parallel import AXIS, Placed, Pmap
-from nif_jax.rows import ROWS, row_config
+from nif_jax.parallel import AXIS, Placed
+from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
-from nif_jax.stages import base, finetune, generator, tokenizer
-from nif_jax.stages.genci import CohortSource, rank_generated
+from nif_jax.stages import base, generator, next_item, tokenizer
 from nif_jax.stages.interface import Stage
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What all stages of one seed share.
-
-    Attributes:
-      config: the configuration.
-      seed: the model seed.
-      folder: checkpoints and metrics of this seed.
-      dataset: the data.
-      parallel: the devices.
-      writer: metrics.
-      train: False only reads finished stages.
-    """
-
-    config: ConfigDict
-    seed: int
-    folder: pathlib.Path
-    dataset: Dataset
-    parallel: Pmap
-    writer: MetricWriter
-    train: bool
-
-    @functools.cached_property
-    def on_device(self) -> bool:
-        """Whether the store fits the devices, or config.data.input says so."""
-        choice = self.config.data.input
-        require_choice("data.input", choice, ("auto", "device", "host"))
-        size = sum(x.nbytes // len(x) for x in jax.tree.leaves(self.dataset.stores))
-        return choice == "device" or (choice == "auto" and size <= self.config.data.device_bytes)
-
-    @functools.cached_property
-    def frozen(self) -> dict[str, Any]:
-        """What every stage may read and none changes."""
-        lines = self.dataset.movelines
-        events = self.dataset.train_events
-        frequency = generator.item_frequency(lines.item, events, lines.num_items)
-        return {"items": dict(self.dataset.items), "frequency": frequency}
-
-    @functools.cached_property
-    def content(self) -> np.ndarray:
-        """[N + 1, C] content vectors of the catalogue."""
-        seed = self.config.data.seed
-        return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
-
-    @property
-    def stage_config(self) -> dict[str, Any]:
-        """What shapes stages, for their checkpoints: all but the test that comes after them."""
-        return {key: value for key, value in self.config.to_dict().items() if key != "ab"}
-
-    def place(self, **extra: Any) -> Placed:
-        """The store on the devices (or not), and frozen with more in it."""
-        return self.parallel.place({"store": self.dataset.stores}, self.frozen | extra,
-                                   self.on_device)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,51 +57,8 @@ class Built:
     candidates: Callable | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Frozen:
-    """What earlier stages give to fine-tuning; None where no row asks for it.
-
-    Attributes:
-      params: the flow generator's parameters.
-      vectors: [N + 1, D] its unit item vectors.
-      flow: [D_local, M, T, D], or None where config.flow.cache is off.
-      response: [D_local, E] log odds of the answer to each train impression by a generator that has
-        not seen its user, or None where config.flow.cross_fit is off.
-      codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
-        digit left out.
-      ids: form of tokenizer -> semantic IDs.
-    """
-
-    params: Any = None
-    vectors: np.ndarray | None = None
-    flow: np.ndarray | None = None
-    response: np.ndarray | None = None
-    codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
-    ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
-
-
-def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
-    """The configured data set, laid out for the devices."""
-    data = config.data
-    lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)
-    return build_dataset(
-        lines,
-        split=data.split,
-        train_share=data.train_share,
-        validation_share=data.validation_share,
-        history=data.history,
-        ties=data.ties,
-        label_share=data.label_share,
-        label_scenes=data.label_scenes,
-        negatives=data.negatives,
-        negatives_exclude=data.negatives_exclude,
-        seed=data.seed,
-        num_shards=parallel.num_shards,
-        local_shards=tuple(parallel.local_shards),
-    )
-
-
-def _per_device(run: Run, section: ConfigDict) -> int:
+def per_device(run: Run, section: ConfigDict) -> int:
+    """Rows of a device's batch; raises ConfigError where batch_size does not split evenly."""
     size, rest = divmod(section.batch_size, run.parallel.num_shards)
     if rest or size % 2:
         raise ConfigError(
@@ -247,7 +144,7 @@ def flow_decoder(run: Run) -> FlowDecoder:
     )
 
 
-def _ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gather) -> Built:
+def ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gather) -> Built:
     """What all rankers share: settings, scores, and being chosen by a validation metric."""
     section = stretched(run.config.train, plan.steps_per_epoch)
     scorer = Scorer(predict, gather, data, run.parallel)
@@ -265,11 +162,11 @@ def _ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, ga
 def build_base(run: Run) -> Built:
     """Step 1, F_0."""
     model = ranker(run)
-    plan = ImpressionPlan(run.dataset, _per_device(run, run.config.train), run.seed)
+    plan = ImpressionPlan(run.dataset, per_device(run, run.config.train), run.seed)
     predict = functools.partial(base.predict, model)
     gather = base.gather_rows(run.config.data.history_length)
     make = functools.partial(base.make_stage, model)
-    return _ranking_stage(run, make, plan, run.place(), predict, gather)
+    return ranking_stage(run, make, plan, run.place(), predict, gather)
 
 
 def build_generator(run: Run, fold: int | None = None) -> Built:
@@ -282,9 +179,9 @@ def build_generator(run: Run, fold: int | None = None) -> Built:
     spec, data = generator.FlowLoss(**run.config.flow_loss), run.place()
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
     length = section.context + run.config.flow.horizon
-    plan = SequencePlan(run.dataset, _per_device(run, section), length, run.seed, without)
-    predict = functools.partial(generator.rank_next, model)
-    gather = functools.partial(generator.gather_next, section.context, section.context)
+    plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without)
+    predict = functools.partial(next_item.rank_next, model)
+    gather = functools.partial(next_item.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
     chosen = validation_plan(run, section.eval_rows, sampled=False)
 
@@ -310,7 +207,7 @@ def build_generator(run: Run, fold: int | None = None) -> Built:
         config=run.stage_config,
     )
     answers = Scorer(
-        functools.partial(generator.answer_next, model), gather, data, run.parallel
+        functools.partial(next_item.answer_next, model), gather, data, run.parallel
     )
     return Built(stage, section, data, scorer, answers=answers)
 
@@ -323,7 +220,7 @@ def build_tokenizer(run: Run) -> Built:
     model = _rq_vae(run)
     spec = tokenizer.Codes(**settings, batch=section.batch_size, seed=run.seed)
     shards = run.parallel.num_shards
-    plan = ItemPlan(run.dataset.movelines.num_items, _per_device(run, section), shards, run.seed)
+    plan = ItemPlan(run.dataset.movelines.num_items, per_device(run, section), shards, run.seed)
     data = run.place(content=run.content)
 
     def evaluate(params, variables):
@@ -352,101 +249,3 @@ def tokenizer_codes(run: Run, params: Any, variables: Any) -> tuple[np.ndarray, 
 def _rq_vae(run: Run) -> RqVae:
     section = run.config.tokenizer
     return RqVae(run.content.shape[1], section.dim, section.hidden)
-
-
-def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
-    """The generative half of a ranker: intent model, cohort network, side head."""
-    data, genci = run.dataset, config.genci
-    intent = Intent(
-        num_codes=ids.num_codes,
-        num_digits=ids.num_digits,
-        num_scenes=data.num_scenes,
-        num_actions=data.num_actions,
-        **config.intent,
-    )
-    settings = dict(config.cohorts)
-    levels = settings.pop("levels") or config.tokenizer.levels
-    if levels > config.tokenizer.levels:
-        raise ConfigError(
-            f"config.cohorts.levels={levels} is more than config.tokenizer.levels="
-            f"{config.tokenizer.levels}."
-        )
-    network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
-    side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
-    names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
-    slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
-    settings = {name: config.genci[name] for name in names}
-    source = CohortSource(intent, slots=slots, **settings)
-    return source, network, side
-
-
-def _flow_source(config: ConfigDict, use: bool) -> finetune.FlowSource:
-    if not use:
-        return finetune.FlowSource(False, False, horizon=0, context=0, response=False)
-    require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
-    return finetune.FlowSource(
-        use=True,
-        returned=config.flow.returned == "add",
-        horizon=config.flow.horizon,
-        context=0 if config.flow.cache else config.pretrain.context,
-        response=config.flow.response,
-        tune=config.flow.tune,
-    )
-
-
-def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dict[str, int]]:
-    """TSP and how far apart the members of its pairs are."""
-    if not use:
-        return finetune.PairwiseLoss(0.0, 0.0, "calibration", "own"), {}
-    settings = dict(config.tsp)
-    distances = {k: settings.pop(k) for k in ("min_events", "min_seconds", "max_events")}
-    return finetune.PairwiseLoss(**settings), distances
-
-
-def build_row(run: Run, name: str, frozen: Frozen) -> Built:
-    """F_theta with flow, TSP, cohorts or several of them, or a baseline: what ROWS says."""
-    row, config = ROWS[name], row_config(run.config, name)
-    run = dataclasses.replace(run, config=config)
-    flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
-    cohorts, network, side = CohortSource(), None, None
-    decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
-    if row.flow:
-        decoder = flow_decoder(run)
-        extra |= {"returned": frozen.vectors, "generator": frozen.params}
-        if frozen.flow is not None:
-            arrays["flow"] = frozen.flow
-        if frozen.response is not None and flow.response:
-            arrays["response"] = frozen.response
-    if row.cohorts:
-        extra["ids"] = frozen.ids[config.tokenizer.form]
-        cohorts, network, side = _cohort_source(run, config, extra["ids"])
-    model = ranker(run, network, side) if row.model == "ranker" else baseline(run, row.model)
-    data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
-    plan = ImpressionPlan(
-        run.dataset, _per_device(run, config.train), run.seed, row.tsp, **distances
-    )
-    parts = (model, decoder, flow, cohorts)
-    gather = finetune.gather_rows(config.data.history_length, flow)
-    make = functools.partial(
-        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp,
-        axis_name=AXIS,
-    )  # fmt: skip
-    predict = functools.partial(finetune.predict, *parts)
-    built = dataclasses.replace(
-        _ranking_stage(run, make, plan, data, predict, gather),
-        predict=predict,
-        candidates=functools.partial(finetune.predict_candidates, *parts),
-    )
-    if not row.cohorts:
-        return built
-    width = min(config.eval.beams, run.dataset.movelines.num_items)
-    generators = {
-        kind: Scorer(
-            functools.partial(rank_generated, cohorts.intent, width, constrained),
-            gather,
-            data,
-            run.parallel,
-        )
-        for kind, constrained in (("constrained", True), ("unconstrained", False))
-    }
-    return dataclasses.replace(built, generators=generators)

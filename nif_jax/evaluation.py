@@ -12,7 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax import tokens, truth
-from nif_jax.build import Frozen, Run, evaluate_ranking
+from nif_jax.build import evaluate_ranking
+from nif_jax.build_rows import Frozen
 from nif_jax.data import splits
 from nif_jax.data.schema import Movelines
 from nif_jax.metrics import ctr, retrieval
@@ -21,8 +22,9 @@ from nif_jax.pipeline import TrainedStage, base_vectors
 from nif_jax.reports import flow_map, plots
 from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
+from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
-from nif_jax.stages import generator
+from nif_jax.stages import next_item
 
 HISTORIES = {"online": False, "frozen": True}
 LENGTH_EDGES = (0, 1, 5, 10, 20, 50, 100, 200)
@@ -180,7 +182,7 @@ def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int
     """{control: [R] ranks} of popularity and of the mean of the history in the base's space."""
     lines = run.dataset.movelines
     counts = np.bincount(lines.item[run.dataset.train_events], minlength=lines.num_items + 1)
-    gather = functools.partial(generator.gather_next, context, context)
+    gather = functools.partial(next_item.gather_next, context, context)
     vectors = base_vectors(run, base.trained.params)
 
     def by_popularity(params, variables, frozen, batch):
@@ -191,7 +193,7 @@ def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int
 
     def by_mean(params, variables, frozen, batch):
         del params, variables
-        return generator.rank_by_mean(frozen, batch)
+        return next_item.rank_by_mean(frozen, batch)
 
     data = run.place(vectors=vectors, counts=counts.astype(np.int32))
     nothing = run.parallel.replicate(({}, {}))

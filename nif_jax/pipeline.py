@@ -19,15 +19,13 @@ from ml_collections import ConfigDict
 from nif_jax import checkpoint, flows, tokens, train_state
 from nif_jax.build import (
     Built,
-    Frozen,
-    Run,
     build_base,
     build_generator,
-    build_row,
     build_tokenizer,
     flow_decoder,
     tokenizer_codes,
 )
+from nif_jax.build_rows import Frozen, build_row
 from nif_jax.data import splits
 from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
 from nif_jax.models.baselines.popularity import click_logits
@@ -35,6 +33,7 @@ from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
 from nif_jax.models.transfer import transplant
 from nif_jax.rows import ROWS, require_rows, row_config
+from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.train import Settings, Trained, train_and_evaluate
 

@@ -12,7 +12,7 @@ import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import ab, build, evaluation, pipeline
+from nif_jax import ab, evaluation, pipeline, run_context
 from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
@@ -105,9 +105,9 @@ def print_results(workdir: pathlib.Path) -> None:
     print(f"\n{workdir}/report.html has the pictures, {workdir}/results.json the numbers.")
 
 
-def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> build.Run:
+def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> run_context.Run:
     folder = workdir / f"seed_{seed}"
-    return build.Run(
+    return run_context.Run(
         config=config,
         seed=seed,
         folder=folder,
@@ -126,7 +126,7 @@ def merge_metrics(config: ConfigDict, workdir: pathlib.Path) -> None:
                 file.write(json.dumps({"seed": seed} | record) + "\n")
 
 
-def _predictions(run: build.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
+def _predictions(run: run_context.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
     """Test impressions with each model's click probability, online and frozen."""
     plan = evaluation.test_plan(run, "online")
     lines, rows = run.dataset.movelines, plan.rows
@@ -168,7 +168,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             print_results(workdir)
         return
     parallel = Pmap()
-    dataset = build.load_dataset(config, parallel)
+    dataset = run_context.load_dataset(config, parallel)
     seeds = range(config.seed, config.seed + config.num_seeds)
     if mode == "ab":
         runs = (_make_run(config, s, workdir, dataset, parallel, train=False) for s in seeds)

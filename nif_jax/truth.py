@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nif_jax.build import Run
 from nif_jax.data import sources
 from nif_jax.data.simulator import World, sigmoid
 from nif_jax.metrics import ctr, retrieval
+from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
-from nif_jax.stages import generator
+from nif_jax.stages import next_item
 
 BAYES = "bayes"
 """What tables call the bound."""
@@ -58,7 +58,7 @@ def next_item_ranks(run: Run, plan: ScoringPlan, context: int) -> Mapping[str, n
         del params, variables, frozen
         return {"seen": batch[2]}
 
-    gather = functools.partial(generator.gather_next, context, context)
+    gather = functools.partial(next_item.gather_next, context, context)
     nothing = run.parallel.replicate(({}, {}))
     seen = Scorer(past, gather, run.place(), run.parallel)(plan, *nothing)["seen"]
     user, scene, time = lines.user[rows], lines.scene[rows] - 1, lines.time[rows]

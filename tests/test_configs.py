@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import base, common, genci, hybrid, nif
 from configs.datasets import PRESETS
-from nif_jax import build, pipeline, rows, runner
+from nif_jax import build, build_rows, pipeline, rows, run_context, runner
 from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.registry import BASELINES
@@ -107,7 +107,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.checkpoint, "is_finished", lambda *_: True)
     runner.run(config, tmp_path / "run", "train")
     runner.run(config, tmp_path / "run", "ab")
-    run = build.Run(config, 0, tmp_path, build.load_dataset(config, Pmap()), Pmap(),
+    run = run_context.Run(config, 0, tmp_path, run_context.load_dataset(config, Pmap()), Pmap(),
                     MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
     build.validation_plan(run)
     unread = set(runner.flatten(plain.to_dict())) - config.all_read()
@@ -221,13 +221,13 @@ def test_few_labels_get_the_steps_they_need():
 def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     config = base.get_config(f"{TINY},data.label_share=0.2,train.min_steps=40")
-    run = build.Run(config, 0, tmp_path, build.load_dataset(config, Pmap()), Pmap(),
+    run = run_context.Run(config, 0, tmp_path, run_context.load_dataset(config, Pmap()), Pmap(),
                     MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
     assert config.train.epochs * build.build_base(run).stage.plan.steps_per_epoch < 40
-    rankers = [build.build_base(run), build.build_row(run, "din", build.Frozen())]
+    rankers = [build.build_base(run), build_rows.build_row(run, "din", build_rows.Frozen())]
     for built in rankers:
         assert built.section.epochs * built.stage.plan.steps_per_epoch == 40
-    assert build.build_row(run, "popularity", build.Frozen()).section.epochs == 0
+    assert build_rows.build_row(run, "popularity", build_rows.Frozen()).section.epochs == 0
 
 
 @pytest.mark.parametrize(

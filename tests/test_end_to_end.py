@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from configs import base, hybrid, nif
-from nif_jax import ab, build, checkpoint, pipeline, runner, train, truth
+from nif_jax import ab, build, build_rows, checkpoint, pipeline, run_context, runner, train, truth
 from nif_jax.data import splits
 from nif_jax.data.traffic import draw_traffic, lay_behind
 from nif_jax.metrics import ctr
@@ -86,13 +86,13 @@ def finished_baselines(tmp_path_factory):
     return workdir
 
 
-def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> build.Run:
+def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> run_context.Run:
     config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
-    return build.Run(
+    return run_context.Run(
         config=config,
         seed=0,
         folder=folder,
-        dataset=build.load_dataset(config, parallel),
+        dataset=run_context.load_dataset(config, parallel),
         parallel=parallel,
         writer=MetricWriter(folder),
         train=True,
@@ -242,7 +242,7 @@ class TestOnline:
         )
         scores = ab.score_arms(run, stages, frozen, traffic)["amen"]
         laid, shard_rows, place = lay_behind(run.dataset, traffic)
-        built = build.build_row(dataclasses.replace(run, dataset=laid), "amen", frozen)
+        built = build_rows.build_row(dataclasses.replace(run, dataset=laid), "amen", frozen)
         trained = stages["amen"].trained
         arrays = jax.tree.map(lambda x: np.asarray(x)[0], built.data.arrays)
         shared = run.parallel.unreplicate(built.data.frozen)
@@ -393,7 +393,7 @@ class TestTraining:
         params, _ = pipeline.initial_state(run, build.build_generator(run))
         before = jax.tree.map(np.copy, params)
         frozen = pipeline.freeze(run, params)
-        built = build.build_row(run, "amen", frozen)
+        built = build_rows.build_row(run, "amen", frozen)
         pipeline.train_stage(run, built)
         jax.tree.map(np.testing.assert_array_equal, before, frozen.params)
         after = run.parallel.unreplicate(built.data.frozen)
@@ -404,9 +404,9 @@ class TestTraining:
         run = make_run(tmp_path, TINY_NIF + ",flow.cache=False")
         params, _ = pipeline.initial_state(run, build.build_generator(run))
         frozen = pipeline.freeze(run, params)
-        fixed = build.build_row(run, "amen", frozen)
+        fixed = build_rows.build_row(run, "amen", frozen)
         run.config.flow.tune = True
-        tuned = build.build_row(run, "amen", frozen)
+        tuned = build_rows.build_row(run, "amen", frozen)
         source = pipeline._row_source(run, "amen", {}, frozen)
         initial, _ = pipeline.initial_state(run, tuned, source)
         jax.tree.map(np.testing.assert_array_equal, initial["generator"], params)
@@ -448,7 +448,7 @@ class TestTraining:
 
         params, _ = pipeline.initial_state(run, build.build_generator(run))
         frozen = dataclasses.replace(pipeline.freeze(run, params), response=response)
-        built = build.build_row(run, "nif", frozen)
+        built = build_rows.build_row(run, "nif", frozen)
         arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
         index = jax.tree.map(lambda x: x[0], built.stage.plan.indices(0, 1))
         batch = built.stage.gather(arrays, index)
@@ -465,7 +465,7 @@ class TestTraining:
         params, _ = pipeline.initial_state(cached, build.build_generator(cached))
         logits = []
         for run in (cached, stepwise):
-            built = build.build_row(run, "nif", pipeline.freeze(run, params))
+            built = build_rows.build_row(run, "nif", pipeline.freeze(run, params))
             state = run.parallel.replicate(pipeline.initial_state(run, built))
             logits.append(built.scorer(build.validation_plan(run), *state)["logit"])
         np.testing.assert_allclose(*logits, atol=2e-5)
@@ -480,7 +480,7 @@ class TestTraining:
         jax.tree.map(np.testing.assert_array_equal, params["context"], marked["context"])
         frozen = pipeline.freeze(run, params)
         source = pipeline._row_source(run, "amen", base_params, frozen)
-        ranker, _ = pipeline.initial_state(run, build.build_row(run, "amen", frozen), source)
+        ranker, _ = pipeline.initial_state(run, build_rows.build_row(run, "amen", frozen), source)
         jax.tree.map(np.testing.assert_array_equal, ranker["items"], params["items"])
         assert not np.array_equal(ranker["context"]["gap"], marked["context"]["gap"])
 
@@ -546,7 +546,7 @@ class TestBaselines:
     def test_popularity_is_the_click_rate_of_the_labels_that_rankers_may_use(
         self, finished_baselines
     ):
-        data = build.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
+        data = run_context.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
         lines = data.movelines
         shown, clicked = np.zeros((2, lines.num_items + 1))
         for item, label, period in zip(lines.item, lines.label, data.split, strict=True):

@@ -16,7 +16,8 @@ ALLOWED = {
     "losses": ["losses"],
     "metrics": ["metrics"],
     "reports": ["reports", "metrics", "rows"],
-    "stages": ["stages.interface", "stages.genci", "models", "losses", "metrics", "data"],
+    "stages": ["stages.interface", "stages.flow_source", "stages.genci", "models", "losses",
+               "metrics", "data"],
     "parallel": [],
     "train_state": [],
     "optim": ["data.schema"],
@@ -29,19 +30,23 @@ ALLOWED = {
               "train_state"],
     "rows": ["data.schema"],
     "tokens": ["data.schema", "metrics", "models"],
-    "build": ["data", "metrics", "models", "optim", "parallel", "rows", "scoring", "stages"],
-    "pipeline": ["build", "checkpoint", "data.schema", "data.splits", "flows", "models", "rows",
-                 "scoring", "tokens", "train", "train_state"],
-    "truth": ["build", "data", "metrics", "scoring", "stages"],
-    "evaluation": ["truth", "build", "pipeline", "data", "metrics", "reports", "scoring", "stages",
-                   "tokens"],
-    "ab": ["build", "data", "metrics", "parallel", "pipeline", "reports", "scoring", "truth"],
-    "runner": ["ab", "build", "pipeline", "evaluation", "checkpoint", "config_keys", "data",
-               "metrics", "parallel", "reports", "train"],
+    "run_context": ["data", "losses", "metrics", "parallel"],
+    "build_rows": ["build", "data", "models", "parallel", "rows", "run_context", "scoring",
+                   "stages"],
+    "build": ["data", "metrics", "models", "optim", "parallel", "run_context", "scoring", "stages"],
+    "pipeline": ["build", "build_rows", "checkpoint", "data.schema", "data.splits", "flows",
+                 "models", "rows", "run_context", "scoring", "tokens", "train", "train_state"],
+    "truth": ["data", "metrics", "run_context", "scoring", "stages"],
+    "evaluation": ["truth", "build", "build_rows", "pipeline", "data", "metrics", "reports",
+                   "run_context", "scoring", "stages", "tokens"],
+    "ab": ["build", "build_rows", "data", "metrics", "parallel", "pipeline", "reports",
+           "run_context", "scoring", "truth"],
+    "runner": ["ab", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "metrics",
+               "parallel", "reports", "run_context", "train"],
     "main": ["parallel", "reports", "runner"],
 }  # fmt: skip
 # `from nif_jax.stages.base import ...` in finetune would make stages depend on each other;
-# stages.genci is no stage, but one half of finetune.
+# stages.flow_source and stages.genci are no stages, but halves of finetune.
 
 
 def imports(path: pathlib.Path) -> set[str]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def exact(
@@ -125,3 +126,9 @@ def draw_candidates(
     # Item ids travel between devices; the vectors are looked up here, where the table is whole.
     expected = log_expected_count(frequency, items, batch_count, uniform_count)
     return Candidates(table[items], items, expected, real)
+
+
+def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.ndarray:
+    """[N + 1] float32 share of train events, 0 for padding."""
+    counts = np.bincount(item[train], minlength=num_items + 1).astype(np.float64)
+    return (counts / max(counts.sum(), 1)).astype(np.float32)

@@ -10,13 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from nif_jax.data.schema import ConfigError, require_choice
-from nif_jax.data.windows import Impressions, gather_impressions
+from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
 from nif_jax.losses.pairwise import not_yet_seen, temporal_sequential_pairwise
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
+from nif_jax.stages.flow_source import (
+    FlowSource,
+    current_generator,
+    gather_rows,
+    ranker_inputs,
+    with_flow,
+)
 from nif_jax.stages.genci import CohortSource, generate, generate_in_training, next_item_loss
 from nif_jax.stages.interface import Aux, Stage
 
@@ -46,99 +53,6 @@ class PairwiseLoss:
                 "config.tsp.moveline='positive' goes with config.tsp.score='calibration' only: the "
                 "logit of the negative would need a second pass with the positive's moveline."
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowSource:
-    """Where a ranker's flow comes from.
-
-    Attributes:
-      use: whether the alignment attends to a flow.
-      returned: whether frozen["returned"], the generator's item vectors, is projected and added.
-      horizon: T.
-      context: S of the generator's window where the flow is computed in the step; 0 where it is
-        read from arrays["flow"], made once by nif_jax.flows.
-      response: whether the ranker reads what the generator says of the answer.
-      tune: whether the generator goes on learning with the ranker, as params["generator"]; needs a
-        context, because what it gives changes with every step.
-    """
-
-    use: bool
-    returned: bool
-    horizon: int
-    context: int
-    response: bool
-    tune: bool = False
-
-
-def gather_rows(length: int, flow: FlowSource, train: bool = False):
-    """(arrays, index) -> Impressions with histories of `length` and, if used, the flow.
-
-    For training also with arrays["response"], if the log odds of answers are cross-fitted.
-    """
-    context = flow.context if flow.use else 0
-
-    def gather(arrays, index):
-        cached = arrays["flow"] if flow.use and not flow.context else None
-        batch = gather_impressions(arrays["store"], index, length, cached, context)
-        if train and "response" in arrays:
-            batch = batch._replace(response=arrays["response"][index["row"]] * batch.flow_mask)
-        return batch
-
-    return gather
-
-
-def current_generator(generator: FlowDecoder | None, flow: FlowSource, params, frozen):
-    """The generator's parameters and item vectors: frozen, or as they are by now (flow.tune)."""
-    if not flow.tune:
-        return jax.lax.stop_gradient((frozen.get("generator"), frozen.get("returned")))
-    tuned = params["generator"]
-    vectors = generator.apply({"params": tuned}, frozen["items"], method="vectors")
-    return tuned, vectors
-
-
-def with_flow(
-    generator: FlowDecoder, flow: FlowSource, weights, frozen, batch: Impressions
-) -> Impressions:
-    """The batch with flow [B, T, D] computed from its events by a generator of these weights."""
-    if batch.events is None:
-        return batch
-    rolled = generator.apply(
-        {"params": weights},
-        batch.events,
-        frozen["items"],
-        flow.horizon,
-        1,
-        method="roll_out",
-    )
-    return batch._replace(flow=rolled[:, 0], events=None)
-
-
-def with_response(
-    generator: FlowDecoder | None, flow: FlowSource, weights, vectors, batch: Impressions
-) -> Impressions:
-    """The batch with the generator's log odds of each row's answer; 0 without a history.
-
-    Cross-fitted ones, which training gathers, stay.
-    """
-    if not flow.response or batch.response is not None:
-        return batch
-    response = generator.apply(
-        {"params": weights},
-        batch.flow[:, 0],
-        vectors[batch.item],
-        batch.scene,
-        batch.recency,
-        method="respond",
-    )
-    return batch._replace(response=response * batch.flow_mask)
-
-
-def _inputs(generator, flow: FlowSource, params, frozen, batch: Impressions):
-    weights, vectors = current_generator(generator, flow, params, frozen)
-    batch = with_flow(generator, flow, weights, frozen, batch)
-    batch = with_response(generator, flow, weights, vectors, batch)
-    return batch, frozen["items"], vectors if flow.returned else None
 
 
 def pairwise_loss(
@@ -173,7 +87,7 @@ def loss(
     All sums are divided by the number of ROWS, so that a pair or a target weighs the same in every
     batch however many it holds.
     """
-    batch, items, returned = _inputs(generator, flow, params, frozen, batch)
+    batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
     generated, variables = generate_in_training(
         cohorts, params, variables, frozen, batch, named_rng["encode"], train, axis_name
@@ -222,7 +136,7 @@ def predict(
 ) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each."""
     del variables
-    batch, items, returned = _inputs(generator, flow, params, frozen, batch)
+    batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
     generated = generate(cohorts, params, frozen, batch)
     logits, named = model.apply(
         {"params": params}, batch, items, returned, generated=generated, ids=frozen.get("ids")
@@ -253,7 +167,7 @@ def predict_candidates(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
     many = many._replace(item=candidates)
-    many, items, returned = _inputs(generator, flow, params, frozen, many)
+    many, items, returned = ranker_inputs(generator, flow, params, frozen, many)
     logits, named = model.apply(
         {"params": params},
         many,
@@ -272,7 +186,7 @@ def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng,
     if flow.tune:
         window = jax.eval_shape(lambda: (batch.events, frozen["items"]))
         own["generator"] = init_params(generator, jax.random.fold_in(rng, 2), *window)
-    inputs = jax.eval_shape(lambda p: _inputs(generator, flow, p, frozen, batch), own)
+    inputs = jax.eval_shape(lambda p: ranker_inputs(generator, flow, p, frozen, batch), own)
     if cohorts.intent is None:
         return dict(init_params(model, rng, *inputs)) | own, {}
     ids = jax.tree.map(jnp.asarray, frozen["ids"])

@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
-from nif_jax.data.windows import Array, Window, gather_impressions, gather_segments
+from nif_jax.data.windows import Array, Window, gather_segments
 from nif_jax.losses import contrastive
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
-from nif_jax.metrics.retrieval import target_ranks
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.initialize import init_params
 from nif_jax.stages.interface import Aux, Stage
@@ -202,80 +200,6 @@ def init(model: FlowDecoder, rng, batch: Sequences, frozen):
     """Parameters; the generator has no variables."""
     inputs = jax.eval_shape(lambda: (batch.window, frozen["items"]))
     return init_params(model, rng, *inputs), {}
-
-
-class Next(NamedTuple):
-    """What comes next, and what is known before: the input of `rank_next`.
-
-    Attributes:
-      events: Window [B, S] before each row.
-      item: [B] the row's.
-      seen: [B, L] items that the user has had, or None.
-      scene: [B] the row's.
-      recency: [B] gap bucket from the last event to the row.
-    """
-
-    events: Window
-    item: Array
-    seen: Array | None
-    scene: Array
-    recency: Array
-
-
-def gather_next(context: int, exclude: int, arrays, index) -> Next:
-    """What comes next, with `context` events before it, and the last `exclude` items as seen."""
-    batch = gather_impressions(arrays["store"], index, max(exclude, 1), context=context)
-    seen = batch.history.item if exclude else None
-    return Next(batch.events, batch.item, seen, batch.scene, batch.recency)
-
-
-def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dict[str, jax.Array]:
-    """{"rank": [B]} of the item that came next, among the catalogue, by the flow's first state; and
-    {"response": [B]}, the log odds that it was answered with label 1.
-
-    Items in the user's past do not count, if they were gathered; for models without a past (an
-    empty window) the state is arbitrary, and so is the rank.
-    """
-    del variables
-    bound, queries, vectors = _state_before(model, params, frozen, batch)
-    # A padded id becomes -1, which excludes nothing.
-    seen = None if batch.seen is None else batch.seen - 1
-    return {
-        "rank": target_ranks(queries, vectors[1:], batch.item - 1, seen),
-        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
-    }
-
-
-def answer_next(
-    model: FlowDecoder, params, variables, frozen, batch: Next
-) -> dict[str, jax.Array]:
-    """{"response": [B]} of `rank_next`, without ranking the catalogue."""
-    del variables
-    bound, queries, vectors = _state_before(model, params, frozen, batch)
-    return {
-        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
-    }
-
-
-def _state_before(model: FlowDecoder, params, frozen, batch: Next):
-    """The bound model, unit flow states [B, D] before each row, and the catalogue's vectors."""
-    bound = model.bind({"params": params})
-    heads, named = bound(batch.events, frozen["items"])
-    return bound, unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
-
-
-def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:
-    """The same by the mean of the history's vectors frozen["vectors"] [N + 1, D] (unit length)."""
-    vectors = frozen["vectors"]
-    mean = (vectors[batch.events.item] * batch.events.mask[..., None]).sum(1)
-    seen = None if batch.seen is None else batch.seen - 1
-    return {"rank": target_ranks(mean, vectors[1:], batch.item - 1, seen)}
-
-
-def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.ndarray:
-    """[N + 1] float32 share of train events, 0 for padding."""
-    counts = np.bincount(item[train], minlength=num_items + 1).astype(np.float64)
-    return (counts / max(counts.sum(), 1)).astype(np.float32)
 
 
 def make_stage(

@@ -15,7 +15,7 @@ from nif_jax.models.intent import Intent
 from nif_jax.models.ranker import Ranker
 from nif_jax.models.semantic_ids import build_semantic_ids
 from nif_jax.parallel import AXIS
-from nif_jax.stages import finetune, genci
+from nif_jax.stages import finetune, flow_source, genci
 
 ITEMS, DIM, V = 9, 4, 3
 CODES = np.array([[i // 3, i % 3] for i in range(ITEMS)])
@@ -24,7 +24,7 @@ INTENT = Intent(
     encoder_layers=1, decoder_layers=1, dropout=0.0, history="item",
 )  # fmt: skip
 SOURCE = genci.CohortSource(INTENT, beams=2, gamma=0.7, delta=0.4)
-NO_FLOW = finetune.FlowSource(use=False, returned=False, horizon=0, context=0,
+NO_FLOW = flow_source.FlowSource(use=False, returned=False, horizon=0, context=0,
                               response=False)  # fmt: skip
 NO_TSP = finetune.PairwiseLoss(0.0, 0.0, "calibration", "own")
 

@@ -10,7 +10,7 @@ from nif_jax.losses.ctr import cross_entropy
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
 from nif_jax.parallel import AXIS
-from nif_jax.stages import base, finetune
+from nif_jax.stages import base, finetune, flow_source
 from nif_jax.stages.genci import CohortSource
 
 DIM, HORIZON, ITEMS = 4, 3, 9
@@ -19,9 +19,9 @@ MODEL = Ranker(
     dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
-WITH_FLOW = finetune.FlowSource(True, True, horizon=HORIZON, context=0, response=False)
+WITH_FLOW = flow_source.FlowSource(True, True, horizon=HORIZON, context=0, response=False)
 NO_COHORTS = CohortSource()
-WITHOUT = finetune.FlowSource(False, False, horizon=HORIZON, context=0, response=False)
+WITHOUT = flow_source.FlowSource(False, False, horizon=HORIZON, context=0, response=False)
 
 
 def tsp(**changes):
@@ -151,7 +151,7 @@ def test_the_frozen_response_reaches_the_logit_and_needs_a_history(world, random
     told = random_params(2, generator.init, batch.history, frozen["items"])
     frozen = frozen | {"generator": told}
     source = dataclasses.replace(WITH_FLOW, response=True)
-    answered = finetune.with_response(generator, source, told, frozen["returned"], batch)
+    answered = flow_source.with_response(generator, source, told, frozen["returned"], batch)
     expected = generator.apply(
         {"params": told}, batch.flow[:, 0], frozen["returned"][batch.item], batch.scene,
         batch.recency, method="respond",

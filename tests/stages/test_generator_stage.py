@@ -10,10 +10,11 @@ import pytest
 from nif_jax.data.dataset import build_dataset
 from nif_jax.data.sampling import SequencePlan
 from nif_jax.data.schema import NO_LABEL
+from nif_jax.losses import contrastive
 from nif_jax.losses import flow as flow_losses
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.parallel import AXIS
-from nif_jax.stages import generator
+from nif_jax.stages import generator, next_item
 
 DIM, HEADS, ITEMS, LENGTH = 8, 2, 9, 6
 
@@ -37,7 +38,7 @@ def world(random_movelines, random_params):
     train = data.split == 0
     frozen = {
         "items": dict(data.items),
-        "frequency": generator.item_frequency(lines.item, train, lines.num_items),
+        "frequency": contrastive.item_frequency(lines.item, train, lines.num_items),
     }
     plan = SequencePlan(data, 8, LENGTH, seed=0)
     index = jax.tree.map(lambda x: x[0], plan.indices(0, 0))
@@ -197,8 +198,8 @@ def test_rank_next_agrees_with_a_sort(world):
     rows = np.flatnonzero(arrays["store"].history_end > arrays["store"].history_begin)[:6]
     index = {"row": rows.astype(np.int32), "weight": np.ones(6, np.float32),
              "pair": np.zeros(3, np.float32)}  # fmt: skip
-    batch = generator.gather_next(LENGTH, LENGTH, arrays, index)
-    ranks = generator.rank_next(model, params, {}, frozen, batch)["rank"]
+    batch = next_item.gather_next(LENGTH, LENGTH, arrays, index)
+    ranks = next_item.rank_next(model, params, {}, frozen, batch)["rank"]
     heads, named = model.apply({"params": params}, batch.events, frozen["items"])
     table = np.asarray(named["vectors"])
     for b, row in enumerate(rows):

@@ -1,0 +1,144 @@
+"""The rankers that a run compares, from its config: what nif_jax/rows.py says, not yet trained."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from nif_jax.build import Built, baseline, flow_decoder, per_device, ranker, ranking_stage
+from nif_jax.data.sampling import ImpressionPlan
+from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.models.cohorts import CohortNetwork, DeepFm
+from nif_jax.models.intent import Intent
+from nif_jax.models.semantic_ids import SemanticIds
+from nif_jax.parallel import AXIS
+from nif_jax.rows import ROWS, row_config
+from nif_jax.run_context import Run
+from nif_jax.scoring import Scorer
+from nif_jax.stages import finetune
+from nif_jax.stages.flow_source import FlowSource, gather_rows
+from nif_jax.stages.genci import CohortSource, rank_generated
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What earlier stages give to fine-tuning; None where no row asks for it.
+
+    Attributes:
+      params: the flow generator's parameters.
+      vectors: [N + 1, D] its unit item vectors.
+      flow: [D_local, M, T, D], or None where config.flow.cache is off.
+      response: [D_local, E] log odds of the answer to each train impression by a generator that has
+        not seen its user, or None where config.flow.cross_fit is off.
+      codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
+        digit left out.
+      ids: form of tokenizer -> semantic IDs.
+    """
+
+    params: Any = None
+    vectors: np.ndarray | None = None
+    flow: np.ndarray | None = None
+    response: np.ndarray | None = None
+    codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+    ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
+
+
+def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
+    """The generative half of a ranker: intent model, cohort network, side head."""
+    data, genci = run.dataset, config.genci
+    intent = Intent(
+        num_codes=ids.num_codes,
+        num_digits=ids.num_digits,
+        num_scenes=data.num_scenes,
+        num_actions=data.num_actions,
+        **config.intent,
+    )
+    settings = dict(config.cohorts)
+    levels = settings.pop("levels") or config.tokenizer.levels
+    if levels > config.tokenizer.levels:
+        raise ConfigError(
+            f"config.cohorts.levels={levels} is more than config.tokenizer.levels="
+            f"{config.tokenizer.levels}."
+        )
+    network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
+    side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
+    names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
+    slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
+    settings = {name: config.genci[name] for name in names}
+    source = CohortSource(intent, slots=slots, **settings)
+    return source, network, side
+
+
+def _flow_source(config: ConfigDict, use: bool) -> FlowSource:
+    if not use:
+        return FlowSource(False, False, horizon=0, context=0, response=False)
+    require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
+    return FlowSource(
+        use=True,
+        returned=config.flow.returned == "add",
+        horizon=config.flow.horizon,
+        context=0 if config.flow.cache else config.pretrain.context,
+        response=config.flow.response,
+        tune=config.flow.tune,
+    )
+
+
+def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dict[str, int]]:
+    """TSP and how far apart the members of its pairs are."""
+    if not use:
+        return finetune.PairwiseLoss(0.0, 0.0, "calibration", "own"), {}
+    settings = dict(config.tsp)
+    distances = {k: settings.pop(k) for k in ("min_events", "min_seconds", "max_events")}
+    return finetune.PairwiseLoss(**settings), distances
+
+
+def build_row(run: Run, name: str, frozen: Frozen) -> Built:
+    """F_theta with flow, TSP, cohorts or several of them, or a baseline: what ROWS says."""
+    row, config = ROWS[name], row_config(run.config, name)
+    run = dataclasses.replace(run, config=config)
+    flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
+    cohorts, network, side = CohortSource(), None, None
+    decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
+    if row.flow:
+        decoder = flow_decoder(run)
+        extra |= {"returned": frozen.vectors, "generator": frozen.params}
+        if frozen.flow is not None:
+            arrays["flow"] = frozen.flow
+        if frozen.response is not None and flow.response:
+            arrays["response"] = frozen.response
+    if row.cohorts:
+        extra["ids"] = frozen.ids[config.tokenizer.form]
+        cohorts, network, side = _cohort_source(run, config, extra["ids"])
+    model = ranker(run, network, side) if row.model == "ranker" else baseline(run, row.model)
+    data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
+    plan = ImpressionPlan(
+        run.dataset, per_device(run, config.train), run.seed, row.tsp, **distances
+    )
+    parts = (model, decoder, flow, cohorts)
+    gather = gather_rows(config.data.history_length, flow)
+    make = functools.partial(
+        finetune.make_stage, name, model, decoder, flow=flow, cohorts=cohorts, tsp=tsp,
+        axis_name=AXIS,
+    )  # fmt: skip
+    predict = functools.partial(finetune.predict, *parts)
+    built = dataclasses.replace(
+        ranking_stage(run, make, plan, data, predict, gather),
+        predict=predict,
+        candidates=functools.partial(finetune.predict_candidates, *parts),
+    )
+    if not row.cohorts:
+        return built
+    width = min(config.eval.beams, run.dataset.movelines.num_items)
+    generators = {
+        kind: Scorer(
+            functools.partial(rank_generated, cohorts.intent, width, constrained),
+            gather,
+            data,
+            run.parallel,
+        )
+        for kind, constrained in (("constrained", True), ("unconstrained", False))
+    }
+    return dataclasses.replace(built, generators=generators)
