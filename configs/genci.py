@@ -40,7 +40,7 @@ def _tokenizer(config: common.ConfigDict, smoke: bool) -> None:
     # "file", vectors of your own in a .npy or .parquet with item_id and vector.
     config.content.source = "tfidf"
     config.content.path = ""
-    # Width of tfidf after truncated SVD.
+    # Principal axes of the content that are kept.
     config.content.dim = 128
 
     config.tokenizer = common.ConfigDict()

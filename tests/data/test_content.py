@@ -76,10 +76,13 @@ def test_own_vectors_by_item_id(lines, tmp_path):
     found = vectors(lines, source="file", path=str(path))
     assert found.shape == (9, 3)
     assert not found[[0, 4, 6, 7, 8]].any()  # items without a vector are at the mean
-    white = content.whiten(values[[1, 3, 0, 2]], np.ones(4, bool))
+    white = content.whiten(values[[1, 3, 0, 2]], np.ones(4, bool), 6)
     np.testing.assert_allclose(found[[1, 2, 3, 5]], white, atol=1e-5)
     again = vectors(lines, source="file", path=str(path.with_suffix(".npy")))
     np.testing.assert_allclose(again, found, atol=1e-5)
+    # Of more axes than asked for, those that vary most stay.
+    fewer = vectors(lines, source="file", path=str(path), dim=2)
+    np.testing.assert_allclose(fewer, found[:, :2], atol=1e-5)
 
 
 def test_bad_files_are_named(lines, tmp_path):
