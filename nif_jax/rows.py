@@ -111,28 +111,30 @@ def require_rows(config: ConfigDict) -> None:
                 f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
                 "scores a negative: use config.tsp.moveline='own', or leave the row out."
             )
-        if ROWS[name].flow:
-            _require_flow(row_config(config, name))
+    flows = [row_config(config, name).flow for name in config.rows if ROWS[name].flow]
+    if flows:
+        _require_flow(config, read=any(flow.response for flow in flows))
 
 
-def _require_flow(config: ConfigDict) -> None:
-    """Says before anything trains what would be missing, or of no use, after it."""
+def _require_flow(config: ConfigDict, read: bool) -> None:
+    """Raises ConfigError for what would be missing, or of no use, after the generator; `read` says
+    whether any row reads its response head."""
     if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
         raise ConfigError(
             "config.flow.tune=True changes the generator with every step, so that nothing of it "
             "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
             f"(here {config.flow.cache} and {config.flow.cross_fit})."
         )
-    if config.flow.response and not config.flow_loss.response:
+    if read and not config.flow_loss.response:
         raise ConfigError(
             "config.flow.response=True reads a head that config.flow_loss.response=0.0 leaves "
             "untrained: give the loss a weight, or set config.flow.response=False."
         )
     folds = config.flow.cross_fit
-    if folds and (folds < 2 or not config.flow.response):
+    if folds and (folds < 2 or not read):
         raise ConfigError(
             f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
-            f"config.flow.response=True (here {config.flow.response})."
+            f"config.flow.response=True in some row (here {read})."
         )
 
 

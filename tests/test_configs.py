@@ -252,6 +252,13 @@ def test_a_row_that_leaves_the_response_out_needs_no_loss_for_it():
         rows.require_rows(nif.get_config(text + "base+nif_flow_only+nif"))
 
 
+def test_cross_fitting_is_for_the_rows_that_read_the_response():
+    text = f"{TINY},flow.cross_fit=2,rows="
+    rows.require_rows(nif.get_config(text + "base+nif+nif_flow_only"))
+    with pytest.raises(runner.ConfigError, match="in some row"):
+        rows.require_rows(nif.get_config(text + "base+nif_flow_only"))
+
+
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):

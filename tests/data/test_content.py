@@ -58,6 +58,8 @@ def test_no_content_at_all_names_the_fix(lines):
 def test_an_unknown_source_names_the_nearest(lines):
     with pytest.raises(ConfigError, match="did you mean 'tfidf'"):
         vectors(lines, source="tfidff")
+    with pytest.raises(ConfigError, match=r"content\.dim=0 leaves nothing"):
+        vectors(lines, dim=0)
 
 
 def _own(tmp_path, ids, values):
