@@ -13,8 +13,9 @@ def get_config(text: str = "") -> common.ConfigDict:
     """See configs/common.py for the text."""
     dataset, smoke, settings = common.parse(text)
     config = common.base_config(dataset, smoke)
-    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both.
-    config.rows = ("base", "nif", "tsp", "amen")
+    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. selected: the best of them on
+    # validation, which trains nothing.
+    config.rows = ("base", "nif", "tsp", "amen", "selected")
     add_flow(config, smoke)
     common.apply(config, settings)
     return config

@@ -54,7 +54,8 @@ def score_arms(
     plan = TrafficPlan(dataset, -1, run.config.eval.batch_size, candidates=shard_rows)
     found = {}
     for row in run.config.rows:
-        built = build.build_base(run) if row == "base" else build_rows.build_row(run, row, frozen)
+        name = stages[row].name  # of a selected row, that of the row which it is
+        built = build.build_base(run) if name == "base" else build_rows.build_row(run, name, frozen)
         logits = np.empty(traffic.slate.size, np.float32)
         logits[place] = built.scorer(plan, *stages[row].state)["logit"]
         found[row] = logits.reshape(traffic.slate.shape)

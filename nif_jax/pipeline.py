@@ -3,6 +3,7 @@
 data -> base ranker -> generator -> flows -> nif, tsp, amen      (configs/nif.py)
 data -> base ranker, tokenizer -> semantic IDs -> genci          (configs/genci.py)
 all of it -> hybrid                                              (configs/hybrid.py)
+the best of them on validation -> selected
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import checkpoint, flows, tokens, train_state
+from nif_jax import checkpoint, flows, selection, tokens, train_state
 from nif_jax.build import (
     Built,
     build_base,
@@ -32,7 +33,7 @@ from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
 from nif_jax.models.transfer import transplant
-from nif_jax.rows import ROWS, require_rows, row_config
+from nif_jax.rows import ROWS, SELECTED, require_rows, row_config
 from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.train import Settings, Trained, train_and_evaluate
@@ -43,12 +44,14 @@ class TrainedStage:
     """A finished stage and how to score with it.
 
     Attributes:
+      name: of its folder; for a ranker, its row.
       trained: its best state.
       scorer: predictions over any split, or None, see Built.
       state: replicated (params, variables).
       generators: see Built.
     """
 
+    name: str
     trained: Trained
     scorer: Scorer | None
     state: tuple[Any, Any]
@@ -118,7 +121,7 @@ def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
         writer=run.writer,
     )
     state = run.parallel.replicate((trained.params, trained.variables))
-    return TrainedStage(trained, built.scorer, state, built.generators)
+    return TrainedStage(built.stage.name, trained, built.scorer, state, built.generators)
 
 
 def compute_flows(run: Run, params: Any) -> np.ndarray:
@@ -199,6 +202,7 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
     """Trains every stage that config.rows needs; also returns what the frozen ones gave."""
     config = run.config
     require_rows(config)
+    selection.require_metrics(config)
     # Every row is compared with the base, and the generator starts from it.
     stages = {"base": train_stage(run, build_base(run))}
     base_params, frozen = stages["base"].trained.params, Frozen()
@@ -213,9 +217,13 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
         if config.flow.cross_fit:
             frozen = dataclasses.replace(frozen, response=cross_fit(run, stages, source))
     for row in config.rows:
-        if row != "base":
+        if row not in ("base", SELECTED):
             source = _row_source(run, row, base_params, frozen)
             stages[row] = train_stage(run, build_row(run, row, frozen), source)
+    if SELECTED in config.rows:
+        stages[SELECTED] = stages[selection.select(config, stages)]
+        best = stages[SELECTED].name
+        logging.info("selected: %s, by %s on validation", best, config.train.metric)
     return stages, frozen
 
 

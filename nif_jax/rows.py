@@ -12,7 +12,7 @@ from nif_jax.data.schema import ConfigError, require_choice
 @dataclasses.dataclass(frozen=True)
 class Row:
     """Attributes:
-    model: "ranker", ours, or a baseline of nif_jax/models/baselines/registry.py.
+    model: "ranker", ours, a baseline of nif_jax/models/baselines/registry.py, or SELECTED.
     flow: the frozen generator's flow and item vectors.
     tsp: the Temporal Sequential Pairwise loss.
     cohorts: generated interest cohorts.
@@ -52,6 +52,9 @@ def _genci(**settings: Any) -> Row:
 # Weights of its own for each id have far to go: chosen on validation, as train.learning_rate was.
 LINEAR = {"train.learning_rate": 3e-2}
 
+SELECTED = "selected"
+"""No model of its own: of the run's other rows the best one on validation, seed by seed."""
+
 CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
 """One dispatch of the loop that changes nothing: scores and checkpoint come as any row's do."""
 
@@ -87,6 +90,14 @@ ROWS: Mapping[str, Row] = {
     "genci_beams_16": _genci(genci__beams=16),
     "genci_random_codes": _genci(tokenizer__form="random"),
     "hybrid_no_tsp": Row(flow=True, cohorts=True, against=("nif", "genci", "hybrid")),
+    "hybrid_no_ssr": Row(
+        flow=True,
+        tsp=True,
+        cohorts=True,
+        settings={"genci.delta": 0.0},
+        against=("amen", "genci_no_ssr", "hybrid"),
+    ),
+    SELECTED: Row(SELECTED),
 }
 
 _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
@@ -111,6 +122,11 @@ def require_rows(config: ConfigDict) -> None:
                 f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
                 "scores a negative: use config.tsp.moveline='own', or leave the row out."
             )
+    if SELECTED in config.rows and len(set(config.rows)) < 3:
+        raise ConfigError(
+            f"row {SELECTED!r} is the best on validation of the other rows, which are "
+            f"{[name for name in config.rows if name != SELECTED]} here: name two or more."
+        )
     flows = [row_config(config, name).flow for name in config.rows if ROWS[name].flow]
     if flows:
         _require_flow(config, read=any(flow.response for flow in flows))

@@ -12,7 +12,7 @@ import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import ab, evaluation, pipeline, run_context
+from nif_jax import ab, evaluation, pipeline, run_context, selection
 from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
@@ -23,6 +23,7 @@ from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
 from nif_jax.reports.scores import SCORES_FILE, write_scores
+from nif_jax.rows import SELECTED
 from nif_jax.train import NonFiniteLossError
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
@@ -93,6 +94,9 @@ def print_results(workdir: pathlib.Path) -> None:
     """The tables of a finished workdir."""
     found = results.read_results(workdir)
     print(tables.comparison_table(found["rows"]))
+    if found.get("selection"):
+        print("\nSelected on validation\n")
+        print(tables.markdown(tables.selection(found["selection"])))
     if found.get("differences"):
         print("\nDifferences, 95 % intervals by paired bootstrap\n")
         print(tables.markdown(tables.differences(found["differences"])))
@@ -175,7 +179,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         ab.run(runs, workdir, describe_run)
         barrier("ab")
         return
-    rows, retrieval, codes, buckets, predictions, kept = [], [], [], {}, [], {}
+    rows, selected, retrieval, codes, predictions = [], [], [], [], []
+    buckets, kept = {}, {}
     for seed in seeds:
         one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
         with one.writer:
@@ -188,6 +193,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         if is_writer():
             write_scores(one.folder / SCORES_FILE, kept[seed])
         rows += evaluation.result_rows(one, stages, scores)
+        if SELECTED in config.rows:
+            selected.append(selection.record(config, seed, stages))
         retrieval += evaluation.retrieval_rows(one, stages)
         codes += evaluation.code_rows(one, stages, frozen)
         if seed == config.seed:
@@ -209,6 +216,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
                 unit=config.eval.resample_unit,
                 resamples=config.eval.resamples,
             ),
+            selection=selected,
             retrieval=retrieval,
             semantic_ids=codes,
             buckets=buckets,

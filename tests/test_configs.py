@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import base, common, genci, hybrid, nif
 from configs.datasets import PRESETS
-from nif_jax import build, build_rows, pipeline, rows, run_context, runner
+from nif_jax import build, build_rows, pipeline, rows, run_context, runner, selection
 from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.registry import BASELINES
@@ -259,6 +259,20 @@ def test_cross_fitting_is_for_the_rows_that_read_the_response():
         rows.require_rows(nif.get_config(text + "base+nif_flow_only"))
 
 
+@pytest.mark.parametrize("text", ["rows=selected", "rows=base+selected", "rows=nif+nif+selected"])
+def test_selected_needs_a_choice(text):
+    with pytest.raises(runner.ConfigError, match="name two or more"):
+        rows.require_rows(nif.get_config(f"{TINY},{text}"))
+
+
+def test_a_metric_of_which_less_is_better_chooses_nothing():
+    selection.require_metrics(hybrid.get_config(f"{TINY},train.metric=gauc"))
+    for section in selection.METRICS:
+        config = hybrid.get_config(f"{TINY},{section}.metric=logloss")
+        with pytest.raises(runner.ConfigError, match=f"{section}.metric='logloss' is none of"):
+            selection.require_metrics(config)
+
+
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):
@@ -274,7 +288,7 @@ def test_quirks_reproduce_the_authors_code():
 
 @pytest.mark.parametrize("row", rows.ROWS)
 def test_every_row_has_settings_and_a_model_that_exist(row):
-    assert rows.ROWS[row].model in {"ranker", *BASELINES}
+    assert rows.ROWS[row].model in {"ranker", rows.SELECTED, *BASELINES}
     config = hybrid.get_config("synthetic")
     changed = rows.row_config(config, row)
     assert set(runner.flatten(changed.to_dict())) == set(runner.flatten(config.to_dict()))

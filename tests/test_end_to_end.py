@@ -110,7 +110,8 @@ class TestOutputs:
     def test_results_hold_every_row_online_and_frozen(self, finished):
         found = results.read_results(finished)
         assert [(r["model"], r["history"]) for r in found["rows"]] == [
-            (m, h) for m in ("base", "nif", "tsp", "amen", "bayes") for h in ("online", "frozen")
+            (m, h) for m in ("base", "nif", "tsp", "amen", "selected", "bayes")
+            for h in ("online", "frozen")
         ]
         *models, online, frozen = found["rows"]
         assert all(0 < row["auc"] < 1 and row["parameters"] > 0 for row in models)
@@ -147,15 +148,39 @@ class TestOutputs:
         aucs = {(r["model"], r["history"]): r["auc"] for r in found["rows"]}
         lifts = [e for e in found["differences"] if e["metric"] == "auc"]
         models = {e["model"] for e in lifts}
-        assert models == {"nif", "tsp", "amen", "bayes"}  # the simulator knows the bound
+        # The simulator knows the bound.
+        assert models == {"nif", "tsp", "amen", "selected", "bayes"}
         parts = {(e["model"], e["reference"]) for e in lifts if e["reference"] != "base"}
         assert parts == {("amen", "nif"), ("amen", "tsp")}
-        assert len(lifts) == 12 and len(found["differences"]) == 36
+        assert len(lifts) == 14 and len(found["differences"]) == 42
         for lift in lifts:
             model, reference, history = lift["model"], lift["reference"], lift["history"]
             expected = aucs[model, history] - aucs[reference, history]
             assert lift["mean"] == pytest.approx(expected, abs=1e-6)
-            assert lift["low"] < lift["high"]
+            same = model == "selected" and found["selection"][0]["selected"] == reference
+            assert lift["low"] == lift["high"] == 0 if same else lift["low"] < lift["high"]
+
+    def test_selected_is_the_best_row_on_validation(self, finished):
+        found = results.read_results(finished)
+        (entry,) = found["selection"]
+        best = {}
+        for record in read_metrics(finished / "seed_0" / "metrics.jsonl"):
+            if "validation/auc" in record["values"]:
+                value = record["values"]["validation/auc"]
+                best[record["stage"]] = max(value, best.get(record["stage"], 0))
+        assert entry == {
+            "seed": 0,
+            "selected": max(("base", "nif", "tsp", "amen"), key=best.get),
+            "metric": "auc",
+            "validation": pytest.approx({row: best[row] for row in ("base", "nif", "tsp", "amen")}),
+        }
+        kept = read_scores(finished / "seed_0/scores.npz").logits
+        for history in ("online", "frozen"):
+            np.testing.assert_array_equal(
+                kept["selected"][history], kept[entry["selected"]][history]
+            )
+        assert not (finished / "seed_0" / "selected").exists()
+        assert "Selected on validation" in (finished / "report.html").read_text()
 
     def test_pictures_and_page_are_there(self, finished):
         names = {path.name for path in (finished / "plots").iterdir()}

@@ -26,6 +26,7 @@ TERMS = {
     "PCOC": "predicted clicks over observed clicks; 1 is right, above 1 promises too much.",
     "share of the Bayes gap": "(AUC - popularity's) / (Bayes' - popularity's), where a simulator "
                               "knows the click probabilities: 0 is popularity, 1 cannot be beaten.",
+    "selected": "of the run's other rows the one with the best metric on validation, seed by seed.",
     "pt": "points of 0.01.",
     "±": "standard deviation over seeds (n - 1).",
     "interval": "[low, high] in which the difference lies at 95 %, by paired bootstrap over the "

@@ -127,6 +127,7 @@ def _measured(results: Mapping[str, Any], level: int) -> list[str]:
     parts = [markup.heading("Click prediction", level), markup.table(tables.comparison(rows)),
              *_cautions(rows)]
     for key, title, make in (
+        ("selection", "Selected on validation", tables.selection),
         ("differences", "Differences, 95 % intervals by paired bootstrap", tables.differences),
         ("retrieval", "Next-item retrieval, whole catalogue", tables.retrieval),
         ("semantic_ids", "Semantic IDs", tables.semantic_ids),

@@ -2,6 +2,7 @@
 
     {"run": {...}, "rows": [one object of ROW_KEYS a model x seed x split x history],
      "differences": [one of DIFFERENCE_KEYS a pair x split x history x metric],  # the rest is
+     "selection": [{"seed", "selected", "metric", "validation": {model: number}}],
      "retrieval": [{"model", "seed", "split", "targets", "hr@10", ...}],         # optional
      "semantic_ids": [{"seed", "form", "level", "codes", ...}],
      "buckets": {property: {model: [{"lower", "upper", "count", "auc"}]}},
@@ -29,6 +30,7 @@ ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
 DIFFERENCE_KEYS = ("model", "reference", "split", "history", "metric", "seeds", "mean", "sd", "low",
                    "high", "verdict")  # fmt: skip
 RETRIEVAL_KEYS = ("model", "seed", "split", "targets")
+SELECTION_KEYS = ("seed", "selected", "metric", "validation")
 CODE_KEYS = ("seed", "form", "level")
 BUCKET_KEYS = ("lower", "upper", "count", "auc")
 
@@ -48,8 +50,8 @@ def write_results(
       path: the file; its folder is made.
       run: config, commit, versions, devices, data set.
       rows: each has exactly ROW_KEYS; a metric or cost that was not measured is None.
-      **extra: "differences", "retrieval", "semantic_ids", "buckets", "notes" (module docstring), or
-        more keys of JSON values.
+      **extra: "differences", "selection", "retrieval", "semantic_ids", "buckets", "notes" (module
+        docstring), or more keys of JSON values.
 
     Raises:
       ValueError: a key or value that breaks the schema, with its place and what is allowed.
@@ -107,6 +109,14 @@ def check_results(results: Any) -> None:
         _check_numbers(row, (*METRICS, *COSTS), where)
     for index, entry in enumerate(_list_of(dict, results.get("differences", []), "differences")):
         _check_difference(entry, f"differences[{index}]")
+    for index, entry in enumerate(_list_of(dict, results.get("selection", []), "selection")):
+        where = f"selection[{index}]"
+        _check_keys(entry, where, required=SELECTION_KEYS, exact=True)
+        _check_integer(entry, "seed", where)
+        _require_object(entry["validation"], f"{where}.validation")
+        _check_numbers(entry["validation"], tuple(entry["validation"]), f"{where}.validation")
+        _check_choice(entry, "selected", tuple(entry["validation"]), where)
+        _check_names(entry, ("metric",), where)
     for index, entry in enumerate(_list_of(dict, results.get("retrieval", []), "retrieval")):
         where = f"retrieval[{index}]"
         _check_keys(entry, where, required=RETRIEVAL_KEYS, exact=False)

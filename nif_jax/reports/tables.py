@@ -7,9 +7,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from nif_jax.rows import SELECTED
+
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
 """Rows that are none of ours; the strongest of them is a reference beside the base ranker."""
-MODEL_ORDER = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid", "bayes")
+MODEL_ORDER = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid",
+               SELECTED, "bayes")  # fmt: skip
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
@@ -146,6 +149,22 @@ def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
     text = NOT_AVAILABLE if mean is None else f"{mean:+{form}}"
     text += "" if sd is None else f" ± {sd:{form}}"
     return text, NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]"
+
+
+def selection(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Which row was selected with each seed, and the validation metric of each that it could be.
+
+    Args:
+      entries: "selection" of results.json.
+    """
+    models = dict.fromkeys(model for entry in entries for model in entry["validation"])
+    table = Table(["seed", "selected", "metric", *models], [], labels=3)
+    for entry in entries:
+        values = [entry["validation"].get(model) for model in models]
+        cells = [NOT_AVAILABLE if value is None else format(value, ".4f") for value in values]
+        title = METRIC_TITLES.get(entry["metric"], entry["metric"])
+        table.rows.append([str(entry["seed"]), entry["selected"], title, *cells])
+    return table
 
 
 def retrieval(entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -121,6 +121,20 @@ def test_retrieval_by_hand():
                      ["test", "all", "generator", "2", "0.2500 ± 0.0707", "n/a", "0.1000 ± 0.0000"]]
 
 
+def _selection(**other):
+    validation = {"base": 0.75, "nif": 0.8}
+    entry = {"seed": 0, "selected": "nif", "metric": "auc", "validation": validation}
+    return entry | other
+
+
+def test_selection_by_hand():
+    other = _selection(seed=1, selected="tsp", metric="mine", validation={"base": None, "tsp": 0.5})
+    table = tables.selection([_selection(), other])
+    assert table.header == ["seed", "selected", "metric", "base", "nif", "tsp"]
+    assert table.rows == [["0", "nif", "AUC", "0.7500", "0.8000", "n/a"],
+                          ["1", "tsp", "mine", "n/a", "n/a", "0.5000"]]
+
+
 def test_semantic_ids_by_hand():
     record = {"form": "ema", "level": 1, "codes": 7, "fillable": 8, "perplexity": 5.25,
               "prefixes": 7, "collision_rate": 0.5, "nearest_collision_rate": 0.75,
@@ -186,6 +200,9 @@ def _without(key):
     ([], {"differences": [_difference(verdict="significant")]}, "'no difference'"),
     ([], {"differences": [_difference(seeds=True)]}, "seeds must be an integer"),
     ([], {"differences": [_difference(low="0")]}, "low must be a number"),
+    ([], {"selection": [{"seed": 0}]}, r"selection\[0\]: missing keys"),
+    ([], {"selection": [_selection(selected="amen")]}, r"selected is 'amen'; choose from"),
+    ([], {"selection": [_selection(validation={"nif": "x"})]}, "validation.nif must be a number"),
     ([], {"notes": "one"}, "notes must be a list of str"),
     ([], {"retrieval": [{"model": "generator", "seed": 0}]}, r"retrieval\[0\]: missing"),
     ([], {"retrieval": [{"model": "g", "seed": 0, "split": "test", "targets": "all",
