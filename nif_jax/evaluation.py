@@ -1,8 +1,7 @@
-"""Test scores of finished stages as results.json rows, tables and plots."""
+"""Test scores of finished stages as results.json rows and tables."""
 
 import dataclasses
 import functools
-import pathlib
 import resource
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +16,10 @@ from nif_jax.build_rows import Frozen
 from nif_jax.data import splits
 from nif_jax.data.schema import Movelines
 from nif_jax.metrics import ctr, retrieval
-from nif_jax.metrics.writer import METRICS_FILE, read_metrics
 from nif_jax.pipeline import TrainedStage, base_vectors
-from nif_jax.reports import flow_map, plots
 from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
+from nif_jax.rows import SELECTED
 from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import next_item
@@ -232,64 +230,7 @@ def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
         name: {
             row: ctr.by_bucket(labels, found["online"]["logit"], value, edges)
             for row, found in scores.items()
+            if row != SELECTED  # has a line of its own already
         }
         for name, (value, edges) in values.items()
     }
-
-
-def draw_plots(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path) -> None:
-    """The run's pictures, of its first seed."""
-    folder = workdir / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = run.folder / METRICS_FILE
-    if metrics.exists():
-        plots.training_curves(read_metrics(metrics), folder / "training_curves.png")
-    plan = test_plan(run, "online")
-    labels = run.dataset.movelines.label[plan.rows]
-    plots.auc_by_history(buckets["history_length"], folder / "auc_by_history.png")
-    logits = {row: found["online"]["logit"] for row, found in scores.items()}
-    plots.reliability(labels, logits, folder / "reliability.png")
-    off = next((row for row in ("nif", "base") if row in scores), None)
-    on = {"nif": "amen", "base": "tsp"}.get(off)
-    if on in scores and 0 < labels.sum() < len(labels):
-        panels = {f"TSP off ({off})": off, f"TSP on ({on})": on}
-        found = {name: scores[row]["online"]["calibration"] for name, row in panels.items()}
-        plots.calibration_scores(
-            {name: (c[labels == 1], c[labels == 0]) for name, c in found.items()},
-            folder / "calibration_scores.png",
-        )
-    if frozen.flow is not None:
-        _draw_flow_map(run, plan, frozen, folder / "flow_map.png")
-
-
-def _draw_flow_map(run: Run, plan: ScoringPlan, frozen: Frozen, path: pathlib.Path) -> None:
-    """Four users at the start of their test period: history, flow, and what came next."""
-    dataset, lines = run.dataset, run.dataset.movelines
-    shard = run.parallel.local_shards[0]
-    rows = plan.shard_rows[shard]
-    store = jax.tree.map(lambda x: x[0], dataset.stores)
-    # First test row of each user that leaves a few events to compare with.
-    _, first, count = np.unique(store.user[rows], return_index=True, return_counts=True)
-    chosen = rows[first[(count >= 4) & (store.history_end[rows[first]] > 0)]][:4]
-    if not len(chosen):
-        return
-    end = store.history_end[chosen]
-    horizon = run.config.flow.horizon
-    following = chosen[:, None] + np.arange(horizon)
-    past = store.history_row[np.maximum(end[:, None] + np.arange(-10, 0), 0)]
-    names = None
-    feature = next((f for f in ("category", "genres") if f in lines.item_features), None)
-    if feature:
-        ids = lines.item_features[feature][1:, 0]
-        vocabulary = np.append("unknown", lines.vocabulary[f"item/{feature}"])
-        names = vocabulary[ids]
-    global_rows = dataset.shard_rows[shard][chosen]
-    flow_map.flow_map(
-        frozen.vectors[1:],
-        frozen.flow[0][end - 1],
-        store.item[np.minimum(following, len(store.item) - 1)] - 1,
-        path,
-        categories=names,
-        histories=frozen.vectors[store.item[past]],
-        users=[f"user {lines.vocabulary['user'][u]}" for u in lines.user[global_rows]],
-    )

@@ -12,7 +12,7 @@ import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import ab, evaluation, pipeline, run_context, selection
+from nif_jax import ab, evaluation, pictures, pipeline, run_context, selection
 from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
@@ -200,7 +200,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         if seed == config.seed:
             buckets = evaluation.bucket_rows(one, scores)
             if is_writer():
-                evaluation.draw_plots(one, scores, buckets, frozen, workdir)
+                pictures.draw(one, scores, buckets, frozen, workdir)
     if mode == "predict":
         _write_predictions(predictions, workdir)
     elif is_writer():

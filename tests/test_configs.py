@@ -95,8 +95,9 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     for name in ("score_rankers", "result_rows", "bucket_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
     monkeypatch.setattr(runner.evaluation, "test_scores", lambda *_: Scores([], [], "", {}))
-    for name in ("retrieval_rows", "code_rows", "draw_plots"):
+    for name in ("retrieval_rows", "code_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: [])
+    monkeypatch.setattr(runner.pictures, "draw", lambda *_: None)
     monkeypatch.setattr(runner, "write_scores", lambda *_: None)
     monkeypatch.setattr(runner.significance, "differences", lambda *_, **__: [])
     monkeypatch.setattr(runner.results, "write_results", lambda *_, **__: None)

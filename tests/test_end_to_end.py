@@ -244,7 +244,10 @@ class TestOnline:
         found = json.loads((finished / "ab.json").read_text())
         assert found["ab"]["slate"] == 7
         arms = {arm["model"]: arm for arm in found["arms"]}
-        assert list(arms) == ["base", "nif", "tsp", "amen", "random", "oracle"]
+        assert list(arms) == ["base", "nif", "tsp", "amen", "selected", "random", "oracle"]
+        # Of the selected row, what its own is: it is built as the row which it is.
+        (selection,) = results.read_results(finished)["selection"]
+        assert arms["selected"] == arms[selection["selected"]] | {"model": "selected"}
         base, oracle = arms["base"], arms["oracle"]
         assert (base["lift"], base["low"], base["high"], base["true_lift"]) == (0, 0, 0, 0)
         assert oracle["true_ctr"] == max(arm["true_ctr"] for arm in found["arms"])
