@@ -92,9 +92,23 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parsing; --config.<key> without such a key gets one line that names the nearest."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        # ml_collections raises a KeyError for a section and wraps that of a key in an
+        # AttributeError; what a config file raises never comes here, absl reports it.
+        missing = error if isinstance(error, KeyError) else error.args[0]
+        if not isinstance(missing, KeyError):
+            raise
+        text = str(missing.args[0]).replace("\n", ". ")
+        sys.exit(f"error: no such key in --config.<key>=<value>: {text}")
+
+
 def run() -> None:
     """Entry point of the console script."""
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":
