@@ -69,10 +69,12 @@ def item_ages(movelines: Movelines, is_event: np.ndarray, rows: np.ndarray) -> n
 def score_rankers(run: Run, stages: Mapping[str, TrainedStage]) -> dict[str, dict[str, Any]]:
     """row -> history -> {"logit", "calibration"} of the test impressions, each scored once."""
     plans = {history: test_plan(run, history) for history in HISTORIES}
-    return {
+    found = {
         row: {history: stages[row].score(plan) for history, plan in plans.items()}
         for row in run.config.rows
+        if row != SELECTED
     }
+    return {row: found[stages[row].name] for row in run.config.rows}
 
 
 def test_name(config: ConfigDict) -> str:
@@ -151,7 +153,7 @@ def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[st
     if "generator" in stages:
         past = run.config.pretrain.context
         ranks["generator"] = stages["generator"].score(plan)["rank"]
-    for row in run.config.rows:
+    for row in dict.fromkeys(stages[row].name for row in run.config.rows):
         for kind, scorer in stages[row].generators.items():
             ranks[f"{row}, {kind}"] = scorer(plan, *stages[row].state)["rank"]
     if ranks:

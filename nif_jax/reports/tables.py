@@ -11,8 +11,9 @@ from nif_jax.rows import SELECTED
 
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
 """Rows that are none of ours; the strongest of them is a reference beside the base ranker."""
-MODEL_ORDER = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid",
-               SELECTED, "bayes")  # fmt: skip
+FIRST = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
+LAST = (SELECTED, "bayes")
+"""Models by their place in tables: FIRST as the papers build them up, others as they come, LAST."""
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
@@ -262,8 +263,9 @@ def _points(value: float | None, reference: float | None) -> float | None:
 
 
 def model_rank(models: Iterable[str]) -> dict[str, int]:
-    """Place of each model in tables: MODEL_ORDER, then others as they come."""
-    return {model: index for index, model in enumerate(dict.fromkeys((*MODEL_ORDER, *models)))}
+    """Place of each model in tables, see LAST."""
+    others = (model for model in models if model not in LAST)
+    return {model: index for index, model in enumerate(dict.fromkeys((*FIRST, *others, *LAST)))}
 
 
 def grouped(
