@@ -88,6 +88,14 @@ def environment(runs: Mapping[str, Mapping[str, Any]]) -> tables.Table:
     return table
 
 
+def selections(runs: Mapping[str, Mapping[str, Any]]) -> tables.Table:
+    """Run x seed: which row `selected` is, and what each that it could be had on validation."""
+    found = [(label, entry) for label, one in runs.items() for entry in one.get("selection", [])]
+    table = tables.selection([entry for _, entry in found])
+    rows = [[label, *row] for (label, _), row in zip(found, table.rows, strict=True)]
+    return tables.Table(["run", *table.header], rows, labels=table.labels + 1)
+
+
 def document(
     runs: Mapping[str, Mapping[str, Any]], title: str, command: str, notes: Sequence[str] = ()
 ) -> str:
@@ -103,6 +111,9 @@ def document(
     saved = curves.labels_saved(runs)
     if saved.rows:
         parts += ["## Labels saved at equal AUC", tables.markdown(saved)]
+    selected = selections(runs)
+    if selected.rows:
+        parts += ["## Selected on validation", tables.markdown(selected)]
     differing = config_differences(runs)
     if differing.rows:
         parts += ["## Where the configurations differ", tables.markdown(differing)]

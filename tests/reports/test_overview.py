@@ -87,6 +87,17 @@ def test_config_differences_are_the_keys_that_differ():
                                   ["ranker.tower", "[8, 4]", "–"]]
 
 
+def test_selections_of_all_runs_stand_together():
+    validation = {"base": 0.7, "amen": 0.8}
+    entry = {"seed": 3, "selected": "amen", "metric": "auc", "validation": validation}
+    runs = {"one": _run({"base": [0.7]}), "two": _run({"base": [0.7]}) | {"selection": [entry]}}
+    table = overview.selections(runs)
+    assert table.header == ["run", "seed", "selected", "metric", "base", "amen"]
+    assert table.rows == [["two", "3", "amen", "AUC", "0.7000", "0.8000"]]
+    assert "## Selected on validation" in overview.document(runs, "title", "command")
+    assert "Selected" not in overview.document({"one": runs["one"]}, "title", "command")
+
+
 def test_environment_says_what_is_known():
     line = overview.environment({"a": _run({"base": [0.5]})}).rows[0]
     assert line == ["a", "ml", "n/a", "n/a", "1,682", "500", "n/a", "n/a", "n/a", "n/a",
