@@ -3,8 +3,11 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
+# A shell's background job ignores SIGINT and hands that on to what tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before JAX starts: whole runs then cross two devices, on any machine.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 # Many tests run the same small config: each program is compiled once a session, for this process

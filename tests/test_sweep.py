@@ -298,7 +298,7 @@ class TestCommand:
         log = tmp_path / "runs" / "synthetic-slow" / "log.txt"
         _wait(lambda: log.exists() and "training" in log.read_text())
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGINT and "goes on from here" in said
         assert not (tmp_path / "results").exists()
         (log.parent / "again").touch()  # the stub's checkpoint
