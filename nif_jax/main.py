@@ -8,9 +8,11 @@ import logging as std_logging
 import pathlib
 import shlex
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 from nif_jax import parallel, runner
 from nif_jax.reports import page, workdirs
@@ -97,10 +99,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError) as error:
-        # ml_collections raises a KeyError for a section and wraps that of a key in an
-        # AttributeError; what a config file raises never comes here, absl reports it.
-        missing = error if isinstance(error, KeyError) else error.args[0]
-        if not isinstance(missing, KeyError):
+        # A KeyError for a section, one within an AttributeError for a key; what a config file of
+        # the user's own raises did not pass through an override's path, and keeps its traceback.
+        missing = error if isinstance(error, KeyError) else next(iter(error.args), None)
+        files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+        if config_path.__file__ not in files or not isinstance(missing, KeyError):
             raise
         text = str(missing.args[0]).replace("\n", ". ")
         sys.exit(f"error: no such key in --config.<key>=<value>: {text}")

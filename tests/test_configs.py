@@ -266,12 +266,17 @@ def test_selected_needs_a_choice(text):
         rows.require_rows(nif.get_config(f"{TINY},{text}"))
 
 
-def test_a_metric_of_which_less_is_better_chooses_nothing():
+def test_a_metric_of_which_less_is_better_chooses_nothing(tmp_path, monkeypatch):
     selection.require_metrics(hybrid.get_config(f"{TINY},train.metric=gauc"))
     for section in selection.METRICS:
         config = hybrid.get_config(f"{TINY},{section}.metric=logloss")
         with pytest.raises(runner.ConfigError, match=f"{section}.metric='logloss' is none of"):
             selection.require_metrics(config)
+    # A run dies of it before it trains.
+    monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(runner.ConfigError, match=r"train\.metric='logloss' is none of"):
+        runner.run(nif.get_config(f"{TINY},train.metric=logloss"), tmp_path / "run", "train")
+    assert not list((tmp_path / "run").glob("seed_0/*/last"))
 
 
 def test_quirks_reproduce_the_authors_code():
@@ -315,3 +320,11 @@ def test_the_command_line_refuses_what_it_does_not_know(arguments, message, tmp_
     assert done.returncode
     assert message in done.stdout + done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_in_a_config_file_keeps_its_traceback(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from configs import base\nget_config = lambda: base.get_config().nothing\n")
+    command = [sys.executable, "-m", "nif_jax.main", f"--config={file}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode and f'File "{file}", line 2' in done.stderr
