@@ -177,6 +177,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     if mode == "ab":
         runs = (_make_run(config, s, workdir, dataset, parallel, train=False) for s in seeds)
         ab.run(runs, workdir, describe_run)
+        if is_writer() and (workdir / results.RESULTS_FILE).exists():
+            page.write_report(workdir)  # again, now with the test
         barrier("ab")
         return
     rows, selected, retrieval, codes, predictions = [], [], [], [], []

@@ -241,6 +241,7 @@ class TestOnline:
     def test_arms_lifts_and_ceiling(self, finished, capsys):
         runner.run(nif.get_config(TINY_NIF + self.SETTINGS), finished, "ab")
         assert "| oracle" in capsys.readouterr().out
+        assert "Online A/B test" in (finished / "report.html").read_text()
         found = json.loads((finished / "ab.json").read_text())
         assert found["ab"]["slate"] == 7
         arms = {arm["model"]: arm for arm in found["arms"]}
