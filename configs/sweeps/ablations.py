@@ -1,6 +1,6 @@
 """Which parts of AMEN carry it? The paper's ablations.
 
-    python launch/sweep.py --sweep=configs/sweeps/ablations.py --data=<folder of parquet files>
+    python launch/sweep.py --sweep=configs/sweeps/ablations.py
 
 Run `full` holds three of them as rows: nif is amen without TSP, tsp is amen without the flow, and
 base has neither. Diversity and velocity shape the generator, so each is left out in a run of its
@@ -26,5 +26,5 @@ VARIANTS = {
 def get_sweep() -> list[common.Run]:
     """Data sets x what is left out."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "nif", "amen")}
-    data = ("movielens_100k", "synthetic", "kuairand")
+    data = ("movielens_100k", "synthetic")
     return common.grid("configs/nif.py", data, VARIANTS, shared, reference="full")

@@ -1,6 +1,6 @@
 """How many labels does generative pre-training save?
 
-    python launch/sweep.py --sweep=configs/sweeps/labels.py --data=<folder of parquet files>
+    python launch/sweep.py --sweep=configs/sweeps/labels.py
 
 Rankers get 1, 5, 20 or 100 % of the labels of the train period; movelines stay complete, so the
 generator loses nothing. Pre-training should pay where labels are scarce: a prototype saw +1.5 pt of
@@ -16,8 +16,6 @@ SHARES = common.axis("data.label_share", (0.01, 0.05, 0.2, 1.0), "labels")
 
 
 def get_sweep() -> list[common.Run]:
-    """Data sets x shares of the labels."""
+    """Shares of the labels."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ROWS}
-    return common.grid(
-        "configs/hybrid.py", ("movielens_100k", "kuairand"), SHARES, shared
-    )
+    return common.grid("configs/hybrid.py", ("movielens_100k",), SHARES, shared)
