@@ -114,6 +114,8 @@ def _intent(config: common.ConfigDict, smoke: bool) -> None:
     # Weights of next-item prediction (gamma) and of self-supervised regularisation (delta).
     config.genci.gamma = 0.1
     config.genci.delta = 0.5
+    # Share of the training in which delta falls to 0, linearly; 0 = it stays (the authors').
+    config.genci.delta_fade = 0.5
     # Rows whose item is to be predicted: "positive" or "all".
     config.genci.targets = "positive"
     # Whether the side head's opinion is a fixed target of the ranker.

@@ -68,10 +68,15 @@ def per_device(run: Run, section: ConfigDict) -> int:
     return size
 
 
+def total_steps(section: ConfigDict, plan: Any) -> int:
+    """Steps of a stage that nothing stops early."""
+    return int(section.epochs * plan.steps_per_epoch)
+
+
 def _optimizer(section: ConfigDict, plan: Any):
     return optim.make_optimizer(
         learning_rate=section.learning_rate,
-        total_steps=int(section.epochs * plan.steps_per_epoch),
+        total_steps=total_steps(section, plan),
         warmup_steps=section.warmup_steps,
         decay=section.decay,
         weight_decay=section.weight_decay,

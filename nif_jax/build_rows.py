@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from nif_jax.build import Built, baseline, flow_decoder, per_device, ranker, ranking_stage
+from nif_jax.build import (
+    Built,
+    baseline,
+    flow_decoder,
+    per_device,
+    ranker,
+    ranking_stage,
+    stretched,
+    total_steps,
+)
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
@@ -46,7 +55,7 @@ class Frozen:
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
 
 
-def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
+def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds, plan: ImpressionPlan):
     """The generative half of a ranker: intent model, cohort network, side head."""
     data, genci = run.dataset, config.genci
     intent = Intent(
@@ -68,7 +77,11 @@ def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds):
     names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
     slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
     settings = {name: config.genci[name] for name in names}
-    source = CohortSource(intent, slots=slots, **settings)
+    if not 0 <= genci.delta_fade <= 1:
+        raise ConfigError(f"config.genci.delta_fade={genci.delta_fade} is no share, 0 to 1.")
+    steps = total_steps(stretched(config.train, plan.steps_per_epoch), plan)
+    fade = round(genci.delta_fade * steps)
+    source = CohortSource(intent, slots=slots, fade=fade, **settings)
     return source, network, side
 
 
@@ -100,6 +113,9 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     row, config = ROWS[name], row_config(run.config, name)
     run = dataclasses.replace(run, config=config)
     flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)
+    plan = ImpressionPlan(
+        run.dataset, per_device(run, config.train), run.seed, row.tsp, **distances
+    )
     cohorts, network, side = CohortSource(), None, None
     decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
     if row.flow:
@@ -111,12 +127,9 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
             arrays["response"] = frozen.response
     if row.cohorts:
         extra["ids"] = frozen.ids[config.tokenizer.form]
-        cohorts, network, side = _cohort_source(run, config, extra["ids"])
+        cohorts, network, side = _cohort_source(run, config, extra["ids"], plan)
     model = ranker(run, network, side) if row.model == "ranker" else baseline(run, row.model)
     data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
-    plan = ImpressionPlan(
-        run.dataset, per_device(run, config.train), run.seed, row.tsp, **distances
-    )
     parts = (model, decoder, flow, cohorts)
     gather = gather_rows(config.data.history_length, flow)
     make = functools.partial(

@@ -36,6 +36,7 @@ QUIRKS = {
     "genci.targets": "all",
     "genci.beams": 1,
     "genci.detach": False,
+    "genci.delta_fade": 0.0,
     "cohorts.form": "level",
     "cohorts.mean": "padded",
     "cohorts.attention": "shared",

@@ -39,7 +39,7 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
             batch = stage.gather(arrays, batch)
 
         def objective(params):
-            return stage.loss_fn(params, state.variables, frozen, batch, rng, True)
+            return stage.loss_fn(params, state.variables, frozen, batch, rng, state.step)
 
         (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         measurements = {"loss": (loss, aux.weight)} | dict(aux.measurements)

@@ -183,6 +183,7 @@ def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monk
         ("tokenizer.codes=256", "codes=256 is more than the 20 items"),
         ("genci.beams=50", "beams=50 is more than the 20 items"),
         ("genci.targets=positives", "did you mean 'positive'"),
+        ("genci.delta_fade=1.5", "delta_fade=1.5 is no share"),
         ("cohorts.levels=4", "cohorts.levels=4 is more than config.tokenizer.levels=3"),
         ("cohorts.form=prefixes", "did you mean 'prefix'"),
         ("cohorts.mean=padding", "did you mean 'padded'"),
@@ -284,6 +285,7 @@ def test_quirks_reproduce_the_authors_code():
     for row in ("genci", "genci_quirks"):
         found = rows.row_config(config if row == "genci" else genci.get_config("synthetic"), row)
         assert (found.genci.targets, found.genci.beams, found.genci.detach) == ("all", 1, False)
+        assert found.genci.delta_fade == 0
         assert (found.cohorts.form, found.cohorts.mean) == ("level", "padded")
         assert (found.cohorts.attention, found.cohorts.residual) == ("shared", False)
     assert rows.row_config(genci.get_config("synthetic"), "genci").genci.beams == 4

@@ -29,16 +29,15 @@ def gather(arrays, index):
     return Rows(arrays["x"][row], arrays["y"][row], index["weight"], index["pair"])
 
 
-def loss_fn(params, variables, frozen, batch, rng, train):
+def loss_fn(params, variables, frozen, batch, rng, step):
     """Squared error of a line, and a term on pairs; counts its calls in variables."""
-    assert train
     error = batch.x @ params["w"] - batch.y
     total = (error**2 * batch.weight).sum() * frozen["scale"]
     between = (error[0::2] * error[1::2] * batch.pair).sum()
     total += between
     variables = {"calls": variables["calls"] + 1, "rows": variables["rows"] + len(error)}
     chance = (jax.random.key_data(rng).sum() % 4096).astype(jnp.float32)
-    measured = {"pairs": (between, batch.pair.sum()), "chance": (chance, 1.0)}
+    measured = {"pairs": (between, batch.pair.sum()), "chance": (chance, 1.0), "step": (step, 1)}
     return total, Aux(batch.weight.sum(), variables, measured)
 
 
@@ -110,6 +109,7 @@ def test_steps_of_a_dispatch_follow_the_gradient_of_the_mean(data):
     np.testing.assert_allclose(measured["loss"][0], losses, rtol=1e-4)
     assert measured["loss"][1].tolist() == [5, 7]
     assert measured["pairs"][1].tolist() == [2, 1]
+    assert measured["step"][0].tolist() == [0, 1]
     assert state.step == 2 and state.variables == {"calls": 2, "rows": 16}
     # Chance differs between steps.
     assert measured["chance"][0][0] != measured["chance"][0][1]

@@ -22,10 +22,10 @@ def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:
     return gather
 
 
-def loss(model: Ranker, params, variables, frozen, batch: Impressions, rng, train: bool):
+def loss(model: Ranker, params, variables, frozen, batch: Impressions, rng, step):
     """Sum of cross-entropies, see Stage.loss_fn."""
     logits, _ = model.apply(
-        {"params": params}, batch, frozen["items"], train=train, rngs={"dropout": rng}
+        {"params": params}, batch, frozen["items"], train=step is not None, rngs={"dropout": rng}
     )
     total, weight = weighted_sum(cross_entropy(logits, batch.label), batch.weight)
     return total, Aux(weight, variables, {})

@@ -80,13 +80,14 @@ def loss(
     frozen,
     batch: Impressions,
     rng: jax.Array,
-    train: bool,
+    step: jax.Array | None,
 ):
     """Sum of cross-entropies + weight * TSP + gamma * NTP + delta * SSR, see Stage.loss_fn.
 
     All sums are divided by the number of ROWS, so that a pair or a target weighs the same in every
     batch however many it holds.
     """
+    train = step is not None
     batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
     generated, variables = generate_in_training(
@@ -120,7 +121,7 @@ def loss(
         losses = self_supervised(logits, named["side"], batch.label, cohorts.detach)
         side_total, _ = weighted_sum(losses, batch.weight)
         measurements["self_supervised"] = (side_total, weight)
-        total += cohorts.delta * side_total
+        total += cohorts.delta_at(step) * side_total
     return total, Aux(weight, variables, measurements)
 
 

@@ -28,6 +28,7 @@ class CohortSource:
       beams: G; 0 generates nothing: the ranker gets the history's state only.
       gamma: weight of a row's next-item loss beside its cross-entropy.
       delta: weight of the self-supervised regularisation.
+      fade: steps over which delta falls to 0, linearly; 0 = it stays what it is.
       targets: rows whose item is to be predicted: "positive", or "all" whatever the label (quirk).
       detach: whether the side head's opinion is a fixed target; otherwise it learns from the ranker
         too (a quirk).
@@ -39,6 +40,7 @@ class CohortSource:
     beams: int = 0
     gamma: float = 0.0
     delta: float = 0.0
+    fade: int = 0
     targets: str = "positive"
     detach: bool = True
     refresh: int = 1
@@ -48,6 +50,12 @@ class CohortSource:
         require_choice("genci.targets", self.targets, ("positive", "all"))
         if self.refresh < 1:
             raise ConfigError(f"config.genci.refresh={self.refresh} has to be 1 or more.")
+
+    def delta_at(self, step: jax.Array | None) -> jax.Array | float:
+        """Weight of the regularisation in a step; of the first one where none is given."""
+        if step is None or not self.fade:
+            return self.delta
+        return self.delta * jnp.maximum(0.0, 1 - step / self.fade)
 
     @property
     def remembers(self) -> bool:

@@ -124,13 +124,14 @@ def loss(
     frozen,
     batch: Sequences,
     rng: jax.Array,
-    train: bool,
+    step: jax.Array | None,
 ):
     """Sum over targets of InfoNCE + alpha * diversity + beta * velocity + response, see
     Stage.loss_fn.
 
     Diversity and velocity are counted where a prediction is, so that one weight divides all.
     """
+    train = step is not None
     dropout, negatives = jax.random.split(rng)
     rngs = {"dropout": dropout}
     bound = model.bind({"params": params}, rngs=rngs)
@@ -181,14 +182,13 @@ def loss(
             batch.segment,
         )
         flow = unit(flow.reshape(*flow.shape[:3], -1))  # [B, S, 1 + r, D]
-        for step in range(1, spec.rollout_steps + 1):
-            ahead = step + 1
+        for ahead in range(2, spec.rollout_steps + 2):
             free = (ahead_of(ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
             value, count = nce(
-                flow[:, :-ahead, step],
+                flow[:, :-ahead, ahead - 1],
                 batch.window.item[:, ahead:],
                 free,
-                jax.random.fold_in(negatives, step),
+                jax.random.fold_in(negatives, ahead - 1),
             )
             # The same weight a step as teacher forcing has, shared out over the steps.
             total += value / spec.rollout_steps

@@ -36,7 +36,8 @@ class Stage:
       name: folder of its checkpoints and tag of its records.
       init: (rng, batch, frozen) -> (params, variables).
       gather: (arrays, index) -> batch, under NumPy and under jit alike.
-      loss_fn: (params, variables, frozen, batch, rng, train) -> (loss_sum, Aux).
+      loss_fn: (params, variables, frozen, batch, rng, step) -> (loss_sum, Aux). The step is the
+        number [] of the one that is taken; None asks for the loss without dropout.
       plan: what a step trains on, see nif_jax.data.sampling.
       evaluate: (params, variables) -> metrics on validation, replicated state in, floats out.
       optimizer: an optax transformation.

@@ -63,10 +63,10 @@ def loss(
     frozen,
     batch: Mapping[str, jax.Array],
     rng: jax.Array,
-    train: bool,
+    step: jax.Array | None,
 ):
     """Sum over items of squared error (mean over content) + commitment, see Stage.loss_fn."""
-    del train
+    del step
     content, weight = frozen["content"][batch["item"]], batch["weight"]
     vectors = vectors_of(params, variables)
     rebuilt, commitment, found = model.apply({"params": params}, content, vectors)

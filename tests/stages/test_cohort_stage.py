@@ -60,15 +60,15 @@ def world(random_impressions):
     return params, frozen, batch
 
 
-def evaluate(world, source=SOURCE, params=None):
+def evaluate(world, source=SOURCE, params=None, step=0):
     original, frozen, batch = world
-    return _evaluate(source, params or original, frozen, batch)
+    return _evaluate(source, params or original, frozen, batch, step)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evaluate(source, params, frozen, batch):
+def _evaluate(source, params, frozen, batch, step):
     return finetune.loss(MODEL, None, NO_FLOW, source, NO_TSP, AXIS, params, {}, frozen, batch,
-                         jax.random.key(0), True)  # fmt: skip
+                         jax.random.key(0), step)  # fmt: skip
 
 
 def test_the_loss_is_cross_entropy_plus_next_item_plus_self_supervision(world):
@@ -86,6 +86,16 @@ def test_the_loss_is_cross_entropy_plus_next_item_plus_self_supervision(world):
     np.testing.assert_allclose(total, ctr + 0.7 * following + 0.4 * side, rtol=1e-5)
     assert aux.weight == 8
     np.testing.assert_allclose(aux.measurements["next_item"], (following, 3), rtol=1e-5)
+
+
+def test_self_supervision_fades_linearly_until_the_last_step(world):
+    fading = dataclasses.replace(SOURCE, fade=8)
+    none = dataclasses.replace(SOURCE, delta=0.0)
+    whole = evaluate(world)[0] - evaluate(world, none)[0]
+    assert whole > 0
+    for step, left in ((0, 1.0), (2, 0.75), (8, 0.0), (9, 0.0)):
+        found = evaluate(world, fading, step=step)[0] - evaluate(world, none)[0]
+        np.testing.assert_allclose(found, left * whole, rtol=1e-4, atol=1e-5)
 
 
 def test_quirk_rows_without_a_click_pay_for_their_item_too(world):
@@ -132,7 +142,7 @@ def test_cohort_members_learn_from_the_click(world):
     def total(p):
         batch = one._replace(pair=np.zeros(0))
         return finetune.loss(MODEL, None, NO_FLOW, source, NO_TSP, AXIS, p, {}, frozen, batch,
-                             jax.random.key(0), False)[0]  # fmt: skip
+                             jax.random.key(0), None)[0]  # fmt: skip
 
     grads = np.asarray(jax.jit(jax.grad(total))(params)["items"]["id"])
     assert np.abs(grads[only]).max(1).min() > 0

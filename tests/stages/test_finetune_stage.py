@@ -56,7 +56,7 @@ def world_without_flow(world, random_params):
 def evaluate(world, pairwise, source=WITH_FLOW):
     params, frozen, batch = world
     return finetune.loss(MODEL, None, source, NO_COHORTS, pairwise, AXIS, params, {}, frozen,
-                         batch, jax.random.key(0), False)  # fmt: skip
+                         batch, jax.random.key(0), None)  # fmt: skip
 
 
 def scores(world, source=WITH_FLOW):
@@ -105,7 +105,7 @@ def test_tsp_without_flow_compares_the_base_interest(world_without_flow):
 def test_weight_zero_is_the_base_loss(world_without_flow):
     params, frozen, batch = world_without_flow
     total, aux = evaluate(world_without_flow, tsp(weight=0.0), WITHOUT)
-    expected, _ = base.loss(MODEL, params, {}, frozen, batch, jax.random.key(0), False)
+    expected, _ = base.loss(MODEL, params, {}, frozen, batch, jax.random.key(0), None)
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert "tsp" not in aux.measurements
 
@@ -116,7 +116,7 @@ def test_every_module_learns_and_nothing_frozen_does(world):
     def objective(params, frozen, flow):
         given = batch._replace(flow=flow)
         parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp(moveline="positive"), AXIS)
-        return finetune.loss(*parts, params, {}, frozen, given, jax.random.key(0), False)[0]
+        return finetune.loss(*parts, params, {}, frozen, given, jax.random.key(0), None)[0]
 
     grads = jax.grad(objective)(params, frozen, batch.flow)
     flat = jax.tree_util.tree_leaves_with_path(grads)
@@ -137,7 +137,7 @@ def test_padded_rows_and_pairs_weigh_nothing(world):
         flow=np.where(weight[:, None, None] > 0, batch.flow, np.nan).astype(np.float32),
     )
     parts = (MODEL, None, WITH_FLOW, NO_COHORTS, tsp(), AXIS)
-    total, aux = finetune.loss(*parts, params, {}, frozen, broken, jax.random.key(0), False)
+    total, aux = finetune.loss(*parts, params, {}, frozen, broken, jax.random.key(0), None)
     assert np.isfinite(total)
     assert aux.weight == 4
 

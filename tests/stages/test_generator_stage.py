@@ -51,7 +51,7 @@ def world(random_movelines, random_params):
 def evaluate(world, form, axis_name=None, batch=None):
     model, params, frozen, full, *_ = world
     return generator.loss(model, form, axis_name, params, {}, frozen, batch or full,
-                          jax.random.key(0), False)  # fmt: skip
+                          jax.random.key(0), None)  # fmt: skip
 
 
 def test_info_nce_counts_each_next_entry_of_train_once(world):
@@ -90,7 +90,7 @@ def test_windows_of_one_row_do_not_see_each_other(world, form):
 
     def objective(params, batch):
         return generator.loss(model, spec(**form), None, params, {}, frozen, batch,
-                              jax.random.key(0), False)[0]  # fmt: skip
+                              jax.random.key(0), None)[0]  # fmt: skip
 
     together, expected = (jax.value_and_grad(objective)(params, x) for x in (batch, alone))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together,
@@ -156,7 +156,7 @@ def test_sampled_forms_learn_from_every_module(world, negatives):
 
     def objective(params):
         return generator.loss(model, form, None, params, {}, frozen, batch, jax.random.key(1),
-                              False)[0]  # fmt: skip
+                              None)[0]  # fmt: skip
 
     grads = jax.grad(objective)(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
@@ -173,7 +173,7 @@ def test_in_batch_negatives_cross_devices(world):
     def on_device(part):
         def objective(params):
             total, aux = generator.loss(model, form, AXIS, params, {}, frozen, part,
-                                        jax.random.key(0), False)  # fmt: skip
+                                        jax.random.key(0), None)  # fmt: skip
             return total, aux.weight
 
         (total, weight), grads = jax.value_and_grad(objective, has_aux=True)(params)

@@ -40,7 +40,7 @@ def test_training_rebuilds_the_content_better(form, content):
 
         def objective(params):
             total, aux = tokenizer.loss(MODEL, spec, None, params, variables, frozen, batch, rng,
-                                        True)  # fmt: skip
+                                        0)  # fmt: skip
             return total / aux.weight, aux
 
         grads, aux = jax.grad(objective, has_aux=True)(params)
@@ -64,7 +64,7 @@ def test_padding_teaches_nothing(content):
     def run(item, weight):
         batch = {"item": jnp.array(item), "weight": jnp.array(weight)}
         return tokenizer.loss(MODEL, spec, None, params, variables, frozen, batch,
-                              jax.random.key(0), True)  # fmt: skip
+                              jax.random.key(0), 0)  # fmt: skip
 
     total, aux = run([3, 5, 0, 0], [1.0, 1.0, 0.0, 0.0])
     alone, expected = run([3, 5], [1.0, 1.0])
