@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from nif_jax import optim
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.sampling import ImpressionPlan, ItemPlan, SequencePlan
+from nif_jax.data.packing import SequencePlan
+from nif_jax.data.sampling import ImpressionPlan, ItemPlan
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.models.baselines.interface import Baseline

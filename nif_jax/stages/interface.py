@@ -38,7 +38,7 @@ class Stage:
       gather: (arrays, index) -> batch, under NumPy and under jit alike.
       loss_fn: (params, variables, frozen, batch, rng, step) -> (loss_sum, Aux). The step is the
         number [] of the one that is taken; None asks for the loss without dropout.
-      plan: what a step trains on, see nif_jax.data.sampling.
+      plan: what a step trains on, see nif_jax.data.sampling and nif_jax.data.packing.
       evaluate: (params, variables) -> metrics on validation, replicated state in, floats out.
       optimizer: an optax transformation.
       metric: the name of the validation metric to select by; larger is better.

@@ -9,7 +9,8 @@ import pytest
 
 from nif_jax.data.dataset import build_dataset
 from nif_jax.data.input import batches, step_indices
-from nif_jax.data.sampling import ImpressionPlan, SequencePlan
+from nif_jax.data.packing import SequencePlan
+from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import gather_impressions
 
 SHARDS = (0, 1)

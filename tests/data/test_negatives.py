@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nif_jax.data.dataset import build_dataset
 from nif_jax.data.negatives import FORTNIGHT, sample_negatives
-from nif_jax.data.sampling import SequencePlan
+from nif_jax.data.packing import SequencePlan
 from nif_jax.data.schema import NO_LABEL, ConfigError, DataError
 from nif_jax.data.splits import TEST, TRAIN, VALIDATION
 from nif_jax.data.windows import gather_windows

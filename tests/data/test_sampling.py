@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nif_jax.data.dataset import build_dataset
-from nif_jax.data.sampling import ImpressionPlan, SequencePlan, pack, pair_rows
+from nif_jax.data.packing import SequencePlan, pack
+from nif_jax.data.sampling import ImpressionPlan, pair_rows
 from nif_jax.data.schema import NO_LABEL
 from nif_jax.data.splits import TRAIN
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nif_jax.data.dataset import build_dataset
-from nif_jax.data.sampling import SequencePlan
+from nif_jax.data.packing import SequencePlan
 from nif_jax.data.schema import NO_LABEL
 from nif_jax.losses import contrastive
 from nif_jax.losses import flow as flow_losses
