@@ -34,6 +34,14 @@ settings.load_profile("nif_jax")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Every compiled program maps memory, of which Linux allows a process 65,530 pieces: with all
+    programs of all modules kept, the compiler dies of a segmentation fault near the end."""
+    yield
+    jax.clear_caches()
+
+
 def _random_movelines(
     seed,
     *,
