@@ -55,6 +55,17 @@ TINY_BASELINES = ",".join(
 )
 
 
+_WRITERS = []
+"""Of the runs that a test makes by hand."""
+
+
+@pytest.fixture(autouse=True)
+def _close_writers():
+    yield
+    while _WRITERS:
+        _WRITERS.pop().close()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -88,13 +99,15 @@ def finished_baselines(tmp_path_factory):
 
 def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> run_context.Run:
     config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
+    writer = MetricWriter(folder)
+    _WRITERS.append(writer)
     return run_context.Run(
         config=config,
         seed=0,
         folder=folder,
         dataset=run_context.load_dataset(config, parallel),
         parallel=parallel,
-        writer=MetricWriter(folder),
+        writer=writer,
         train=True,
     )
 
