@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pandas as pd
 import pytest
 
+from benchmarks.common import random_ids
 from configs import base, hybrid, nif
 from nif_jax import ab, build, build_rows, checkpoint, pipeline, run_context, runner, train, truth
 from nif_jax.data import splits
@@ -21,6 +22,7 @@ from nif_jax.parallel import Pmap
 from nif_jax.reports import results
 from nif_jax.reports.scores import read_scores
 from nif_jax.scoring import Scorer, ScoringPlan
+from nif_jax.stages.genci import CohortSource
 
 TINY = ",".join(
     [
@@ -621,6 +623,14 @@ class TestHybrid:
         assert [(r["form"], r["level"]) for r in levels] == [("ema", k) for k in (1, 2, 3)]
         assert levels[-1]["collision_rate"] <= levels[-1]["nearest_collision_rate"]
         assert "Semantic IDs" in (finished_hybrid / "report.html").read_text()
+
+    @pytest.mark.parametrize(("row", "share"), [("genci", 0.25), ("genci_quirks", 0.0)])
+    def test_self_supervision_fades_in_the_share_of_steps_asked_for(self, tmp_path, row, share):
+        config = hybrid.get_config(TINY_HYBRID + ",train.epochs=4.0,genci.delta_fade=0.25")
+        run = dataclasses.replace(make_run(tmp_path), config=config)
+        stage = build_rows.build_row(run, row, random_ids(run)).stage
+        (source,) = (a for a in stage.loss_fn.args if isinstance(a, CohortSource))
+        assert source.fade == share * 4 * stage.plan.steps_per_epoch
 
     def test_every_stage_has_its_checkpoint(self, finished_hybrid):
         folder = finished_hybrid / "seed_0"
