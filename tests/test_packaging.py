@@ -11,7 +11,7 @@ import types
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OURS = {"nif_jax", "configs", "launch", "tests"}
+OURS = {"benchmarks", "nif_jax", "configs", "launch", "tests"}
 
 # Needed without an import: the text that shows the need.
 INDIRECT = {
