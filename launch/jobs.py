@@ -2,11 +2,13 @@
 
 import collections
 import dataclasses
+import functools
 import importlib.util
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -36,6 +38,12 @@ class Job:
     workdir: pathlib.Path
     command: Sequence[str]
     missing: str = ""
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """Flat; raises what nif_jax.main would raise."""
+        words = [word for word in self.command if word.startswith(("--config", "--workdir"))]
+        return flatten(build_config(words).to_dict())
 
     @property
     def finished(self) -> bool:
@@ -113,9 +121,8 @@ def check(jobs: Sequence[Job]) -> None:
     """Raises ConfigError unless every config can be built, and no folder belongs to another."""
     faults = []
     for job in jobs:
-        arguments = [word for word in job.command if word.startswith(("--config", "--workdir"))]
         try:
-            wanted = flatten(build_config(arguments).to_dict())
+            wanted = dict(job.config)
         except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as e:
             faults.append(f"{job.run.name}: {_reason(e)}")
             continue

@@ -20,11 +20,12 @@ GRACE_SECONDS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A command with a name, and the folder that its log.txt is kept in."""
+    """A command with a name, the folder that its log.txt is kept in, and what is done before it."""
 
     name: str
     command: Sequence[str]
     folder: pathlib.Path
+    prepare: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,7 @@ def start(task: Task, cores: set[int]) -> subprocess.Popen | None:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
+        task.prepare()
         with pinned(cores):
             # A group of its own: Ctrl-C reaches us alone, and we end it with its workers.
             return subprocess.Popen(

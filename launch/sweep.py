@@ -6,7 +6,9 @@
 
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`; its log.txt lies there.
 Called again, this skips what is finished and goes on with the rest where it was; several calls at
-once share the work. A run that fails is reported at the end and does not stop the others.
+once share the work. Stages that a finished run of the sweep has trained with equal settings are
+copied (launch/sharing.py), so after a change of the code use another --workdir. A run that fails
+is reported at the end and does not stop the others.
 --config.<key>=<value> holds for all runs. On a cluster whose nodes see this checkout:
 
     python launch/sweep.py --sweep=... --print_commands > commands
@@ -17,6 +19,7 @@ Relative paths start at the checkout, wherever it is called from.
 """
 
 import fnmatch
+import functools
 import json
 import os
 import pathlib
@@ -30,7 +33,7 @@ sys.path.insert(0, str(ROOT))  # a script finds the modules of its own folder on
 
 from absl import app, flags
 
-from launch import pool
+from launch import pool, sharing
 from launch.jobs import Job, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import sweeps
@@ -57,9 +60,21 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def train(jobs: Sequence[Job], at_a_time: int) -> int:
+def borrow(job: Job, jobs: Sequence[Job]) -> None:
+    """Copies what finished jobs have of a job's stages, and says so."""
+    lenders = [other.workdir for other in jobs if other.finished]
+    for line in sharing.borrow(job.workdir, job.config, lenders):
+        say(f"{job.run.name}: {line}")
+
+
+def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
     """Trains jobs, notes each attempt beside their folders, and says how many are not finished."""
-    tasks = [pool.Task(job.run.name, job.command, job.workdir) for job in jobs]
+    tasks = [
+        pool.Task(
+            job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders)
+        )
+        for job in jobs
+    ]
 
     def on_end(outcome: pool.Outcome) -> None:
         attempt = {"run": outcome.task.name, "code": outcome.code,
@@ -157,7 +172,7 @@ def main(argv: Sequence[str]) -> int:
     failures = 0
     if not FLAGS.gather_only:
         try:
-            failures = train(pending, FLAGS.jobs)
+            failures = train(pending, jobs, FLAGS.jobs)
         except KeyboardInterrupt:
             say("\nInterrupted; the same command goes on from here.")
             return 128 + signal.SIGINT

@@ -160,13 +160,14 @@ def ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gat
         optimizer=_optimizer(section, plan),
         evaluate=_ranking_evaluator(run, scorer),
         metric=section.metric,
-        config=run.stage_config,
+        config=run.config.to_dict(),
     )
     return Built(stage, section, data, scorer)
 
 
 def build_base(run: Run) -> Built:
     """Step 1, F_0."""
+    run = run.seen_by("base")
     model = ranker(run)
     plan = ImpressionPlan(run.dataset, per_device(run, run.config.train), run.seed)
     predict = functools.partial(base.predict, model)
@@ -175,17 +176,16 @@ def build_base(run: Run) -> Built:
     return ranking_stage(run, make, plan, run.place(), predict, gather)
 
 
-def build_generator(run: Run, fold: int | None = None) -> Built:
-    """Step 2, G_phi; or the one of config.flow.cross_fit that trains without a fold of users."""
-    folds = run.config.flow.cross_fit
-    name, without = "generator", (0, 0)
-    if fold is not None:
-        name, without = f"generator_without_{fold}_of_{folds}", (fold, folds)
+def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
+    """Step 2, G_phi; or the one of config.flow.cross_fit that trains without (fold, of folds) of
+    the users."""
+    name = "generator_without_{}_of_{}".format(*without) if without else "generator"
+    run = run.seen_by(name)
     section, model = run.config.pretrain, flow_decoder(run)
     spec, data = generator.FlowLoss(**run.config.flow_loss), run.place()
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
     length = section.context + run.config.flow.horizon
-    plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without)
+    plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without or (0, 0))
     predict = functools.partial(next_item.rank_next, model)
     gather = functools.partial(next_item.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
@@ -210,7 +210,7 @@ def build_generator(run: Run, fold: int | None = None) -> Built:
         optimizer=_optimizer(section, plan),
         evaluate=evaluate,
         metric=section.metric,
-        config=run.stage_config,
+        config=run.config.to_dict(),
     )
     answers = Scorer(
         functools.partial(next_item.answer_next, model), gather, data, run.parallel
@@ -220,6 +220,7 @@ def build_generator(run: Run, fold: int | None = None) -> Built:
 
 def build_tokenizer(run: Run) -> Built:
     """GenCI, step 1: the RQ-VAE."""
+    run = run.seen_by("tokenizer")
     config, section = run.config, run.config.tokenize
     names = ("form", "levels", "codes", "commitment", "decay", "dead_share")
     settings = {name: config.tokenizer[name] for name in names}
@@ -241,7 +242,7 @@ def build_tokenizer(run: Run) -> Built:
         optimizer=_optimizer(section, plan),
         evaluate=evaluate,
         metric=section.metric,
-        config=run.stage_config,
+        config=run.config.to_dict(),
     )
 
     return Built(stage, section, data)

@@ -110,6 +110,7 @@ def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dic
 
 def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     """F_theta with flow, TSP, cohorts or several of them, or a baseline: what ROWS says."""
+    run = run.seen_by(name)
     row, config = ROWS[name], row_config(run.config, name)
     run = dataclasses.replace(run, config=config)
     flow, (tsp, distances) = _flow_source(config, row.flow), _pairwise(config, row.tsp)

@@ -1,7 +1,11 @@
 """Configs as flat mappings, which can be written down and compared."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -13,6 +17,50 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+_EVERY_STAGE = ("data", "eval.batch_size", "init_from", "source", "xla_flags")
+_BASE = (*_EVERY_STAGE, "ranker", "train")
+READ: Mapping[str, tuple[str, ...]] = {
+    "base": _BASE,
+    "tokenizer": (*_EVERY_STAGE, "content", "tokenize", "tokenizer"),
+    "generator": (*_BASE, "flow.horizon", "flow_loss", "generator", "pretrain"),
+}
+"""Sections and keys that shape a stage, those of the stage before it included."""
+_NO_STAGE = ("ab", "num_seeds", "rows", "seed")
+
+
+def seen_by(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a flat config that shape a stage: two runs that agree in them may share it.
+
+    Args:
+      stage: the name of its folder; the rows of rows.py see all but what comes before and after.
+      flat: see `flatten`.
+    """
+
+    def within(key: str, names: tuple[str, ...]) -> bool:
+        return any(key == name or key.startswith(f"{name}.") for name in names)
+
+    read = READ.get("generator" if stage.startswith("generator") else stage)
+    return {
+        key: value
+        for key, value in flat.items()
+        if (within(key, read) if read else not within(key, _NO_STAGE))
+    }
+
+
+def restrict(config: ConfigDict, stage: str) -> ConfigDict:
+    """The config without the keys that a stage does not see, so that reading one is an error."""
+    flat = flatten(config.to_dict())
+    hidden = flat.keys() - seen_by(stage, flat).keys()
+    if not hidden:
+        return config
+    seen = config.copy_and_resolve_references()
+    with seen.unlocked():
+        for key in hidden:
+            *sections, name = key.split(".")
+            del functools.reduce(operator.getitem, sections, seen)[name]
+    return seen
 
 
 def run_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

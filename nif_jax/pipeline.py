@@ -164,7 +164,7 @@ def cross_fit(run: Run, stages: dict[str, TrainedStage], source: Any) -> np.ndar
     fold_of = data.movelines.user[plan.rows] % folds
     found = np.zeros(data.movelines.num_events, np.float32)
     for fold in range(folds):
-        built = build_generator(run, fold)
+        built = build_generator(run, (fold, folds))
         stage = stages[built.stage.name] = train_stage(run, built, source)
         response = built.answers(plan, *stage.state)["response"]
         found[plan.rows[fold_of == fold]] = response[fold_of == fold]
@@ -183,16 +183,16 @@ def base_vectors(run: Run, base_params: Any) -> np.ndarray:
 def tokenize(run: Run, stages: dict[str, TrainedStage]) -> Frozen:
     """Semantic IDs of every form that a row asks for; trains the tokenizer if one is to be."""
     configs = [row_config(run.config, row) for row in run.config.rows if ROWS[row].cohorts]
-    codes, ids = {}, {}
+    codes, ids, seen = {}, {}, run.seen_by("tokenizer")  # which computes the content once
     for form in dict.fromkeys(config.tokenizer.form for config in configs):
         section = run.config.tokenizer
         if form in tokens.TRAINED:
-            stages["tokenizer"] = train_stage(run, build_tokenizer(run))
+            stages["tokenizer"] = train_stage(run, build_tokenizer(seen))
             found = stages["tokenizer"].trained
-            codes[form] = tokenizer_codes(run, found.params, found.variables)
+            codes[form] = tokenizer_codes(seen, found.params, found.variables)
         else:
             sizes = (section.levels, section.codes)
-            codes[form] = tokens.untrained_codes(form, run.content, *sizes, run.seed)
+            codes[form] = tokens.untrained_codes(form, seen.content, *sizes, run.seed)
         beams = max(c.genci.beams for c in configs if c.tokenizer.form == form)
         ids[form] = tokens.semantic_ids(codes[form][1], section.codes, beams)
     return Frozen(codes=codes, ids=ids)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from nif_jax.config_keys import restrict
 from nif_jax.data.cache import load_movelines
 from nif_jax.data.content import content_vectors
 from nif_jax.data.dataset import Dataset, build_dataset
@@ -62,10 +63,10 @@ class Run:
         seed = self.config.data.seed
         return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
 
-    @property
-    def stage_config(self) -> dict[str, Any]:
-        """What shapes stages, for their checkpoints: all but the test that comes after them."""
-        return {key: value for key, value in self.config.to_dict().items() if key != "ab"}
+    def seen_by(self, stage: str) -> "Run":
+        """This run with nothing in its config but what may shape a stage; see config_keys.READ."""
+        seen = restrict(self.config, stage)
+        return self if seen is self.config else dataclasses.replace(self, config=seen)
 
     def place(self, **extra: Any) -> Placed:
         """The store on the devices (or not), and frozen with more in it."""

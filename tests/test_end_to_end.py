@@ -483,7 +483,7 @@ class TestTraining:
         data, said = run.dataset, []
         plan = ScoringPlan(data, splits.TRAIN, run.config.eval.batch_size)
         for fold, state in enumerate(states):
-            said.append(build.build_generator(run, fold).answers(plan, *state)["response"])
+            said.append(build.build_generator(run, (fold, 2)).answers(plan, *state)["response"])
         expected = np.zeros(data.movelines.num_events, np.float32)
         expected[plan.rows] = np.choose(data.movelines.user[plan.rows] % 2, said)
         assert np.abs(said[0] - said[1]).max() > 1e-3

@@ -31,7 +31,7 @@ ALLOWED = {
     "rows": ["data.schema"],
     "selection": ["data.schema", "rows"],
     "tokens": ["data.schema", "metrics", "models"],
-    "run_context": ["data", "losses", "metrics", "parallel"],
+    "run_context": ["config_keys", "data", "losses", "metrics", "parallel"],
     "build_rows": ["build", "data", "models", "parallel", "rows", "run_context", "scoring",
                    "stages"],
     "build": ["data", "metrics", "models", "optim", "parallel", "run_context", "scoring", "stages"],

@@ -14,9 +14,11 @@ import time
 import pytest
 
 from configs.sweeps import common
-from launch import jobs, pool
+from launch import jobs, pool, sharing
 from nif_jax import runner
+from nif_jax.config_keys import flatten
 from nif_jax.data.schema import ConfigError
+from nif_jax.metrics import writer
 from nif_jax.reports import results
 
 # ml_collections loads config files in a way that Python is going to drop.
@@ -271,6 +273,72 @@ class TestPool:
             "12 s", "2 min", "1 h 00 min", "2 h 05 min"]  # fmt: skip
 
 
+class TestSharing:
+    """What a finished run has trained with equal settings is copied to one that starts."""
+
+    CONFIG = "configs/hybrid.py:synthetic,smoke,rows=base+nif+genci"
+    STAGES = ("base", "generator", "generator_without_0_of_2", "genci", "lr", "nif", "tokenizer")
+
+    def _workdir(self, folder, stages=()):
+        config = flatten(jobs.build_config([f"--config={self.CONFIG}"]).to_dict())
+        (folder / "seed_0").mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        for stage in stages:
+            (folder / "seed_0" / stage / "best").mkdir(parents=True)
+            (folder / "seed_0" / stage / "best" / "array").write_text(stage)
+        lines = [json.dumps(_record(stage, 1.0)) + "\n" for stage in stages]
+        (folder / "seed_0" / "metrics.jsonl").write_text("".join(lines))
+        return folder, config
+
+    @pytest.mark.parametrize(
+        ("key", "trained_again"),
+        [
+            ("eval.resamples", {"genci", "nif"}),  # rows see all but what comes before and after
+            ("num_seeds", set()),
+            ("ab.slate", set()),
+            ("tsp.weight", {"genci", "nif"}),
+            ("flow.returned", {"genci", "nif"}),
+            ("flow.horizon", {"generator", "generator_without_0_of_2", "genci", "nif"}),
+            ("pretrain.epochs", {"generator", "generator_without_0_of_2", "genci", "nif"}),
+            ("content.dim", {"genci", "nif", "tokenizer"}),
+            ("ranker.dropout", set(STAGES) - {"lr", "tokenizer"}),
+            ("data.label_share", set(STAGES) - {"lr"}),
+        ],
+    )
+    def test_what_is_shaped_by_no_key_that_differs(self, key, trained_again, tmp_path):
+        lender, _ = self._workdir(tmp_path / "lender", self.STAGES)
+        borrower, config = self._workdir(tmp_path / "borrower")
+        found = sharing.borrow(borrower, config | {key: 7}, [lender])
+        wanted = sorted(set(self.STAGES) - {"lr"} - trained_again)  # lr is no row of the borrower
+        assert found == [f"seed_0/{stage} from lender" for stage in wanted]
+        assert sorted(p.name for p in (borrower / "seed_0").iterdir() if p.is_dir()) == wanted
+        for stage in wanted:
+            assert (borrower / "seed_0" / stage / "best" / "array").read_text() == stage
+        records = writer.read_metrics(borrower / "seed_0" / "metrics.jsonl") if wanted else []
+        assert [record["stage"] for record in records] == wanted
+
+    def test_what_is_begun_stays_and_what_was_cut_short_is_made_good(self, tmp_path):
+        lender, config = self._workdir(tmp_path / "lender", ("base", "nif", "tokenizer"))
+        borrower, _ = self._workdir(tmp_path / "borrower", ("nif",))
+        own = borrower / "seed_0" / "nif" / "best" / "array"
+        own.write_text("begun here")
+        (borrower / "seed_0" / "base.part").mkdir()  # killed while it copied
+        torn = [_record("nif", 1.0), _record("base", 2.0)]
+        (borrower / "seed_0" / "metrics.jsonl").write_text(
+            "".join(json.dumps(record) + "\n" for record in torn) + '{"step"')
+        found = sharing.borrow(borrower, config, [lender])
+        assert found == ["seed_0/base from lender", "seed_0/tokenizer from lender"]
+        assert own.read_text() == "begun here"
+        assert not list(borrower.rglob("*.part"))
+        records = writer.read_metrics(borrower / "seed_0" / "metrics.jsonl")
+        assert records == [_record(stage, 1.0) for stage in ("nif", "base", "tokenizer")]
+        assert sharing.borrow(borrower, config, [lender]) == []
+
+
+def _record(stage, loss):
+    return {"step": 1, "stage": stage, "time": 0.0, "values": {"loss": loss}}
+
+
 class TestCommand:
     def test_a_failure_is_reported_the_rest_gathered_and_a_second_call_resumes(self, tmp_path):
         sweep = _sweep(tmp_path, a=1, bad=13, c=2)
@@ -334,6 +402,7 @@ class TestCommand:
         words = TINY.removeprefix("synthetic,smoke,").split(",")
         settings = dict(word.split("=") for word in words) | {"xla_flags": ""}
         variants = {"full": {}, "thin": {"data.label_share": 0.5}}
+        first = repr(variants)
         sweep = tmp_path / "tiny.py"
         sweep.write_text(
             '"""Do half of the labels do?"""\nfrom configs.sweeps import common\n\n\n'
@@ -351,3 +420,16 @@ class TestCommand:
             assert "item_age_days" in found["buckets"]
         assert re.search(r"\| frozen .* AUC, pt .* synthetic-thin .* base of synthetic-full ", text)
         assert re.search(r"\| synthetic-thin \| base +\| 1 +\| auc ", text)
+        # A run that differs in what the base does not see takes the base that is there: same bits.
+        variants["prior"] = {"baselines.prior": 3.0, "rows": ("base", "popularity")}
+        sweep.write_text(sweep.read_text().replace(first, repr(variants)))
+        said = _run(tmp_path, sweep, "--config.xla_flags=", stub=False)
+        assert "synthetic-prior: seed_0/base from synthetic-full" in said
+        log = (tmp_path / "runs" / "synthetic-prior" / "log.txt").read_text()
+        assert re.search(r"popularity \d+/\d+", log) and not re.search(r"base \d+/\d+", log)
+        taken, own = (
+            [row | {"peak_rss_bytes": 0} for row in results.read_results(folder)["rows"]
+             if row["model"] == "base"]
+            for folder in (tmp_path / "runs").glob("synthetic-[fp]*")
+        )  # fmt: skip
+        assert taken == own

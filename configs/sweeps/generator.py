@@ -1,0 +1,34 @@
+"""What does the ranker gain from a larger, longer trained, or untrained generator?
+
+    python launch/sweep.py --sweep=configs/sweeps/generator.py
+
+`full` is the default. `random` is the control: a generator with the weights that it starts from, so
+that what is left of nif's lift comes of the wider ranker alone. Then width, blocks and passes of
+the pre-training, each up and down; `epochs` is the most that it may take (patience stops it). And
+what it predicts: positive next events only. nif_flow_only reads the flow alone, without item
+vectors and response, and so asks it of the flow.
+Three seeds; about 8 minutes of one core for a seed of a run, 20 for the largest.
+"""
+
+from configs.sweeps import common
+
+UNTRAINED = {"pretrain.init": "scratch", "pretrain.epochs": 0.0, "pretrain.learning_rate": 0.0}
+VARIANTS = {
+    "full": {},
+    "random": UNTRAINED,
+    **common.axis("generator.dim", (16, 64)),
+    **common.axis("generator.layers", (1, 4)),
+    **common.axis("pretrain.epochs", (4.0, 32.0)),
+    "positive_targets": {"flow_loss.targets": "positive"},
+}
+
+
+def get_sweep() -> list[common.Run]:
+    """One change at a time, on MovieLens-100K."""
+    shared = {
+        "num_seeds": common.SEEDS_TO_EXPLORE,
+        "rows": ("base", "nif", "nif_flow_only"),
+    }
+    return common.grid(
+        "configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"
+    )

@@ -1,0 +1,32 @@
+"""Which pairs, and which score of theirs, should TSP compare?
+
+    python launch/sweep.py --sweep=configs/sweeps/pairs.py
+
+The paper compares a positive with an earlier or later negative of the same user, "in different time
+windows", by the score of a calibration head; how far apart, and on which moveline each is scored,
+it leaves open. `full` is our default: 5 events or more apart, each on its own history. Near and far
+pairs, days apart instead of events, the final logit instead of the calibration score, both members
+on the positive's moveline, a margin, and the weight.
+Three seeds; 2 minutes of one core for a seed of a run, since the base is trained once.
+"""
+
+from configs.sweeps import common
+
+VARIANTS = {
+    "full": {},
+    "near": {"tsp.min_events": 1, "tsp.max_events": 5},
+    "far": {"tsp.min_events": 20},
+    "days": {"tsp.min_events": 1, "tsp.min_seconds": 86_400},
+    "logit": {"tsp.score": "logit"},
+    "positive_moveline": {"tsp.moveline": "positive"},
+    **common.axis("tsp.margin", (0.5,)),
+    **common.axis("tsp.weight", (0.01, 0.2)),
+}
+
+
+def get_sweep() -> list[common.Run]:
+    """One change at a time, on MovieLens-100K."""
+    shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "tsp")}
+    return common.grid(
+        "configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"
+    )
