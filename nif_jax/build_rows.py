@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from nif_jax import tokens
 from nif_jax.build import (
     Built,
     baseline,
@@ -20,8 +21,10 @@ from nif_jax.build import (
 )
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.models.baselines.popularity import require_prior
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.intent import Intent
+from nif_jax.models.quantizer import require_form
 from nif_jax.models.semantic_ids import SemanticIds
 from nif_jax.parallel import AXIS
 from nif_jax.rows import ROWS, row_config
@@ -30,6 +33,7 @@ from nif_jax.scoring import Scorer
 from nif_jax.stages import finetune
 from nif_jax.stages.flow_source import FlowSource, gather_rows
 from nif_jax.stages.genci import CohortSource, rank_generated
+from nif_jax.stages.generator import FlowLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +59,14 @@ class Frozen:
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
 
 
-def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds, plan: ImpressionPlan):
+def _cohort_source(
+    run: Run, config: ConfigDict, steps: int, num_codes: int, num_digits: int
+) -> tuple[CohortSource, CohortNetwork, DeepFm | None]:
     """The generative half of a ranker: intent model, cohort network, side head."""
     data, genci = run.dataset, config.genci
     intent = Intent(
-        num_codes=ids.num_codes,
-        num_digits=ids.num_digits,
+        num_codes=num_codes,
+        num_digits=num_digits,
         num_scenes=data.num_scenes,
         num_actions=data.num_actions,
         **config.intent,
@@ -79,7 +85,6 @@ def _cohort_source(run: Run, config: ConfigDict, ids: SemanticIds, plan: Impress
     settings = {name: config.genci[name] for name in names}
     if not 0 <= genci.delta_fade <= 1:
         raise ConfigError(f"config.genci.delta_fade={genci.delta_fade} is no share, 0 to 1.")
-    steps = total_steps(stretched(config.train, plan.steps_per_epoch), plan)
     fade = round(genci.delta_fade * steps)
     source = CohortSource(intent, slots=slots, fade=fade, **settings)
     return source, network, side
@@ -108,6 +113,27 @@ def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dic
     return finetune.PairwiseLoss(**settings), distances
 
 
+def require_settings(run: Run) -> None:
+    """Raises ConfigError now for what could not be built when the stages before it have trained."""
+    for name in run.config.rows:
+        row, config = ROWS[name], row_config(run.config, name)
+        one = dataclasses.replace(run, config=config)
+        require_choice("init_rows", config.init_rows, ("scratch", "base"))
+        if row.model == "popularity":
+            require_prior(config.baselines.prior)
+        _flow_source(config, row.flow)
+        _pairwise(config, row.tsp)
+        if row.flow:
+            require_choice("pretrain.init", config.pretrain.init, ("base", "scratch"))
+            per_device(one, config.pretrain)
+            FlowLoss(**config.flow_loss)
+            flow_decoder(one)
+        if row.cohorts:
+            require_form(config.tokenizer.form)
+            _cohort_source(one, config, 0, config.tokenizer.codes, config.tokenizer.levels)
+            tokens.require_beams(config.genci.beams, run.dataset.movelines.num_items)
+
+
 def build_row(run: Run, name: str, frozen: Frozen) -> Built:
     """F_theta with flow, TSP, cohorts or several of them, or a baseline: what ROWS says."""
     run = run.seen_by(name)
@@ -128,7 +154,9 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
             arrays["response"] = frozen.response
     if row.cohorts:
         extra["ids"] = frozen.ids[config.tokenizer.form]
-        cohorts, network, side = _cohort_source(run, config, extra["ids"], plan)
+        steps = total_steps(stretched(config.train, plan.steps_per_epoch), plan)
+        ids = extra["ids"]
+        cohorts, network, side = _cohort_source(run, config, steps, ids.num_codes, ids.num_digits)
     model = ranker(run, network, side) if row.model == "ranker" else baseline(run, row.model)
     data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
     parts = (model, decoder, flow, cohorts)

@@ -26,9 +26,9 @@ from nif_jax.build import (
     flow_decoder,
     tokenizer_codes,
 )
-from nif_jax.build_rows import Frozen, build_row
+from nif_jax.build_rows import Frozen, build_row, require_settings
 from nif_jax.data import splits
-from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
+from nif_jax.data.schema import NO_LABEL, ConfigError
 from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
@@ -203,13 +203,13 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
     config = run.config
     require_rows(config)
     selection.require_metrics(config)
+    require_settings(run)
     # Every row is compared with the base, and the generator starts from it.
     stages = {"base": train_stage(run, build_base(run))}
     base_params, frozen = stages["base"].trained.params, Frozen()
     if any(ROWS[row].cohorts for row in config.rows):
         frozen = tokenize(run, stages)
     if any(ROWS[row].flow for row in config.rows):
-        require_choice("pretrain.init", config.pretrain.init, ("base", "scratch"))
         source = base_params if config.pretrain.init == "base" else None
         stages["generator"] = train_stage(run, build_generator(run), source)
         found = freeze(run, stages["generator"].trained.params)
@@ -232,7 +232,6 @@ def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen) -> Any:
 
     Popularity has nothing to learn: it starts from its closed form.
     """
-    require_choice("init_rows", run.config.init_rows, ("scratch", "base"))
     if ROWS[row].model == "popularity":
         return {"logit": _click_logits(run)}
     source = dict(base_params) if run.config.init_rows == "base" else {}

@@ -41,16 +41,21 @@ def untrained_codes(
     return nearest, resolve_collisions(content[1:], books.vectors, nearest)
 
 
+def require_beams(beams: int, items: int) -> None:
+    """Raises ConfigError if beams would be wider than the catalogue."""
+    if beams > items:
+        raise ConfigError(
+            f"config.genci.beams={beams} is more than the {items} items of the catalogue."
+        )
+
+
 def semantic_ids(codes: np.ndarray, size: int, beams: int) -> SemanticIds:
     """The catalogue's IDs: codes [N, K] and the collision digit, as a trie.
 
     Raises:
       ConfigError: more collisions than a digit holds, or more beams than items.
     """
-    if beams > len(codes):
-        raise ConfigError(
-            f"config.genci.beams={beams} is more than the {len(codes)} items of the catalogue."
-        )
+    require_beams(beams, len(codes))
     return build_semantic_ids(add_digit(codes, size), size)
 
 

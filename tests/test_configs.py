@@ -169,9 +169,13 @@ def test_a_wrong_word_names_the_nearest(text, message):
 )
 def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
+    monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
     with pytest.raises(runner.ConfigError, match=message):
         runner.run(nif.get_config(f"{TINY},{setting}"), tmp_path / "run", "train")
+
+
+def _never(stage, **_):
+    raise AssertionError(f"{stage.name} was trained before the bad setting was found")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,10 @@ def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monk
 )
 def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
+    # What codes come to is known when there are some; all else before anything is trained.
+    later = setting.startswith(("content.", "tokenizer.codes", "tokenizer.form=random"))
+    train = _trained_without_training if later else _never
+    monkeypatch.setattr(pipeline, "train_and_evaluate", train)
     with pytest.raises(runner.ConfigError, match=message):
         runner.run(genci.get_config(f"{TINY_CODES},{setting}"), tmp_path / "run", "train")
 

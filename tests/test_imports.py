@@ -33,7 +33,7 @@ ALLOWED = {
     "tokens": ["data.schema", "metrics", "models"],
     "run_context": ["config_keys", "data", "losses", "metrics", "parallel"],
     "build_rows": ["build", "data", "models", "parallel", "rows", "run_context", "scoring",
-                   "stages"],
+                   "stages", "tokens"],
     "build": ["data", "metrics", "models", "optim", "parallel", "run_context", "scoring", "stages"],
     "pipeline": ["build", "build_rows", "checkpoint", "data.schema", "data.splits", "flows",
                  "models", "rows", "run_context", "scoring", "selection", "tokens", "train",

@@ -101,10 +101,13 @@ class CohortNetwork(nn.Module):
     residual: bool
     dropout: float
 
-    def setup(self):
+    def __post_init__(self):
         require_choice("cohorts.form", self.form, FORMS)
         require_choice("cohorts.mean", self.mean, MEANS)
         require_choice("cohorts.attention", self.attention, ATTENTIONS)
+        super().__post_init__()
+
+    def setup(self):
         self.level = self.param("level", embedding_init, (self.levels, self.dim))
         self.states = nn.Dense(self.dim)
         self.over_history = nn.MultiHeadDotProductAttention(self.heads, out_features=self.dim)

@@ -57,13 +57,16 @@ class FlowDecoder(nn.Module):
     flow: str
     response: int
 
-    def setup(self):
+    def __post_init__(self):
         require_choice("generator.flow", self.flow, ("heads", "mixed"))
         if self.dim % (2 * self.heads):
             raise ConfigError(
                 f"config.generator.dim={self.dim} has to be a multiple of 2 x heads={self.heads}: "
                 "each head turns pairs of numbers by their position."
             )
+        super().__post_init__()
+
+    def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
         self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
         self.read = nn.Dense(self.dim)

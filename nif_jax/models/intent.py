@@ -136,7 +136,7 @@ class Intent(nn.Module):
     dropout: float
     history: str
 
-    def setup(self):
+    def __post_init__(self):
         require_choice("intent.history", self.history, HISTORIES)
         width = self.head_dim or self.dim // self.heads
         if width % 2 or (not self.head_dim and self.dim % self.heads):
@@ -144,10 +144,14 @@ class Intent(nn.Module):
                 f"config.intent: each head turns pairs of numbers by their position, so head_dim "
                 f"(or dim={self.dim} / heads={self.heads}) has to be even."
             )
+        super().__post_init__()
+
+    def setup(self):
         shape = (self.num_digits, self.num_codes + 1, self.dim)
         self.digits = self.param("digits", embedding_init, shape)
         if self.history == "item":
             self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
+        width = self.head_dim or self.dim // self.heads
         sizes = (self.dim, self.heads, width, self.hidden, self.dropout)
         self.encoder = [EncoderBlock(*sizes) for _ in range(self.encoder_layers)]
         self.decoder = [DecoderBlock(*sizes) for _ in range(self.decoder_layers)]

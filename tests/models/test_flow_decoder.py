@@ -271,10 +271,9 @@ def test_parameter_count(window, items, flow, layers):
         ({"heads": 8}, "dim=8 has to be a multiple of 2 x heads=8"),
     ],
 )
-def test_impossible_decoders_are_refused(window, items, change, message):
-    model = dataclasses.replace(MODELS["heads"], **change)
+def test_impossible_decoders_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(model.init, jax.random.key(0), window, items)
+        dataclasses.replace(MODELS["heads"], **change)
 
 
 def test_rotary_by_hand():

@@ -23,6 +23,12 @@ class Popularity(Baseline):
         return self.param("logit", nn.initializers.zeros, items["id"].shape[:1])[batch.item]
 
 
+def require_prior(prior: float) -> None:
+    """Raises ConfigError unless unseen items have a rate."""
+    if not prior > 0:
+        raise ConfigError(f"config.baselines.prior={prior} has to be positive, e.g. 2.0.")
+
+
 def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: float) -> np.ndarray:
     """[N + 1] log odds of a click on each item, smoothed towards the mean.
 
@@ -39,8 +45,7 @@ def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: flo
     Raises:
       ConfigError: the prior is not positive, which leaves an unseen item without a rate.
     """
-    if not prior > 0:
-        raise ConfigError(f"config.baselines.prior={prior} has to be positive, e.g. 2.0.")
+    require_prior(prior)
     clicks = np.bincount(item, weights=label, minlength=num_items + 1)
     shown = np.bincount(item, minlength=num_items + 1)
     mean = (clicks.sum() + 1) / (shown.sum() + 2)
