@@ -7,6 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from nif_jax.rows import ROWS
+
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"tsp.weight": 0.05, ...}; tuples become lists, as in JSON."""
@@ -28,13 +30,20 @@ READ: Mapping[str, tuple[str, ...]] = {
 }
 """Sections and keys that shape a stage, those of the stage before it included."""
 _NO_STAGE = ("ab", "num_seeds", "rows", "seed")
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "flow": ("flow", "flow_loss", "generator", "pretrain"),
+    "tsp": ("tsp",),
+    "cohorts": ("cohorts", "content", "eval.beams", "genci", "intent", "quirks", "tokenize",
+                "tokenizer"),
+}  # fmt: skip
 
 
 def seen_by(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a flat config that shape a stage: two runs that agree in them may share it.
 
     Args:
-      stage: the name of its folder; the rows of rows.py see all but what comes before and after.
+      stage: the name of its folder; a row of rows.py sees all but the sections of parts that it
+        lacks, and what comes before and after all stages.
       flat: see `flatten`.
     """
 
@@ -42,11 +51,11 @@ def seen_by(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:
         return any(key == name or key.startswith(f"{name}.") for name in names)
 
     read = READ.get("generator" if stage.startswith("generator") else stage)
-    return {
-        key: value
-        for key, value in flat.items()
-        if (within(key, read) if read else not within(key, _NO_STAGE))
-    }
+    if read:
+        return {key: value for key, value in flat.items() if within(key, read)}
+    lacks = [_PARTS[part] for part in _PARTS if not getattr(ROWS[stage], part)]
+    hidden = sum(lacks, _NO_STAGE)
+    return {key: value for key, value in flat.items() if not within(key, hidden)}
 
 
 def restrict(config: ConfigDict, stage: str) -> ConfigDict:

@@ -18,6 +18,18 @@ class TestSeenBy:
         assert {"rows", "seed", "num_seeds"} < hidden
         assert all(key.startswith("ab.") for key in hidden - {"rows", "seed", "num_seeds"})
 
+    def test_a_row_does_not_see_sections_of_parts_that_it_lacks(self):
+        flow, pairs, cohorts = ({"flow.returned", "pretrain.context"}, {"tsp.weight"},
+                                {"genci.beams", "content.dim", "eval.beams"})  # fmt: skip
+        for row, seen, hidden in (
+            ("nif", flow, pairs | cohorts),
+            ("tsp", pairs, flow | cohorts),
+            ("genci", cohorts, flow | pairs),
+            ("din", {"baselines.prior", "train.epochs"}, flow | pairs | cohorts),
+        ):
+            found = _seen(row)[0]
+            assert seen <= found and not hidden & found
+
     def test_a_later_stage_sees_what_the_one_before_it_saw(self):
         base, generator, fold = (
             _seen(stage)[0] for stage in ("base", "generator", "generator_without_1_of_2")

@@ -21,7 +21,7 @@ ALLOWED = {
     "parallel": [],
     "train_state": [],
     "optim": ["data.schema"],
-    "config_keys": [],
+    "config_keys": ["rows"],
     "checkpoint": ["config_keys", "parallel"],
     "step": ["train_state", "parallel", "stages.interface"],
     "scoring": ["data", "parallel"],

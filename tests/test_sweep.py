@@ -276,8 +276,9 @@ class TestPool:
 class TestSharing:
     """What a finished run has trained with equal settings is copied to one that starts."""
 
-    CONFIG = "configs/hybrid.py:synthetic,smoke,rows=base+nif+genci"
-    STAGES = ("base", "generator", "generator_without_0_of_2", "genci", "lr", "nif", "tokenizer")
+    CONFIG = "configs/hybrid.py:synthetic,smoke,rows=base+nif+amen+genci"
+    STAGES = ("amen", "base", "generator", "generator_without_0_of_2", "genci", "lr", "nif",
+              "tokenizer")  # fmt: skip
 
     def _workdir(self, folder, stages=()):
         config = flatten(jobs.build_config([f"--config={self.CONFIG}"]).to_dict())
@@ -293,14 +294,15 @@ class TestSharing:
     @pytest.mark.parametrize(
         ("key", "trained_again"),
         [
-            ("eval.resamples", {"genci", "nif"}),  # rows see all but what comes before and after
+            ("eval.resamples", {"amen", "genci", "nif"}),  # shapes no stage, but rows may see it
             ("num_seeds", set()),
             ("ab.slate", set()),
-            ("tsp.weight", {"genci", "nif"}),
-            ("flow.returned", {"genci", "nif"}),
-            ("flow.horizon", {"generator", "generator_without_0_of_2", "genci", "nif"}),
-            ("pretrain.epochs", {"generator", "generator_without_0_of_2", "genci", "nif"}),
-            ("content.dim", {"genci", "nif", "tokenizer"}),
+            ("tsp.weight", {"amen"}),
+            ("genci.beams", {"genci"}),
+            ("flow.returned", {"amen", "nif"}),
+            ("flow.horizon", {"generator", "generator_without_0_of_2", "amen", "nif"}),
+            ("pretrain.epochs", {"generator", "generator_without_0_of_2", "amen", "nif"}),
+            ("content.dim", {"genci", "tokenizer"}),
             ("ranker.dropout", set(STAGES) - {"lr", "tokenizer"}),
             ("data.label_share", set(STAGES) - {"lr"}),
         ],
