@@ -7,7 +7,7 @@ that what is left of nif's lift comes of the wider ranker alone. Then width, blo
 the pre-training, each up and down; `epochs` is the most that it may take (patience stops it). And
 what it predicts: positive next events only. nif_flow_only reads the flow alone, without item
 vectors and response, and so asks it of the flow.
-Three seeds; about 8 minutes of one core for a seed of a run, 20 for the largest.
+Three seeds; about 4 minutes of one core for a seed of a run, more for the larger ones.
 """
 
 from configs.sweeps import common

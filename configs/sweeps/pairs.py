@@ -9,7 +9,7 @@ pairs, days apart instead of events, the final logit instead of the calibration 
 on the positive's moveline, a margin, and the weight. With weight 0 pairs still stand side by side:
 what the order of the batches does without the loss is the control of all others. `amen` has the
 flow too, without the response head, whose weight on ranking within users it would hide (README).
-Three seeds; 2 minutes of one core for a seed of a run, since the base is trained once.
+Three seeds; about a minute of one core for a seed of a run, since the base is trained once.
 """
 
 from configs.sweeps import common
