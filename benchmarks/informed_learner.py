@@ -22,11 +22,13 @@ from configs import nif
 from nif_jax import run_context
 from nif_jax.data import sources, splits
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.schema import ConfigError
+from nif_jax.data.schema import NO_LABEL, ConfigError
 from nif_jax.data.simulator import DAY, START, World
 from nif_jax.metrics import ctr
 from nif_jax.models.baselines.popularity import click_logits
+from nif_jax.models.flow import unit
 from nif_jax.parallel import Pmap
+from nif_jax.reports.tables import bayes_shares
 
 flags.DEFINE_string("settings", "", "What follows --config=configs/nif.py:synthetic, elsewhere.")
 flags.DEFINE_integer("users", 200, "Test users, the first ones.", 1)
@@ -36,10 +38,6 @@ FLAGS = flags.FLAGS
 _TEMPERATURES = np.geomspace(0.01, 1.0, 25)
 _MOVES = 6  # Metropolis steps at each temperature
 _STEPS = (0.02, 0.6)  # least and largest step on the sphere, radians
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def turn_of(world: World) -> np.ndarray:
@@ -66,7 +64,7 @@ def make_learner(world: World, particles: int) -> Callable[..., jax.Array]:
         """[P, E] of a click, with interests a [P, K, D] at START; World.log_odds is the same."""
         angle = (world.drift * day)[:, None, None]
         now = jnp.cos(angle) * a[:, None] + jnp.sin(angle) * (a @ turn)[:, None]
-        near = jnp.einsum("pekd,ed->pek", _unit(now + pulls[scene][:, None]), items[item]).max(-1)
+        near = jnp.einsum("pekd,ed->pek", unit(now + pulls[scene][:, None]), items[item]).max(-1)
         return (near - world.threshold) / world.noise
 
     def learner(key, item, scene, day, label, past):
@@ -81,7 +79,7 @@ def make_learner(world: World, particles: int) -> Callable[..., jax.Array]:
             low, high = np.log(_STEPS)
             step = jnp.exp(jax.random.uniform(keys[0], (particles, 1, 1), minval=low, maxval=high))
             moved = jax.random.bernoulli(keys[1], 0.5, (particles, interests, 1))
-            other = _unit(a + step * moved * jax.random.normal(keys[2], a.shape) / np.sqrt(dim))
+            other = unit(a + step * moved * jax.random.normal(keys[2], a.shape) / np.sqrt(dim))
             after = evidence(other)
             odds = temperature * (after - before)
             taken = jnp.log(jax.random.uniform(keys[3], (particles,))) < odds
@@ -98,7 +96,7 @@ def make_learner(world: World, particles: int) -> Callable[..., jax.Array]:
             return state, None
 
         first, *keys = jax.random.split(key, len(_TEMPERATURES) + 1)
-        a = _unit(jax.random.normal(first, (particles, interests, dim)))
+        a = unit(jax.random.normal(first, (particles, interests, dim)))
         rises = np.diff(_TEMPERATURES, prepend=0.0)
         inputs = as_float(_TEMPERATURES), as_float(rises), jnp.stack(keys)
         (a, _), _ = jax.lax.scan(anneal, (a, evidence(a)), inputs)
@@ -110,7 +108,8 @@ def make_learner(world: World, particles: int) -> Callable[..., jax.Array]:
 def foretell(data: Dataset, world: World, users: int, particles: int) -> tuple[np.ndarray, ...]:
     """Test rows [R] of the first test users and the learner's click probabilities [R] of them."""
     lines = data.movelines
-    rows = np.flatnonzero(data.split == splits.TEST)
+    labelled = lines.label != NO_LABEL
+    rows = np.flatnonzero(labelled & (data.split == splits.TEST))
     chosen = np.unique(lines.user[rows])[:users]
     rows = rows[np.isin(lines.user[rows], chosen)]
     events = np.flatnonzero(np.isin(lines.user, chosen))
@@ -123,7 +122,7 @@ def foretell(data: Dataset, world: World, users: int, particles: int) -> tuple[n
         table[line, place] = values
         return table
 
-    past = (data.split[events] != splits.TEST).astype(np.float32)
+    past = (labelled & (data.split != splits.TEST))[events].astype(np.float32)
     day = ((lines.time[events] - START) / DAY).astype(np.float32)
     tables = [lay(x) for x in (lines.item[events] - 1, lines.scene[events] - 1, day,
                                lines.label[events], past)]  # fmt: skip
@@ -143,7 +142,7 @@ def main(argv: list[str]) -> None:
     lines = data.movelines
     world = sources.world(config.data.source, lines, seed=config.data.seed, **config.source)
     rows, probability = foretell(data, world, FLAGS.users, FLAGS.particles)
-    train = data.split == splits.TRAIN
+    train = (data.split == splits.TRAIN) & (lines.label != NO_LABEL)
     popular = click_logits(lines.item[train], lines.label[train], lines.num_items,
                            config.baselines.prior)  # fmt: skip
     logits = {
@@ -155,11 +154,11 @@ def main(argv: list[str]) -> None:
         name: ctr.evaluate(lines.label[rows], logit, lines.user[rows])
         for name, logit in logits.items()
     }
-    low, high = found["popularity"]["auc"], found["bayes"]["auc"]
+    by_seed = {name: {0: values} for name, values in found.items()}
     print(f"{len(rows)} test impressions of {len(np.unique(lines.user[rows]))} users, frozen")
     print(f"{'':16s} {'AUC':>6s} {'LogLoss':>8s} {'share of the Bayes gap':>23s}")
     for name, values in found.items():
-        share = (values["auc"] - low) / (high - low)
+        (share,) = bayes_shares(by_seed[name], by_seed["popularity"], by_seed["bayes"])
         print(f"{name:16s} {values['auc']:6.4f} {values['logloss']:8.4f} {share:23.2f}")
 
 

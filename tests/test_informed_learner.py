@@ -1,5 +1,6 @@
 """The learner that knows the simulated world and infers its users."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -7,14 +8,15 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import informed_learner
 from configs import nif
 from nif_jax import run_context
-from nif_jax.data import sources
-from nif_jax.data.schema import ConfigError
+from nif_jax.data import sources, splits
+from nif_jax.data.schema import NO_LABEL, ConfigError
 from nif_jax.data.simulator import DAY, START
 from nif_jax.parallel import Pmap
 
@@ -68,3 +70,21 @@ def test_another_law_of_drift_is_refused(tmp_path, monkeypatch):
     world = _world(tmp_path, monkeypatch, ",source.law=own")
     with pytest.raises(ConfigError, match=r"source\.law=shared"):
         informed_learner.make_learner(world, 4)
+
+
+def test_it_reads_the_labels_that_are_there_before_the_test_period(tmp_path, monkeypatch):
+    world = _world(tmp_path, monkeypatch)
+    data = run_context.load_dataset(nif.get_config(f"synthetic,{SMALL}"), Pmap())
+    lines = data.movelines
+    label = np.where(np.arange(lines.num_events) % 3 == 0, NO_LABEL, lines.label)
+    hidden = dataclasses.replace(data, movelines=dataclasses.replace(lines, label=label))
+
+    def count(key, item, scene, day, label, past):
+        return jnp.full(past.shape, past.sum())
+
+    monkeypatch.setattr(informed_learner, "make_learner", lambda *_: count)
+    rows, found = informed_learner.foretell(hidden, world, users=60, particles=2)
+    known = label != NO_LABEL
+    before = known & (data.split != splits.TEST)
+    np.testing.assert_array_equal(rows, np.flatnonzero(known & (data.split == splits.TEST)))
+    np.testing.assert_array_equal(found, np.bincount(lines.user[before])[lines.user[rows]])

@@ -138,21 +138,24 @@ class Intent(nn.Module):
 
     def __post_init__(self):
         require_choice("intent.history", self.history, HISTORIES)
-        width = self.head_dim or self.dim // self.heads
-        if width % 2 or (not self.head_dim and self.dim % self.heads):
+        if self.width % 2 or (not self.head_dim and self.dim % self.heads):
             raise ConfigError(
                 f"config.intent: each head turns pairs of numbers by their position, so head_dim "
                 f"(or dim={self.dim} / heads={self.heads}) has to be even."
             )
         super().__post_init__()
 
+    @property
+    def width(self) -> int:
+        """Numbers of each head."""
+        return self.head_dim or self.dim // self.heads
+
     def setup(self):
         shape = (self.num_digits, self.num_codes + 1, self.dim)
         self.digits = self.param("digits", embedding_init, shape)
         if self.history == "item":
             self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
-        width = self.head_dim or self.dim // self.heads
-        sizes = (self.dim, self.heads, width, self.hidden, self.dropout)
+        sizes = (self.dim, self.heads, self.width, self.hidden, self.dropout)
         self.encoder = [EncoderBlock(*sizes) for _ in range(self.encoder_layers)]
         self.decoder = [DecoderBlock(*sizes) for _ in range(self.decoder_layers)]
         self.norm_encoder, self.norm_decoder = nn.RMSNorm(), nn.RMSNorm()
