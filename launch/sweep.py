@@ -184,7 +184,8 @@ def main(argv: Sequence[str]) -> int:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Reads our flags; what is left are the command's name and overrides of the runs' configs."""
     ours = [word for word in argv if not word.startswith("--config.")]
-    return FLAGS(ours) + [word for word in argv if word.startswith("--config.")]
+    overrides = [word for word in argv if word.startswith("--config.")]
+    return app.parse_flags_with_usage(ours) + overrides
 
 
 if __name__ == "__main__":

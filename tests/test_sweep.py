@@ -391,6 +391,7 @@ class TestCommand:
         [
             (["--only=d*"], "--only=d* matches no run. There are synthetic-a."),
             (["--config.tsp.weight=1"], "synthetic-a: no config key 'tsp'"),
+            (["--jbs=2"], "FATAL Flags parsing error: Unknown command line flag 'jbs'"),
             (["--config.seed", "1"], "what is '1'? Write --config.<key>=<value>"),
         ],
     )
