@@ -1,6 +1,6 @@
-"""The intent model's attention against the gradient that JAX derives for it, on one core.
+"""The intent model's attention against the gradient that JAX derives for it.
 
-    python -m benchmarks.attention [--rounds=20]
+    python -m benchmarks.attention [--rounds=20] [--cores=0]
 
 Forward and backward of 16 rows, 8 heads of 32, as many tokens as the authors' form has for
 histories of 20 and 50 items of 3 codes.
@@ -17,7 +17,7 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     """Prints microseconds a row of both, and their ratio, for each number of tokens."""
     del argv
-    core = common.use_one_core()
+    common.pin()
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         call = jax.jit(jax.grad(lambda *x: (form(*x, mask) ** 2).sum(), argnums=(0, 1, 2)))
         return lambda: jax.block_until_ready(call(*parts))
 
-    print(f"core {core}, jax {jax.__version__}, {FLAGS.rounds} rounds")
+    print(f"{common.machine()}, {FLAGS.rounds} rounds")
     print(f"{'tokens':>6s} {'written out, us':>16s} {'derived, us':>12s}   ratio, median (range)")
     for tokens in (60, 150):
         shape = (3, 16, 8, tokens, 32)

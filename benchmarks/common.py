@@ -1,4 +1,4 @@
-"""What the benchmarks share: one core, a data set of MovieLens-100K's size, interleaved timing."""
+"""What the benchmarks share: where they run, data of MovieLens-100K's size, interleaved timing."""
 
 import os
 import pathlib
@@ -6,13 +6,27 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from absl import flags
+
+flags.DEFINE_integer(
+    "cores",
+    1,
+    "Cores that the process may use, 0 = all. For an accelerator, whose programs they compile, 0.",
+)
 
 
-def use_one_core() -> int:
-    """Pins this process to one core; call it before JAX starts. Returns the core."""
-    core = min(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    return core
+def pin() -> None:
+    """Keeps this process to --cores cores; call it before JAX starts, which counts them."""
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[: flags.FLAGS.cores or len(allowed)])
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    import jax
+
+    cores = len(os.sched_getaffinity(0))
+    return f"{jax.devices()[0].device_kind} ({cores} of the host's cores), jax {jax.__version__}"
 
 
 def interleave(
@@ -45,7 +59,7 @@ SIZE = "synthetic,source.num_users=943,source.num_items=1682,source.events_per_u
 
 def make_run(get_config: Callable, text: str = ""):
     """A run_context.Run of a config on data of MovieLens-100K's size; trains and writes nothing."""
-    # After use_one_core: JAX counts the cores when it starts.
+    # After pin: JAX counts the cores when it starts.
     from nif_jax import run_context
     from nif_jax.metrics.writer import MetricWriter
     from nif_jax.parallel import Pmap
@@ -63,19 +77,32 @@ def make_run(get_config: Callable, text: str = ""):
     )
 
 
-def stepper(run, row: str, frozen, steps: int, microbatch: int | None = None) -> Callable:
-    """A call that trains `steps` steps of a row, always the same ones, and waits for them."""
+def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) -> Callable:
+    """A call that trains `steps` steps of a row, always the same ones, and waits for them.
+
+    Args:
+      run: see make_run.
+      stage: "base", "generator", or a row that is fine-tuned.
+      frozen: build_rows.Frozen that the row reads; None for the other two.
+      steps: of one dispatch.
+      microbatch: see step.make_train_step; None = as configured.
+    """
     import jax
 
     from nif_jax import build, build_rows, pipeline, train_state
     from nif_jax.data.input import batches
     from nif_jax.step import make_train_step
 
-    built = build.build_base(run) if row == "base" else build_rows.build_row(run, row, frozen)
+    if stage == "base":
+        built = build.build_base(run)
+    elif stage == "generator":
+        built = build.build_generator(run)
+    else:
+        built = build_rows.build_row(run, stage, frozen)
     initial = pipeline.initial_state(run, built)
     state = train_state.create(*initial, built.stage.optimizer, 0)
     state = run.parallel.replicate(jax.tree.map(np.asarray, state))
-    rows = built.section.microbatch if microbatch is None else microbatch
+    rows = pipeline.loop_settings(built).microbatch if microbatch is None else microbatch
     step = run.parallel.map(make_train_step(built.stage, rows, True))
     stream = batches(
         built.stage.plan,

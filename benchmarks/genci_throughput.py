@@ -1,6 +1,6 @@
-"""Training throughput of GenCI on one core, in our form and in the authors'.
+"""Training throughput of GenCI, in our form and in the authors'.
 
-    python -m benchmarks.genci_throughput [--rounds=3]
+    python -m benchmarks.genci_throughput [--rounds=3] [--cores=0]
 
 Data of MovieLens-100K's size, positive-only histories as the authors have them. "authors" is their
 model at their sizes (their configuration: D = 64, 8 heads of 32, 2 + 3 blocks, one beam, a token a
@@ -25,8 +25,7 @@ AUTHORS = (
 def main(argv: list[str]) -> None:
     """Prints examples/s of each variant, and its time over the base's."""
     del argv
-    core = common.use_one_core()
-    import jax
+    common.pin()
     import numpy as np
 
     from configs import genci
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> None:
         "authors, history 50": stepper("genci_quirks", AUTHORS),
     }
     seconds = common.interleave(candidates, FLAGS.rounds)
-    print(f"core {core}, jax {jax.__version__}, {FLAGS.rounds} rounds of {FLAGS.steps} steps")
+    print(f"{common.machine()}, {FLAGS.rounds} rounds of {FLAGS.steps} steps")
     print(f"{'variant':24s} {'examples/s':>11s}   time / base, median (range)")
     base = seconds["base, history 50"]
     for name, values in seconds.items():

@@ -1,6 +1,6 @@
-"""Latency of scoring one user's candidates on one core: base, GenCI, and GenCI done row by row.
+"""Latency of scoring one user's candidates: base, GenCI, and GenCI done row by row.
 
-    python -m benchmarks.serve_latency [--rounds=20] [--candidates=1000]
+    python -m benchmarks.serve_latency [--rounds=20] [--candidates=1000] [--cores=0]
 
 What GenCI generates depends on the history only, so that encoder and beam search run once for all
 candidates of a user; "row by row" runs them for every candidate, as a naive predict would.
@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     """Prints milliseconds of each variant, and its time over the base's."""
     del argv
-    core = common.use_one_core()
+    common.pin()
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     np.testing.assert_allclose(once()["logit"], every()["logit"], atol=1e-4)
     seconds = common.interleave({"base": base, "genci": once, "genci, row by row": every},
                                 FLAGS.rounds)  # fmt: skip
-    print(f"core {core}, jax {jax.__version__}, {count} candidates, {FLAGS.rounds} rounds")
+    print(f"{common.machine()}, {count} candidates, {FLAGS.rounds} rounds")
     print(f"{'variant':20s} {'ms':>8s}   time / base, median (range)")
     for name, values in seconds.items():
         ratio = common.paired_ratio(values, seconds["base"])

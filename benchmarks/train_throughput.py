@@ -1,9 +1,9 @@
-"""Training throughput of the rankers on one core, and what TSP and the flow add.
+"""Training throughput of the rankers, and what TSP and the flow add.
 
-    python -m benchmarks.train_throughput [--rounds=7]
+    python -m benchmarks.train_throughput [--rounds=7] [--batch_size=1024] [--cores=0]
 
-Sizes of MovieLens-100K (simulated, so that nothing is downloaded): L = 50, D = 32, batch 1024.
-Variants take turns; read the ratios, since seconds depend on the machine and on its other work.
+Sizes of MovieLens-100K (simulated, so that nothing is downloaded): L = 50, D = 32. Variants take
+turns; read the ratios, since seconds depend on the machine and on its other work.
 """
 
 from absl import app, flags
@@ -12,25 +12,25 @@ from benchmarks import common
 
 flags.DEFINE_integer("rounds", 7, "Counted rounds.")
 flags.DEFINE_integer("steps", 8, "Steps of one dispatch.")
+flags.DEFINE_integer("batch_size", 1024, "Rows of a step.")
 FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
     """Prints examples/s of each variant, and its time over the base's."""
     del argv
-    core = common.use_one_core()
-    # After the pin: JAX counts the cores when it starts.
-    import jax
-    import numpy as np
+    common.pin()
+    import numpy as np  # after the pin, as all that starts JAX
 
     from configs import nif
     from nif_jax import build, pipeline, run_context
 
-    run = common.make_run(nif.get_config)
+    size = f"train.batch_size={FLAGS.batch_size}"
+    run = common.make_run(nif.get_config, size)
     # Speed does not depend on what the generator has learned.
     params, _ = pipeline.initial_state(run, build.build_generator(run))
     frozen = pipeline.freeze(run, params)
-    uncached = common.make_run(nif.get_config, "flow.cache=False")
+    uncached = common.make_run(nif.get_config, f"{size},flow.cache=False")
 
     def stepper(run: run_context.Run, row: str, microbatch: int | None = None):
         return common.stepper(run, row, frozen, FLAGS.steps, microbatch)
@@ -41,11 +41,12 @@ def main(argv: list[str]) -> None:
         "nif": stepper(run, "nif"),
         "amen": stepper(run, "amen"),
         "nif, flow in the step": stepper(uncached, "nif"),
-        "base, one pass of 1024": stepper(run, "base", microbatch=0),
+        "base, passes of 256 rows": stepper(run, "base", microbatch=256),
+        "base, one pass": stepper(run, "base", microbatch=0),
     }
     seconds = common.interleave(candidates, FLAGS.rounds)
-    examples = FLAGS.steps * run.config.train.batch_size
-    print(f"core {core}, jax {jax.__version__}, {FLAGS.rounds} rounds of {FLAGS.steps} steps")
+    examples = FLAGS.steps * FLAGS.batch_size
+    print(f"{common.machine()}, {FLAGS.rounds} rounds of {FLAGS.steps} steps")
     print(f"{'variant':24s} {'examples/s':>11s}   time / base, median (range)")
     for name, values in seconds.items():
         rate = examples / np.median(values)

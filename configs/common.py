@@ -231,9 +231,10 @@ def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
     # Steps that one call of the device takes, and calls between log lines.
     part.steps_per_dispatch = 4
     part.log_dispatches = 10
-    # Rows of one gradient pass of a device; 0 = its whole batch. On a CPU, passes that fit the
-    # cache are about twice as fast; accelerators want 0.
+    # Rows of one gradient pass of a device, 0 = its whole batch: where it is a CPU, on which passes
+    # that fit the cache are twice as fast, and on an accelerator, where all they save is memory.
     part.microbatch = values["microbatch"]
+    part.accelerator_microbatch = 0
 
 
 def base_config(dataset: str, smoke: bool) -> ConfigDict:
@@ -248,7 +249,8 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.init_from = ""
     # What rankers beside base start from: "scratch", as base does, or its layers ("base").
     config.init_rows = "scratch"
-    # XLA flags of the process, before those of $XLA_FLAGS.
+    # XLA flags of the process, before those of $XLA_FLAGS. A GPU repeats its bits only with
+    # --xla_gpu_deterministic_ops=true.
     config.xla_flags = FAST_COMPILATION if smoke else ""
     _data(config, dataset, smoke)
     _ranker(config, smoke)

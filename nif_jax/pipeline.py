@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from nif_jax import checkpoint, flows, selection, tokens, train_state
 from nif_jax.build import (
@@ -62,14 +61,22 @@ class TrainedStage:
         return self.scorer(plan, *self.state)
 
 
-def _settings(section: ConfigDict, rows: int) -> Settings:
-    part = section.microbatch
+def loop_settings(built: Built) -> Settings:
+    """What the loop reads of a stage's section of the config.
+
+    Raises:
+      ConfigError: the passes that this kind of device is given do not divide its batch.
+    """
+    section, rows = built.section, built.stage.plan.batch_size
+    on_cpu, elsewhere = section.microbatch, section.accelerator_microbatch
+    is_cpu = jax.default_backend() == "cpu"
+    key, part = ("microbatch", on_cpu) if is_cpu else ("accelerator_microbatch", elsewhere)
     if 0 < part < rows and (part % 2 or rows % part):
         raise ConfigError(
-            f"microbatch={part} has to be even and to divide the {rows} rows of a device's batch."
+            f"{key}={part} has to be even and to divide the {rows} rows of a device's batch."
         )
     names = [field.name for field in dataclasses.fields(Settings)]
-    return Settings(**{name: section[name] for name in names})
+    return Settings(**{name: section[name] for name in names} | {"microbatch": part})
 
 
 def initial_state(run: Run, built: Built, source: Any = None) -> tuple[Any, Any]:
@@ -115,7 +122,7 @@ def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
         data=built.data,
         initial=initial_state(run, built, source),
         seed=run.seed,
-        settings=_settings(built.section, built.stage.plan.batch_size),
+        settings=loop_settings(built),
         folder=folder,
         parallel=run.parallel,
         writer=run.writer,

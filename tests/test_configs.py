@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 from ml_collections import ConfigDict
@@ -172,6 +173,18 @@ def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monk
     monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
     with pytest.raises(runner.ConfigError, match=message):
         runner.run(nif.get_config(f"{TINY},{setting}"), tmp_path / "run", "train")
+
+
+@pytest.mark.parametrize(("backend", "rows"), [("cpu", 8), ("gpu", 16), ("tpu", 16)])
+def test_passes_of_a_step_are_those_for_the_kind_of_device(backend, rows, monkeypatch):
+    section = base.get_config("train.microbatch=8,train.accelerator_microbatch=16").train
+    plan = types.SimpleNamespace(batch_size=64)
+    built = types.SimpleNamespace(section=section, stage=types.SimpleNamespace(plan=plan))
+    monkeypatch.setattr(pipeline.jax, "default_backend", lambda: backend)
+    assert pipeline.loop_settings(built).microbatch == rows
+    plan.batch_size = 60
+    with pytest.raises(pipeline.ConfigError, match=r"microbatch=(8|16) has to be even"):
+        pipeline.loop_settings(built)
 
 
 def _never(stage, **_):
