@@ -26,6 +26,7 @@ from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.intent import Intent
 from nif_jax.models.quantizer import require_form
 from nif_jax.models.semantic_ids import SemanticIds
+from nif_jax.optim import require_decay
 from nif_jax.parallel import AXIS
 from nif_jax.rows import ROWS, row_config
 from nif_jax.run_context import Run
@@ -119,16 +120,19 @@ def require_settings(run: Run) -> None:
         row, config = ROWS[name], row_config(run.config, name)
         one = dataclasses.replace(run, config=config)
         require_choice("init_rows", config.init_rows, ("scratch", "base"))
+        require_decay("train", config.train.decay)
         if row.model == "popularity":
             require_prior(config.baselines.prior)
         _flow_source(config, row.flow)
         _pairwise(config, row.tsp)
         if row.flow:
             require_choice("pretrain.init", config.pretrain.init, ("base", "scratch"))
+            require_decay("pretrain", config.pretrain.decay)
             per_device(one, config.pretrain)
             FlowLoss(**config.flow_loss)
             flow_decoder(one)
         if row.cohorts:
+            require_decay("tokenize", config.tokenize.decay)
             require_form(config.tokenizer.form)
             _cohort_source(one, config, 0, config.tokenizer.codes, config.tokenizer.levels)
             tokens.require_beams(config.genci.beams, run.dataset.movelines.num_items)

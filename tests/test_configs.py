@@ -163,7 +163,8 @@ def test_a_wrong_word_names_the_nearest(text, message):
         ("train.batch_size=7", "even number of rows"),
         ("train.microbatch=100", "divide the"),
         ("eval.resample_unit=users", "did you mean 'user'"),
-        ("train.decay=cosin", "did you mean 'cosine'"),
+        ("train.decay=cosin", "config.train.decay='cosin' is none of constant, cosine"),
+        ("pretrain.decay=cosin", "config.pretrain.decay='cosin' is none of constant, cosine"),
         ("generator.heads=5", "multiple of 2 x heads=5"),
         ("tsp.score=logit,tsp.moveline=positive", "goes with config.tsp.score='calibration'"),
     ],
@@ -195,6 +196,7 @@ def _never(stage, **_):
     ("setting", "message"),
     [
         ("content.source=tfidff", "did you mean 'tfidf'"),
+        ("tokenize.decay=cosin", "config.tokenize.decay='cosin' is none of constant, cosine"),
         ("tokenizer.form=emma", "did you mean 'ema'"),
         ("tokenizer.form=random,tokenizer.levels=1,tokenizer.codes=2", "share one semantic ID"),
         ("tokenizer.codes=256", "codes=256 is more than the 20 items"),

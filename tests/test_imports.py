@@ -32,7 +32,7 @@ ALLOWED = {
     "selection": ["data.schema", "rows"],
     "tokens": ["data.schema", "metrics", "models"],
     "run_context": ["config_keys", "data", "losses", "metrics", "parallel"],
-    "build_rows": ["build", "data", "models", "parallel", "rows", "run_context", "scoring",
+    "build_rows": ["build", "data", "models", "optim", "parallel", "rows", "run_context", "scoring",
                    "stages", "tokens"],
     "build": ["data", "metrics", "models", "optim", "parallel", "run_context", "scoring", "stages"],
     "pipeline": ["build", "build_rows", "checkpoint", "data.schema", "data.splits", "flows",
