@@ -8,7 +8,8 @@ it leaves open. `full` is our default: 5 events or more apart, each on its own h
 pairs, days apart instead of events, the final logit instead of the calibration score, both members
 on the positive's moveline, a margin, and the weight. With weight 0 pairs still stand side by side:
 what the order of the batches does without the loss is the control of all others. `amen` has the
-flow too, without the response head, whose weight on ranking within users it would hide (README).
+flow too, without the response head, whose weight on ranking within users would hide the rest
+(results/README.md).
 Three seeds; about a minute of one core for a seed of a run, since the base is trained once.
 """
 

@@ -5,7 +5,7 @@
 The simulator's click probabilities are known, so that a model's share of the way from popularity to
 the best possible AUC is too. Interests stand still, or drift ever faster. Without drift a static
 model should reach the bound; with drift, models with a flow should lead. So they do where rankers
-have few labels (`drift_x-labels_0.05`), and not where they have all (README).
+have few labels (`drift_x-labels_0.05`), and not where they have all (results/README.md).
 Three seeds; about 15 minutes of one core for a seed of each speed.
 """
 
