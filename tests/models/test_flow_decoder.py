@@ -35,15 +35,6 @@ def roll_out_of(flow, branches, params, window, items):
 
 
 @pytest.fixture(scope="module")
-def items():
-    """Features of N items: ids from 2, item 9 unknown; up to two genres, some with one or none."""
-    genre = np.random.default_rng(0).integers(0, 5, (N + 1, 2))
-    genre[[0, 4]] = 0
-    ids = np.array([0, 2, 3, 4, 5, 6, 2, 3, OOV, OOV])[:, None]
-    return {"id": ids.astype(np.int32), "genre": genre.astype(np.int32)}
-
-
-@pytest.fixture(scope="module")
 def window(random_window):
     return random_window(1, REAL, S, items=N, scenes=SCENES, actions=ACTIONS)
 

@@ -35,15 +35,6 @@ def score(name, params, batch, items):
 
 
 @pytest.fixture(scope="module")
-def items():
-    """Features of N items: ids from 2, the last two unknown; some with no or one genre."""
-    genre = np.random.default_rng(0).integers(0, 5, (N + 1, 2))
-    genre[[0, 4]] = 0
-    ids = np.array([0, 2, 3, 4, 5, 6, 2, 3, OOV, OOV])[:, None]
-    return {"id": ids.astype(np.int32), "genre": genre.astype(np.int32)}
-
-
-@pytest.fixture(scope="module")
 def batch(random_impressions):
     return random_impressions(3, REAL, L, items=N, scenes=SCENES, actions=ACTIONS)
 
