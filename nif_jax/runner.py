@@ -184,6 +184,10 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     rows, selected, retrieval, codes, predictions = [], [], [], [], []
     buckets, kept = {}, {}
     for seed in seeds:
+        # What the seed before left on the devices, its flows above all: JAX's caches hold what
+        # mapped functions close over, and no program of it serves again.
+        stages = frozen = scores = None
+        jax.clear_caches()
         one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
         with one.writer:
             stages, frozen = pipeline.run_seed(one)

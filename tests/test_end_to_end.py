@@ -1,6 +1,7 @@
 """Whole runs on small synthetic data: results, resumption, refusals, frozen means frozen."""
 
 import dataclasses
+import gc
 import json
 import pathlib
 import types
@@ -646,3 +647,18 @@ class TestHybrid:
         assert [r["auc"] for r in before["rows"]] == [r["auc"] for r in after["rows"]]
         assert before["semantic_ids"] == after["semantic_ids"]
         assert before["retrieval"] == after["retrieval"]
+
+
+def test_a_seed_leaves_nothing_on_the_devices_to_the_next(tmp_path, monkeypatch):
+    make_run, held = runner._make_run, []
+
+    def recorded(*args, **settings):
+        gc.collect()
+        held.append(sum(array.nbytes for array in jax.live_arrays()))
+        return make_run(*args, **settings)
+
+    monkeypatch.setattr(runner, "_make_run", recorded)
+    text = f"{TINY_NIF},rows=base+nif,num_seeds=2,train.epochs=1.0,pretrain.epochs=1.0"
+    runner.run(nif.get_config(text), tmp_path / "run", "train")
+    first, second = held
+    assert second <= first
