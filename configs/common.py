@@ -232,7 +232,7 @@ def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
     part.steps_per_dispatch = 4
     part.log_dispatches = 10
     # Rows of one gradient pass of a device, 0 = its whole batch: where it is a CPU, on which passes
-    # that fit the cache are twice as fast, and on an accelerator, where all they save is memory.
+    # that fit the cache are faster, and on an accelerator, where all they save is memory.
     part.microbatch = values["microbatch"]
     part.accelerator_microbatch = 0
 

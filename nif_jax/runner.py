@@ -3,7 +3,7 @@
 import json
 import pathlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax
@@ -109,6 +109,14 @@ def print_results(workdir: pathlib.Path) -> None:
     print(f"\n{workdir}/report.html has the pictures, {workdir}/results.json the numbers.")
 
 
+def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[run_context.Run]:
+    """A run a seed. JAX's caches hold what mapped functions close over, a seed's flows included:
+    they are emptied before the next, whose functions are others."""
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        jax.clear_caches()
+        yield _make_run(config, seed, workdir, dataset, parallel, train)
+
+
 def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> run_context.Run:
     folder = workdir / f"seed_{seed}"
     return run_context.Run(
@@ -173,9 +181,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     parallel = Pmap()
     dataset = run_context.load_dataset(config, parallel)
-    seeds = range(config.seed, config.seed + config.num_seeds)
+    runs = _make_runs(config, workdir, dataset, parallel, train=mode == "train")
     if mode == "ab":
-        runs = (_make_run(config, s, workdir, dataset, parallel, train=False) for s in seeds)
         ab.run(runs, workdir, describe_run)
         if is_writer() and (workdir / results.RESULTS_FILE).exists():
             page.write_report(workdir)  # again, now with the test
@@ -183,12 +190,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     rows, selected, retrieval, codes, predictions = [], [], [], [], []
     buckets, kept = {}, {}
-    for seed in seeds:
-        # What the seed before left on the devices, its flows above all: JAX's caches hold what
-        # mapped functions close over, and no program of it serves again.
-        stages = frozen = scores = None
-        jax.clear_caches()
-        one = _make_run(config, seed, workdir, dataset, parallel, train=mode == "train")
+    for one in runs:
+        seed = one.seed
+        stages = frozen = None  # the seed before's, which hold its arrays
         with one.writer:
             stages, frozen = pipeline.run_seed(one)
         scores = evaluation.score_rankers(one, stages)

@@ -25,7 +25,7 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
     Args:
       stage: what to train.
       microbatch: rows of a gradient pass, 0 = the whole batch. On a CPU passes that fit its cache
-        are about twice as fast; on accelerators it trades time for memory.
+        are faster; on accelerators it trades time for memory.
       on_device: whether batches are indices to gather from arrays (else gathered on the host).
 
     Returns:
