@@ -113,7 +113,8 @@ def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[run_
     """A run a seed. JAX's caches hold what mapped functions close over, a seed's flows included:
     they are emptied before the next, whose functions are others."""
     for seed in range(config.seed, config.seed + config.num_seeds):
-        jax.clear_caches()
+        if seed > config.seed:
+            jax.clear_caches()
         yield _make_run(config, seed, workdir, dataset, parallel, train)
 
 
