@@ -16,8 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from configs.sweeps import common
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data.schema import ConfigError
-from nif_jax.reports import results
-from nif_jax.reports.workdirs import CONFIG_FILE
+from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
 from nif_jax.rows import require_rows
 
 SWEEPS = pathlib.Path(common.__file__).parent
@@ -47,8 +46,8 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether it has results."""
-        return (self.workdir / results.RESULTS_FILE).exists()
+        """Whether it has the results of all its seeds and rows."""
+        return is_finished(self.workdir, self.config)
 
     @property
     def state(self) -> str:
@@ -130,7 +129,7 @@ def check(jobs: Sequence[Job]) -> None:
         there = json.loads(path.read_text()) if path.exists() else wanted
         if job.missing:  # results can be gathered where the data is not
             wanted["source.path"] = there["source.path"]
-        changed = run_differences(wanted, there)
+        changed = run_differences(wanted, there, grow=True)
         if changed:
             faults.append(
                 f"{job.workdir} belongs to a run with another config (there -> here); use another "

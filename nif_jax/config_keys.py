@@ -72,13 +72,34 @@ def restrict(config: ConfigDict, stage: str) -> ConfigDict:
     return seen
 
 
-def run_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+GROWING = ("num_seeds", "rows")
+"""Keys that may ask more of a run that is there: each seed and row has its own folder."""
+
+
+def _grows(key: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    if key not in GROWING or key not in found:
+        return False
+    more, less = (set(c[key]) if key == "rows" else c[key] for c in (wanted, found))
+    return more > less
+
+
+def run_differences(
+    wanted: Mapping[str, Any], found: Mapping[str, Any], *, grow: bool = False
+) -> list[str]:
     """`differences` in keys that shape a run.
 
     Another A/B test (ab.*) changes nothing of it; ab.json says what each was.
+
+    Args:
+      wanted: flat config.
+      found: flat config of the run that is there.
+      grow: whether `wanted` may have more seeds and rows.
     """
-    kept = [{k: v for k, v in c.items() if not k.startswith("ab.")} for c in (wanted, found)]
-    return differences(*kept)
+
+    def shapes(key: str) -> bool:
+        return not key.startswith("ab.") and not (grow and _grows(key, wanted, found))
+
+    return differences(*({k: v for k, v in c.items() if shapes(k)} for c in (wanted, found)))
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

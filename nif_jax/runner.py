@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from nif_jax import ab, evaluation, pictures, pipeline, run_context, selection
 from nif_jax.checkpoint import CheckpointError
-from nif_jax.config_keys import flatten, run_differences
+from nif_jax.config_keys import GROWING, flatten, run_differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError, require_choice
@@ -23,6 +23,7 @@ from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
 from nif_jax.reports.scores import SCORES_FILE, write_scores
+from nif_jax.reports.workdirs import is_finished
 from nif_jax.rows import SELECTED
 from nif_jax.train import NonFiniteLossError
 
@@ -30,22 +31,28 @@ USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
 """Errors whose message is all that a user needs."""
 
 
-def claim_workdir(config: ConfigDict, workdir: pathlib.Path) -> None:
+def claim_workdir(config: ConfigDict, workdir: pathlib.Path, *, grow: bool = True) -> None:
     """Writes config.json into a new workdir, or checks that an old one has the same config.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      grow: whether it may have more seeds and rows than there are; config.json has them then.
 
     Raises:
       ConfigError: the workdir belongs to another config; names the keys that differ.
     """
     path, wanted = workdir / "config.json", flatten(config.to_dict())
-    if path.exists():
-        changed = run_differences(wanted, json.loads(path.read_text()))
+    there = json.loads(path.read_text()) if path.exists() else {}
+    if there:
+        changed = run_differences(wanted, there, grow=grow)
         if changed:
             raise ConfigError(
                 f"{workdir} belongs to a run with another config (there -> here):\n  "
                 + "\n  ".join(changed)
                 + "\nUse another --workdir, or delete that folder to start over."
             )
-    elif is_writer():
+    if is_writer() and any(there.get(key) != wanted[key] for key in GROWING):
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(wanted, indent=2) + "\n")
@@ -174,8 +181,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         )
     require_choice("eval.resample_unit", config.eval.resample_unit, bootstrap.UNITS)
     set_compiler_flags(config.xla_flags)
-    claim_workdir(config, workdir)
-    if mode == "train" and (workdir / results.RESULTS_FILE).exists():
+    claim_workdir(config, workdir, grow=mode == "train")
+    if mode == "train" and is_finished(workdir, flatten(config.to_dict())):
         logging.info("%s is finished; nothing to train.", workdir)
         if is_writer():
             print_results(workdir)

@@ -221,6 +221,31 @@ class TestOutputs:
         with pytest.raises(runner.ConfigError, match=r"tsp\.weight: 0\.05 -> 0\.5"):
             runner.run(config, finished, "train")
 
+    def test_more_seeds_and_rows_keep_what_is_trained(self, tmp_path, monkeypatch):
+        text = TINY + ",train.epochs=1.0,rows="
+        runner.run(base.get_config(text + "base"), tmp_path, "train")
+        first = results.read_results(tmp_path)["rows"]
+        more = base.get_config(text + "base+lr,num_seeds=2")
+        with pytest.raises(runner.ConfigError, match=r"num_seeds: 1 -> 2\n  rows: "):
+            runner.run(more, tmp_path, "evaluate")
+        trained = []
+        step = train._Stepper.run
+        monkeypatch.setattr(train._Stepper, "run", lambda self, *a: trained.append(1) or
+                            step(self, *a))  # fmt: skip
+        runner.run(more, tmp_path, "train")
+        once = len(trained)
+        rows = results.read_results(tmp_path)["rows"]
+        assert {(r["model"], r["seed"]) for r in rows} >= {
+            (model, seed) for model in ("base", "lr") for seed in (0, 1)}  # fmt: skip
+        for row in first:
+            (same,) = (r for r in rows if all(
+                r[k] == row[k] for k in ("model", "seed", "split", "history")))  # fmt: skip
+            assert same["auc"] == row["auc"]
+        runner.run(more, tmp_path, "train")
+        assert len(trained) == once
+        with pytest.raises(runner.ConfigError, match=r"num_seeds: 2 -> 1"):
+            runner.run(base.get_config(text + "base"), tmp_path, "train")
+
     def test_predictions_agree_with_the_results(self, finished):
         runner.run(nif.get_config(TINY_NIF), finished, "predict")
         table = pd.read_parquet(finished / "predictions.parquet")

@@ -15,7 +15,7 @@ ALLOWED = {
     "models": ["models", "data.schema", "data.windows", "data.dataset.OOV"],
     "losses": ["losses"],
     "metrics": ["metrics"],
-    "reports": ["reports", "metrics", "rows"],
+    "reports": ["reports", "metrics", "rows", "config_keys"],
     "stages": ["stages.interface", "stages.flow_source", "stages.genci", "models", "losses",
                "metrics", "data"],
     "parallel": [],

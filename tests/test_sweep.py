@@ -43,7 +43,7 @@ if seed == 13:
 time.sleep(60 if seed == 60 and not (workdir / "again").exists() else 0)
 row = dict.fromkeys(results.ROW_KEYS, 0.5 + seed / 100)
 row |= {"model": "base", "seed": seed, "split": "test", "history": "frozen"}
-run = {"config": {"train.metric": "auc"}, "commit": "c0ffee"}
+run = {"config": {"train.metric": "auc", "num_seeds": 1, "rows": ["base"]}, "commit": "c0ffee"}
 (workdir / "metrics.jsonl").write_text("")
 results.write_results(workdir / "results.json", run, [row])
 """
@@ -157,6 +157,18 @@ class TestJobs:
         jobs.check([job])
         with pytest.raises(ConfigError, match=r"synthetic-full belongs to(.|\n)*weight: 0.05 -> 1"):
             jobs.check(self._job(tmp_path, "tsp.weight=1"))
+
+    def test_a_folder_may_be_given_more_seeds_and_rows_but_not_fewer(self, tmp_path):
+        (job,) = self._job(tmp_path, "num_seeds=2")
+        runner.claim_workdir(jobs.build_config(job.command[3:]), job.workdir)
+        row = dict.fromkeys(results.ROW_KEYS, 0.5) | {
+            "model": "base", "seed": 0, "split": "test", "history": "frozen"}  # fmt: skip
+        results.write_results(job.workdir / "results.json", {"config": job.config}, [row])
+        (more,) = self._job(tmp_path, "num_seeds=2", ["--config.num_seeds=3"])
+        jobs.check([more])
+        assert (job.state, more.state) == ("finished", "to do")
+        with pytest.raises(ConfigError, match="num_seeds: 2 -> 1"):
+            jobs.check(self._job(tmp_path, "num_seeds=1"))
 
     def test_data_that_is_not_there_is_skipped_and_results_remain(self, tmp_path):
         run = [common.Run("kuairand", "full", "configs/nif.py", {})]

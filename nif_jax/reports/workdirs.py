@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nif_jax.config_keys import GROWING
 from nif_jax.metrics.writer import METRICS_FILE, read_metrics
 from nif_jax.reports.lifts import AB_FILE
 from nif_jax.reports.results import RESULTS_FILE, read_results
@@ -92,6 +93,18 @@ def find(patterns: Sequence[str]) -> list[Path]:
     if not found:
         raise WorkdirError("no workdirs given; say which, e.g. --workdirs=runs/a,runs/b")
     return list(found.values())
+
+
+def is_finished(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a workdir has the results of all seeds and rows of a flat config.
+
+    Raises:
+      ValueError: results.json cannot be read; names it.
+    """
+    if not (path / RESULTS_FILE).exists():
+        return False
+    there = read_results(path)["run"]["config"]
+    return all(there[key] == config[key] for key in GROWING)
 
 
 def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
