@@ -4,7 +4,8 @@
 
 Data of MovieLens-100K's size, positive-only histories as the authors have them. "authors" is their
 model at their sizes (their configuration: D = 64, 8 heads of 32, 2 + 3 blocks, one beam, a token a
-code), with all that method.md lists as quirks.
+code and four codes an item: three and one that tells colliding items apart), with all that method.md
+lists as quirks.
 """
 
 from absl import app, flags
@@ -18,7 +19,7 @@ FLAGS = flags.FLAGS
 AUTHORS = (
     "intent.history=flat,intent.dim=64,intent.heads=8,intent.head_dim=32,intent.hidden=64,"
     "intent.encoder_layers=2,intent.decoder_layers=3,genci.gamma=1.0,genci.delta=1.0,"
-    "genci.side=128+128+128,train.microbatch=16"
+    "genci.side=128+128+128,tokenizer.levels=4,train.microbatch=16"
 )
 
 
