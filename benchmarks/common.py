@@ -90,7 +90,7 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     import jax
 
     from nif_jax import build, build_rows, pipeline, train_state
-    from nif_jax.data.input import batches
+    from nif_jax.data.input import Epochs
     from nif_jax.step import make_train_step
 
     if stage == "base":
@@ -104,9 +104,7 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     state = run.parallel.replicate(jax.tree.map(np.asarray, state))
     rows = pipeline.loop_settings(built).microbatch if microbatch is None else microbatch
     step = run.parallel.map(make_train_step(built.stage, rows, True))
-    stream = batches(
-        built.stage.plan,
-        run.parallel.local_shards,
+    stream = Epochs(built.stage.plan, run.parallel.local_shards).batches(
         first_step=0,
         last_step=steps,
         steps_per_dispatch=steps,

@@ -4,8 +4,8 @@
 
 Data of MovieLens-100K's size, positive-only histories as the authors have them. "authors" is their
 model at their sizes (their configuration: D = 64, 8 heads of 32, 2 + 3 blocks, one beam, a token a
-code and four codes an item: three and one that tells colliding items apart), with all that method.md
-lists as quirks.
+code and four codes an item, the last to tell colliding items apart), with all that method.md lists
+as quirks.
 """
 
 from absl import app, flags

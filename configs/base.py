@@ -10,7 +10,7 @@ from configs import common
 
 def get_config(text: str = "") -> common.ConfigDict:
     """See configs/common.py for the text."""
-    dataset, smoke, settings = common.parse(text)
+    dataset, smoke, preset, settings = common.parse(text)
     config = common.base_config(dataset, smoke)
-    common.apply(config, settings)
+    common.apply(config, preset, settings)
     return config

@@ -23,11 +23,8 @@ FAST_COMPILATION = (
 jax 0.10; later ones know it no longer, and nif_jax.parallel leaves it out there."""
 
 
-def parse(text: str) -> tuple[str, bool, dict[str, str]]:
-    """Data set, whether it is a smoke run, and key=value settings of the text after ":".
-
-    Settings of a preset come first, so that what the text sets wins.
-    """
+def parse(text: str) -> tuple[str, bool, dict[str, str], dict[str, str]]:
+    """Data set, whether the run is a smoke run, settings of its preset, and those of the text."""
     dataset, smoke, preset, settings = DATASETS[0], False, {}, {}
     for word in filter(None, text.split(",")):
         if "=" in word:
@@ -50,13 +47,17 @@ def parse(text: str) -> tuple[str, bool, dict[str, str]]:
                 f"{', '.join(DATASETS)}; presets: {', '.join(PRESETS)}; words: "
                 f"{', '.join(WORDS)}; or key=value."
             )
-    return dataset, smoke, preset | settings
+    return dataset, smoke, preset, settings
 
 
-def apply(config: ConfigDict, settings: dict[str, str]) -> None:
-    """Sets "tsp.weight" and the like from text, in the type the key has; locks the config."""
+def apply(config: ConfigDict, preset: dict[str, str], settings: dict[str, str]) -> None:
+    """Sets "tsp.weight" and the like from text, in the type the key has; locks the config.
+
+    What the text sets wins; of a preset, sections that this config lacks are left out.
+    """
     config.lock()
-    for key, value in settings.items():
+    preset = {key: value for key, value in preset.items() if key.split(".")[0] in config}
+    for key, value in (preset | settings).items():
         *sections, name = key.split(".")
         section = config
         for part in sections:

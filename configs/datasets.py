@@ -24,13 +24,16 @@ PRESETS = {
         "action=like_seq+long_watch_seq",
     },
     # UCI Online Retail II (CC BY 4.0): lines of invoices in two years; countries are scenes. An
-    # invoice has one second, so its lines do not see each other; returns are history only.
+    # invoice has one second, so its lines do not see each other; returns are history only. All
+    # events are bought, so there are no answers for the generator's response head to learn.
     "online_retail": {
         "source.action_columns": "action,value:8",
         "source.item_columns": "title,price_median:16",
         "source.unlabelled": "action=return",
         "data.ties": "exclude",
         "data.negatives": "1",
+        "flow_loss.response": "0.0",
+        "flow.response": "False",
     },
     # MovieTweetings (MIT): ratings of 0 to 10 from tweets; the label is a rating of 8 or more.
     "movietweetings": {

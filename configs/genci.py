@@ -13,12 +13,12 @@ from configs import common
 
 def get_config(text: str = "") -> common.ConfigDict:
     """See configs/common.py for the text."""
-    dataset, smoke, settings = common.parse(text)
+    dataset, smoke, preset, settings = common.parse(text)
     config = common.base_config(dataset, smoke)
     # genci: careful reading of the paper. genci_quirks: what the authors' code does.
     config.rows = ("base", "genci") if smoke else ("base", "genci", "genci_quirks")
     add_cohorts(config, smoke)
-    common.apply(config, settings)
+    common.apply(config, preset, settings)
     return config
 
 

@@ -11,10 +11,10 @@ from configs import common, genci, nif
 
 def get_config(text: str = "") -> common.ConfigDict:
     """See configs/common.py for the text."""
-    dataset, smoke, settings = common.parse(text)
+    dataset, smoke, preset, settings = common.parse(text)
     config = common.base_config(dataset, smoke)
     config.rows = ("base", "hybrid") if smoke else ("base", "amen", "genci", "hybrid", "selected")
     nif.add_flow(config, smoke)
     genci.add_cohorts(config, smoke)
-    common.apply(config, settings)
+    common.apply(config, preset, settings)
     return config

@@ -11,13 +11,13 @@ from configs import common
 
 def get_config(text: str = "") -> common.ConfigDict:
     """See configs/common.py for the text."""
-    dataset, smoke, settings = common.parse(text)
+    dataset, smoke, preset, settings = common.parse(text)
     config = common.base_config(dataset, smoke)
     # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. selected: the best of them on
     # validation, which trains nothing.
     config.rows = ("base", "nif", "tsp", "amen", "selected")
     add_flow(config, smoke)
-    common.apply(config, settings)
+    common.apply(config, preset, settings)
     return config
 
 

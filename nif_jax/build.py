@@ -18,6 +18,7 @@ from nif_jax.data.dataset import Dataset
 from nif_jax.data.packing import SequencePlan
 from nif_jax.data.sampling import ImpressionPlan, ItemPlan
 from nif_jax.data.schema import ConfigError
+from nif_jax.losses.contrastive import item_frequency
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.registry import make_baseline
@@ -63,8 +64,9 @@ def per_device(run: Run, section: ConfigDict) -> int:
     size, rest = divmod(section.batch_size, run.parallel.num_shards)
     if rest or size % 2:
         raise ConfigError(
-            f"batch_size={section.batch_size} has to be an even number of rows on each of "
-            f"{run.parallel.num_shards} devices."
+            f"batch_size={section.batch_size} (config.train, pretrain or tokenize) has to be an "
+            f"even number of rows on each of {run.parallel.num_shards} devices, such as "
+            f"{4 * run.parallel.num_shards}."
         )
     return size
 
@@ -176,13 +178,22 @@ def build_base(run: Run) -> Built:
     return ranking_stage(run, make, plan, run.place(), predict, gather)
 
 
+def _target_frequency(data: Dataset, spec: generator.FlowLoss) -> np.ndarray:
+    """[N + 1] how often an item is among the generator's targets, see log_expected_count."""
+    targets = data.train_events & data.eligible
+    if spec.targets == "positive":
+        targets &= data.answer == 1
+    return item_frequency(data.movelines.item, targets, data.movelines.num_items)
+
+
 def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
     """Step 2, G_phi; or the one of config.flow.cross_fit that trains without (fold, of folds) of
     the users."""
     name = "generator_without_{}_of_{}".format(*without) if without else "generator"
     run = run.seen_by(name)
     section, model = run.config.pretrain, flow_decoder(run)
-    spec, data = generator.FlowLoss(**run.config.flow_loss), run.place()
+    spec = generator.FlowLoss(**run.config.flow_loss)
+    data = run.place(frequency=_target_frequency(run.dataset, spec))
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
     length = section.context + run.config.flow.horizon
     plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without or (0, 0))

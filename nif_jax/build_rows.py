@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from nif_jax.build import (
     total_steps,
 )
 from nif_jax.data.sampling import ImpressionPlan
-from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
 from nif_jax.models.baselines.popularity import require_prior
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.intent import Intent
@@ -116,6 +117,12 @@ def _pairwise(config: ConfigDict, use: bool) -> tuple[finetune.PairwiseLoss, dic
 
 def require_settings(run: Run) -> None:
     """Raises ConfigError now for what could not be built when the stages before it have trained."""
+    if run.config.init_from:
+        seed = pathlib.Path(run.config.init_from) / f"seed_{run.seed}"
+        if not seed.is_dir():
+            raise ConfigError(
+                f"config.init_from: there is no {seed}; give the workdir of a run with that seed."
+            )
     for name in run.config.rows:
         row, config = ROWS[name], row_config(run.config, name)
         one = dataclasses.replace(run, config=config)
@@ -131,11 +138,26 @@ def require_settings(run: Run) -> None:
             per_device(one, config.pretrain)
             FlowLoss(**config.flow_loss)
             flow_decoder(one)
+            _require_answers(one)
         if row.cohorts:
             require_decay("tokenize", config.tokenize.decay)
             require_form(config.tokenizer.form)
             _cohort_source(one, config, 0, config.tokenizer.codes, config.tokenizer.levels)
             tokens.require_beams(config.genci.beams, run.dataset.movelines.num_items)
+
+
+def _require_answers(run: Run) -> None:
+    """Raises ConfigError where the response head would learn one answer, which is none."""
+    data = run.dataset
+    known = data.answer[data.train_events & data.eligible]
+    known = np.unique(known[known != NO_LABEL])
+    if run.config.flow_loss.response and len(known) < 2:
+        raise ConfigError(
+            f"{data.movelines.name}: events that histories hold have the labels {known.tolist()} "
+            "only (sampled negatives are no events, data.history=positive has no others), so there "
+            "are no answers for the generator's response head to learn. Turn it off: "
+            "--config.flow_loss.response=0 --config.flow.response=False."
+        )
 
 
 def build_row(run: Run, name: str, frozen: Frozen) -> Built:
@@ -148,7 +170,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
         run.dataset, per_device(run, config.train), run.seed, row.tsp, **distances
     )
     cohorts, network, side = CohortSource(), None, None
-    decoder, arrays, extra = None, {"store": run.dataset.stores}, {}
+    decoder, arrays, extra = None, {}, {}
     if row.flow:
         decoder = flow_decoder(run)
         extra |= {"returned": frozen.vectors, "generator": frozen.params}
@@ -162,7 +184,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
         ids = extra["ids"]
         cohorts, network, side = _cohort_source(run, config, steps, ids.num_codes, ids.num_digits)
     model = ranker(run, network, side) if row.model == "ranker" else baseline(run, row.model)
-    data = run.parallel.place(arrays, run.frozen | extra, run.on_device)
+    data = run.place(arrays, **extra)
     parts = (model, decoder, flow, cohorts)
     gather = gather_rows(config.data.history_length, flow)
     make = functools.partial(

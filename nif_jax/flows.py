@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nif_jax.data.input import batches
+from nif_jax.data.input import Epochs
 from nif_jax.data.windows import gather_history
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.parallel import Placed, Pmap
@@ -101,9 +101,7 @@ def compute_flows(
     devices, entries = jax.tree.leaves(data.arrays["store"].history_row)[0].shape
     result = np.zeros((devices, entries, horizon, model.dim), np.float32)
     on_host = data.host_gather(gather)
-    stream = batches(
-        plan,
-        parallel.local_shards,
+    stream = Epochs(plan, parallel.local_shards).batches(
         first_step=0,
         last_step=plan.steps_per_epoch,
         steps_per_dispatch=1,

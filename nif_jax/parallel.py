@@ -54,7 +54,7 @@ def set_compiler_flags(flags: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """A run's data where steps read it; made once a stage and shared by training and scoring.
+    """A run's data where steps read it, shared by training and scoring; see Run.place.
 
     Attributes:
       arrays: leaves [D_local, ...], one slice a device: on the devices, or on the host (NumPy) for
@@ -112,14 +112,13 @@ class Pmap:
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy on each device; leaves get a leading axis."""
-        count = len(self._devices)
-        return self.shard(jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree))
 
-    def place(self, arrays: Any, frozen: Any, on_device: bool) -> Placed:
-        """Puts host arrays [D_local, ...] and a frozen tree where steps read them."""
-        return Placed(
-            self.shard(arrays) if on_device else arrays, self.replicate(frozen), on_device
-        )
+        def put(x):  # device by device: the host never holds the copies
+            x = np.asarray(x)[None]
+            shape = (len(self._devices), *x.shape[1:])
+            return jax.make_array_from_callback(shape, self._sharding, lambda _: x)
+
+        return jax.tree.map(put, tree)
 
     def unreplicate(self, tree: Any) -> Any:
         """One host copy of a replicated tree."""

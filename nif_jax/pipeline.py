@@ -83,10 +83,14 @@ def initial_state(run: Run, built: Built, source: Any = None) -> tuple[Any, Any]
     """Where a stage starts: config.init_from > copies of `source`'s equal layers > scratch."""
     stage, data = built.stage, built.data
     index = jax.tree.map(lambda x: x[0], stage.plan.indices(0, run.parallel.local_shards[0]))
-    arrays = jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0]
-                          if isinstance(x, jax.Array) else x[0], data.arrays)  # fmt: skip
+    if data.on_device:  # gathered there: the host needs one batch, not the store
+        arrays = jax.tree.map(lambda x: x.addressable_shards[0].data, data.arrays)
+        batch = jax.jit(lambda a, i: stage.gather(jax.tree.map(lambda x: x[0], a), i))(
+            arrays, index
+        )
+    else:
+        batch = data.host_gather(stage.gather)(0, index)
     frozen = run.parallel.unreplicate(data.frozen)
-    batch = stage.gather(arrays, index)
     params, variables = stage.init(train_state.key(run.seed), batch, frozen)
     params = jax.tree.map(np.asarray, params)
     if source is not None:
@@ -94,9 +98,11 @@ def initial_state(run: Run, built: Built, source: Any = None) -> tuple[Any, Any]
         logging.info("%s: %d arrays from the stage before, %d of other shape left alone %s",
                      stage.name, len(copied), len(different), different)  # fmt: skip
     if run.config.init_from:
-        folder = pathlib.Path(run.config.init_from) / f"seed_{run.seed}" / stage.name
-        found = checkpoint.load_best(folder, {"params": params, "variables": variables})
-        if found is not None:
+        seed = pathlib.Path(run.config.init_from) / f"seed_{run.seed}"
+        found = checkpoint.load_best(seed / stage.name, {"params": params, "variables": variables})
+        if found is None:
+            logging.info("%s: not in %s, starts as usual", stage.name, seed)
+        else:
             params, variables = found["params"], found["variables"]
     return params, variables
 
@@ -153,7 +159,7 @@ def compute_flows(run: Run, params: Any) -> np.ndarray:
 def freeze(run: Run, params: Any) -> Frozen:
     """Computes once what fine-tuning reads again and again."""
     vectors = jax.jit(functools.partial(flow_decoder(run).apply, method="vectors"))(
-        {"params": params}, run.frozen["items"]
+        {"params": params}, run.items
     )
     flow = compute_flows(run, params) if run.config.flow.cache else None
     return Frozen(params, np.asarray(vectors), flow)
@@ -184,7 +190,7 @@ def base_vectors(run: Run, base_params: Any) -> np.ndarray:
     """[N + 1, D] unit item vectors of the base ranker, the control of the generator's."""
     model = ItemEmbed(dict(run.dataset.item_sizes), run.config.ranker.dim)
     table = jax.jit(functools.partial(model.apply, method="table"))
-    return np.asarray(unit(table({"params": base_params["items"]}, run.frozen["items"])))
+    return np.asarray(unit(table({"params": base_params["items"]}, run.items)))
 
 
 def tokenize(run: Run, stages: dict[str, TrainedStage]) -> Frozen:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from nif_jax.data.cache import load_movelines
 from nif_jax.data.content import content_vectors
 from nif_jax.data.dataset import Dataset, build_dataset
 from nif_jax.data.schema import require_choice
-from nif_jax.losses.contrastive import item_frequency
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.parallel import Placed, Pmap
 
@@ -31,6 +31,7 @@ class Run:
       parallel: the devices.
       writer: metrics.
       train: False only reads finished stages.
+      placed: what `place` has put on the devices; copies of the run share it.
     """
 
     config: ConfigDict
@@ -40,22 +41,12 @@ class Run:
     parallel: Pmap
     writer: MetricWriter
     train: bool
+    placed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @functools.cached_property
-    def on_device(self) -> bool:
-        """Whether the store fits the devices, or config.data.input says so."""
-        choice = self.config.data.input
-        require_choice("data.input", choice, ("auto", "device", "host"))
-        size = sum(x.nbytes // len(x) for x in jax.tree.leaves(self.dataset.stores))
-        return choice == "device" or (choice == "auto" and size <= self.config.data.device_bytes)
-
-    @functools.cached_property
-    def frozen(self) -> dict[str, Any]:
-        """What every stage may read and none changes."""
-        lines = self.dataset.movelines
-        events = self.dataset.train_events
-        frequency = item_frequency(lines.item, events, lines.num_items)
-        return {"items": dict(self.dataset.items), "frequency": frequency}
+    @property
+    def items(self) -> dict[str, np.ndarray]:
+        """The catalogue's features, [N + 1, M] each."""
+        return dict(self.dataset.items)
 
     @functools.cached_property
     def content(self) -> np.ndarray:
@@ -68,10 +59,32 @@ class Run:
         seen = restrict(self.config, stage)
         return self if seen is self.config else dataclasses.replace(self, config=seen)
 
-    def place(self, **extra: Any) -> Placed:
-        """The store on the devices (or not), and frozen with more in it."""
-        return self.parallel.place({"store": self.dataset.stores}, self.frozen | extra,
-                                   self.on_device)  # fmt: skip
+    def fits(self, arrays: Any) -> bool:
+        """Whether leaves [D_local, ...] fit the devices, or config.data.input says so."""
+        choice = self.config.data.input
+        require_choice("data.input", choice, ("auto", "device", "host"))
+        size = sum(x.nbytes // len(x) for x in jax.tree.leaves(arrays))
+        return choice == "device" or (choice == "auto" and size <= self.config.data.device_bytes)
+
+    def place(self, arrays: Mapping[str, Any] | None = None, **frozen: Any) -> Placed:
+        """The store and the catalogue where steps read them, with what else a stage reads.
+
+        Args:
+          arrays: name -> leaves [D_local, ...]; a name is the same thing in all stages of a seed,
+            since devices hold one copy for all of them.
+          **frozen: what is equal on all devices.
+        """
+        arrays = {"store": self.dataset.stores} | dict(arrays or {})
+        on_device = self.fits(arrays)
+        if on_device:
+            arrays = {k: self._once(k, self.parallel.shard, v) for k, v in arrays.items()}
+        items = self._once("items", self.parallel.replicate, self.items)
+        return Placed(arrays, {"items": items} | self.parallel.replicate(frozen), on_device)
+
+    def _once(self, name: str, put: Callable[[Any], Any], tree: Any) -> Any:
+        if name not in self.placed:
+            self.placed[name] = put(tree)
+        return self.placed[name]
 
 
 def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:

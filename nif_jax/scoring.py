@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.input import batches
+from nif_jax.data.input import Epochs
 from nif_jax.parallel import Placed, Pmap, gather_processes
 
 DISPATCH = 8
@@ -99,9 +99,7 @@ class Scorer:
 
     def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
         """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""
-        stream = batches(
-            plan,
-            self._parallel.local_shards,
+        stream = Epochs(plan, self._parallel.local_shards).batches(
             first_step=0,
             last_step=plan.steps_per_epoch,
             steps_per_dispatch=DISPATCH,

@@ -12,7 +12,7 @@ from absl import logging
 
 from nif_jax import train_state
 from nif_jax.checkpoint import Checkpointer
-from nif_jax.data.input import batches, step_indices
+from nif_jax.data.input import Epochs
 from nif_jax.metrics.writer import MetricWriter, Progress
 from nif_jax.parallel import Placed, Pmap, is_writer
 from nif_jax.stages.interface import Stage
@@ -75,12 +75,14 @@ def _mean(measurements: list[Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> di
     return {n: float(s / max(w, 1e-9)) for n, (s, w) in sums.items()}
 
 
-def _raise_if_not_finite(stage: Stage, shards, first_step: int, losses: np.ndarray) -> None:
+def _raise_if_not_finite(
+    stage: Stage, epochs: Epochs, shards, first_step: int, losses: np.ndarray
+) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if not len(bad):
         return
     step = first_step + int(bad[0])
-    rows = {k: v.reshape(-1).tolist() for k, v in step_indices(stage.plan, shards, step).items()}
+    rows = {k: v.reshape(-1).tolist() for k, v in epochs.step(step).items()}
     rows = {k: v[:16] + ["..."] * (len(v) > 16) for k, v in rows.items()}
     raise NonFiniteLossError(
         f"stage {stage.name}: the loss of step {step} is {losses[bad[0]]}. Its batch (numbers in "
@@ -99,15 +101,14 @@ class _Stepper:
         self._train_step = parallel.map(step, donate=(0,))
         self._stage, self._data, self._settings, self._writer = stage, data, settings, writer
         self._shards = parallel.local_shards
+        self._epochs = Epochs(stage.plan, self._shards)
         self._uncounted = 1  # the first dispatch compiles, which says nothing about speed
         self.examples, self.seconds = 0.0, 0.0
 
     def run(self, state, first: int, last: int, progress: Progress):
         """State after steps first to last - 1."""
         settings, unit = self._settings, self._settings.steps_per_dispatch
-        stream = batches(
-            self._stage.plan,
-            self._shards,
+        stream = self._epochs.batches(
             first_step=first,
             last_step=last,
             steps_per_dispatch=unit,
@@ -131,7 +132,7 @@ class _Stepper:
         # Sums are the same on every device, so the first local one speaks for all.
         pending = [jax.tree.map(lambda x: x[0], m) for m in pending]
         losses = np.concatenate([m["loss"][0] / np.maximum(m["loss"][1], 1e-9) for m in pending])
-        _raise_if_not_finite(self._stage, self._shards, first, losses)
+        _raise_if_not_finite(self._stage, self._epochs, self._shards, first, losses)
         counts = [float(m["loss"][1].sum()) for m in pending]
         self.examples += sum(counts[self._uncounted :])
         self._uncounted = 0

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 
 from nif_jax.data import labels, splits
@@ -28,10 +27,13 @@ class Dataset:
       num_scenes, num_actions: largest ids.
       shard_rows: for each shard, [E_s] int64 rows of movelines in the shard's order; shards of all
         processes, since plans need to know how many steps the longest one takes.
-      stores: the local shards stacked, every leaf [D_local, ...], padded to equal shapes.
+      stores: the local shards stacked, every leaf [D_local, ...], padded to the longest shard of
+        all processes: each has to map programs of equal shapes.
       local_shards: numbers of the local shards.
       eligible: [E] bool, the row may stand in a history.
       sampled: [E] bool, the row is a sampled negative: an impression, and no event.
+      answer: [E] int8, the label of every event, as histories and generators know it;
+        movelines.label has those only that rankers may use.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
     """
 
@@ -47,6 +49,7 @@ class Dataset:
     local_shards: Sequence[int]
     eligible: np.ndarray
     sampled: np.ndarray
+    answer: np.ndarray
     cold_item: np.ndarray
     cold_user: np.ndarray
 
@@ -169,12 +172,19 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
     )
 
 
-def _stack(stores: Sequence[Store]) -> Store:
-    def pad_and_stack(*columns):
-        longest = max(1, *(len(c) for c in columns))
-        return np.stack([np.pad(c, (0, longest - len(c))) for c in columns])
+def _stack(stores: Sequence[Store], rows: int, users: int, entries: int) -> Store:
+    """Shards with every column padded to these lengths (at least 1), stacked."""
 
-    return jax.tree.map(pad_and_stack, *stores)
+    def stack(length, *columns):
+        length = max(1, length)
+        return np.stack([np.pad(c, (0, length - len(c))) for c in columns])
+
+    def stack_field(name, columns):
+        if name == "user_features":
+            return {k: stack(users, *(c[k] for c in columns)) for k in columns[0]}
+        return stack(entries if name == "history_row" else rows, *columns)
+
+    return Store(*map(stack_field, Store._fields, zip(*stores, strict=True)))
 
 
 def build_dataset(
@@ -240,7 +250,9 @@ def build_dataset(
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
     columns = history_bounds(complete, period, history, ties, sampled)
     shard_of_user = assign_shards(movelines, num_shards)
-    shard_rows = [np.flatnonzero(shard_of_user[movelines.user] == s) for s in range(num_shards)]
+    shard_of_row = shard_of_user[movelines.user]
+    order = np.argsort(shard_of_row, kind="stable")
+    shard_rows = np.split(order, np.cumsum(np.bincount(shard_of_row, minlength=num_shards))[:-1])
     stores = [
         _shard_store(
             complete,
@@ -263,7 +275,13 @@ def build_dataset(
         shard_rows=shard_rows,
         eligible=columns[0],
         sampled=sampled,
-        stores=_stack(stores),
+        answer=complete.label,
+        stores=_stack(
+            stores,
+            rows=max(map(len, shard_rows)),
+            users=int(np.bincount(shard_of_user).max()),
+            entries=max(int(columns[0][rows].sum()) for rows in shard_rows),
+        ),
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],
         cold_user=~seen_user[movelines.user],

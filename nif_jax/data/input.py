@@ -5,6 +5,7 @@ pure function of (plan, step), so the data position of a run is its step.
 """
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,63 +21,61 @@ def _stack(trees: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-class _Epochs:
-    """Keeps the epochs in use: a dispatch may cross from one into the next."""
+class Epochs:
+    """A plan's epochs, each laid out once, and their batches.
+
+    Args of the constructor: a plan such as ImpressionPlan, and the local shards, one a local
+    device.
+    """
 
     def __init__(self, plan, shards: Sequence[int]):
         self._plan, self._shards = plan, shards
-        self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
+        # Two: a dispatch may cross from one into the next.
+        self._cached = functools.lru_cache(maxsize=2)(self._lay_out)
+        self._lock = threading.Lock()  # readers ask for a new epoch together
 
-    def _epoch(self, epoch: int) -> Sequence[dict[str, np.ndarray]]:
+    def _lay_out(self, epoch: int) -> Sequence[dict[str, np.ndarray]]:
         return [self._plan.indices(epoch, shard) for shard in self._shards]
 
     def step(self, step: int) -> dict[str, np.ndarray]:
+        """[D_local, B, ...] what step `step` trains on; the same whenever it is asked."""
         epoch, place = divmod(step, self._plan.steps_per_epoch)
-        parts = [{k: v[place] for k, v in part.items()} for part in self.epoch(epoch)]
-        return _stack(parts)
+        with self._lock:
+            parts = self._cached(epoch)
+        return _stack([{k: v[place] for k, v in part.items()} for part in parts])
 
+    def batches(
+        self,
+        *,
+        first_step: int,
+        last_step: int,
+        steps_per_dispatch: int,
+        gather: Callable[[int, Batch], Batch] | None = None,
+    ) -> Iterator[Batch]:
+        """Yields one dispatch after another, steps first_step to last_step - 1.
 
-def step_indices(plan, shards: Sequence[int], step: int) -> dict[str, np.ndarray]:
-    """[D_local, B, ...] what step `step` trains on; the same whenever it is asked."""
-    return _Epochs(plan, shards).step(step)
+        Args:
+          first_step: where to begin; a resumed run passes its state's step.
+          last_step: where to end; the last dispatch is shorter where K does not divide the steps.
+          steps_per_dispatch: K.
+          gather: maps (local device, indices [B, ...]) to a batch on the host; None leaves indices.
+        """
 
+        def dispatch(start: int) -> Batch:
+            steps = range(start, min(start + steps_per_dispatch, last_step))
+            return jax.tree.map(lambda *s: np.stack(s, axis=1), *map(self.step, steps))
 
-def batches(
-    plan,
-    shards: Sequence[int],
-    *,
-    first_step: int,
-    last_step: int,
-    steps_per_dispatch: int,
-    gather: Callable[[int, Batch], Batch] | None = None,
-) -> Iterator[Batch]:
-    """Yields one dispatch after another, steps first_step to last_step - 1.
+        def gather_cell(indices: Batch, device: int, step: int) -> Batch:
+            return gather(device, jax.tree.map(lambda x: x[device, step], indices))
 
-    Args:
-      plan: ImpressionPlan or SequencePlan.
-      shards: the local shards, one a local device.
-      first_step: where to begin; a resumed run passes its state's step.
-      last_step: where to end; the last dispatch is shorter where K does not divide the steps.
-      steps_per_dispatch: K.
-      gather: maps (local device, indices [B, ...]) to a batch on the host; None leaves indices.
-    """
-    epochs = _Epochs(plan, shards)
+        def gather_all(indices: Batch) -> Batch:
+            devices, steps = jax.tree.leaves(indices)[0].shape[:2]
+            cells = [[gather_cell(indices, d, k) for k in range(steps)] for d in range(devices)]
+            return _stack([_stack(row) for row in cells])
 
-    def dispatch(start: int) -> Batch:
-        steps = range(start, min(start + steps_per_dispatch, last_step))
-        return jax.tree.map(lambda *s: np.stack(s, axis=1), *map(epochs.step, steps))
-
-    def gather_cell(indices: Batch, device: int, step: int) -> Batch:
-        return gather(device, jax.tree.map(lambda x: x[device, step], indices))
-
-    def gather_all(indices: Batch) -> Batch:
-        devices, steps = jax.tree.leaves(indices)[0].shape[:2]
-        cells = [[gather_cell(indices, d, k) for k in range(steps)] for d in range(devices)]
-        return _stack([_stack(row) for row in cells])
-
-    starts = range(first_step, last_step, steps_per_dispatch)
-    data = grain.MapDataset.source(starts).map(dispatch)
-    if gather is not None:
-        data = data.map(gather_all)
-    # Few threads: one prepares while one waits, and the model needs the cores.
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+        starts = range(first_step, last_step, steps_per_dispatch)
+        data = grain.MapDataset.source(starts).map(dispatch)
+        if gather is not None:
+            data = data.map(gather_all)
+        # Few threads: one prepares while one waits, and the model needs the cores.
+        return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))

@@ -7,6 +7,8 @@ count from 0 because they are never padded.
 
 import dataclasses
 import difflib
+import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -109,7 +111,16 @@ class Movelines:
     def num_items(self) -> int:
         return len(self.titles)
 
-    @property
+    @functools.cached_property
     def user(self) -> np.ndarray:
         """[E] int32, the user of each row."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.user_offsets))
+
+
+def digest(lines: Movelines) -> str:
+    """SHA-256 of what happened: who met what, where and when, and how it was answered."""
+    found = hashlib.sha256()
+    for column in (lines.user_offsets, lines.item, lines.scene, lines.action, lines.time,
+                   lines.label):  # fmt: skip
+        found.update(np.ascontiguousarray(column))
+    return found.hexdigest()

@@ -60,7 +60,8 @@ def velocity(flow: jax.Array, gap_seconds: jax.Array, form: str, half_life: floa
       flow: [..., S, D].
       gap_seconds: [..., S - 1] time between the two states' events; long gaps may jump.
       form: "geodesic", arccos<f_k, f_k+1>^2 on the unit sphere, or "chord", |f_k+1 - f_k|^2.
-      half_life: seconds after which a step counts half (weight 2^(-gap / half_life)).
+      half_life: seconds after which a step counts half (weight 2^(-gap / half_life), where
+        method.md has exp(-gap / half_life): so it is a half-life).
 
     Returns:
       [..., S - 1].

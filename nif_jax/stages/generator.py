@@ -25,13 +25,16 @@ class Sequences(NamedTuple):
       window: Window [B, S], gap = time since the entry before.
       segment: [B, S] int32, which window of its row an entry belongs to; 0 is padding.
       seconds: [B, S] int32 time of each entry.
-      is_target: [B, S] bool, the entry belongs to the train period and may be predicted.
+      in_train: [B, S] bool, the entry belongs to the train period.
+      is_target: [B, S] bool, the entry is to be predicted: those of the train period, or the
+        positive ones of them.
       label: [B, S] float32, 1 or 0, NO_LABEL where the answer is not known or not to be learned.
     """
 
     window: Window
     segment: Array
     seconds: Array
+    in_train: Array
     is_target: Array
     label: Array
 
@@ -82,11 +85,10 @@ def gather_sequences(targets: str, arrays, index: Mapping[str, Array]) -> Sequen
     xp = entry.__array_namespace__()
     window, seconds = gather_segments(store, entry, segment)
     row = store.history_row[entry]
-    is_target = window.mask & store.train[row]
-    label = xp.where(is_target, store.label[row], NO_LABEL)
-    if targets == "positive":
-        is_target = is_target & (label > 0)
-    return Sequences(window, segment, seconds, is_target, label)
+    in_train = window.mask & store.train[row]
+    label = xp.where(in_train, store.label[row], NO_LABEL)
+    is_target = in_train & (label > 0) if targets == "positive" else in_train
+    return Sequences(window, segment, seconds, in_train, is_target, label)
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
@@ -170,7 +172,10 @@ def loss(
         shown, scene, gap = table[targets], batch.window.scene[:, 1:], batch.window.gap[:, 1:]
         logits = bound.respond(queries[:, :-1], shown, scene, gap, train)
         value, count = weighted_sum(cross_entropy(logits, batch.label[:, 1:]), answered)
-        total += spec.response * value
+        # Answers are learned from every event. Where targets are fewer, all is divided by less:
+        # the head keeps the share that it has where every event is a target.
+        events = (real & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
+        total += spec.response * value * (weight / jnp.maximum(events, 1.0))
         measurements["response"] = (value, count)
     if spec.rollout_steps:
         flow = bound.continue_from(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nif_jax.data.dataset import build_dataset
-from nif_jax.data.input import batches, step_indices
+from nif_jax.data.input import Epochs
 from nif_jax.data.packing import SequencePlan
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import gather_impressions
@@ -47,7 +47,7 @@ def steps_of(stream):
 
 
 def test_a_dispatch_stacks_the_steps_of_the_local_shards(plan):
-    dispatches = list(batches(plan, SHARDS, first_step=0, last_step=8, steps_per_dispatch=3))
+    dispatches = list(Epochs(plan, SHARDS).batches(first_step=0, last_step=8, steps_per_dispatch=3))
     # Steps 0..7 of epochs of 6: the second dispatch ends the first epoch, the third is shorter.
     assert [d["row"].shape for d in dispatches] == [(2, 3, 4), (2, 3, 4), (2, 2, 4)]
     steps = steps_of(dispatches)
@@ -55,11 +55,11 @@ def test_a_dispatch_stacks_the_steps_of_the_local_shards(plan):
         for local, shard in enumerate(SHARDS):
             expected = {k: v[place] for k, v in plan.indices(epoch, shard).items()}
             assert_equal(jax.tree.map(lambda x, d=local: x[d], steps[step]), expected)
-        assert_equal(step_indices(plan, SHARDS, step), steps[step])
+        assert_equal(Epochs(plan, SHARDS).step(step), steps[step])
 
 
 def test_one_dispatch_may_cross_epochs(plan):
-    (batch,) = batches(plan, (1,), first_step=4, last_step=20, steps_per_dispatch=16)
+    (batch,) = Epochs(plan, (1,)).batches(first_step=4, last_step=20, steps_per_dispatch=16)
     first, second, third, fourth = (plan.indices(epoch, 1)["row"] for epoch in range(4))
     expected = np.concatenate([first[4:], second, third, fourth[:2]])
     np.testing.assert_array_equal(batch["row"][0], expected)
@@ -70,7 +70,7 @@ def test_one_dispatch_may_cross_epochs(plan):
 def test_a_resumed_stream_goes_on_where_the_unbroken_one_would(dataset, plan, kind, resumed_at):
     if kind == "sequences":
         plan = SequencePlan(dataset, batch_size=4, length=5, seed=3)
-    stream = functools.partial(batches, plan, SHARDS, last_step=14)
+    stream = functools.partial(Epochs(plan, SHARDS).batches, last_step=14)
     unbroken = steps_of(stream(first_step=0, steps_per_dispatch=2))
     resumed = steps_of(stream(first_step=resumed_at, steps_per_dispatch=3))
     assert len(unbroken) == 14
@@ -86,7 +86,7 @@ def test_batches_gathered_on_the_host_equal_those_gathered_on_the_device(dataset
         return gather(jax.tree.map(lambda x: x[local], stores), index)
 
     stream = functools.partial(
-        batches, plan, SHARDS, first_step=2, last_step=10, steps_per_dispatch=4
+        Epochs(plan, SHARDS).batches, first_step=2, last_step=10, steps_per_dispatch=4
     )
     on_device = jax.jit(jax.vmap(jax.vmap(gather, in_axes=(None, 0))))
     host, indices = list(stream(gather=on_host)), list(stream())

@@ -162,6 +162,19 @@ def test_some_shards_are_laid_out_as_in_the_whole_run(random_movelines):
             np.testing.assert_array_equal(part[:rows], full[:rows])
 
 
+def test_every_process_has_arrays_of_the_same_shapes(random_movelines):
+    # Processes map one program; of shards of 11 users and uneven lines none is like another.
+    movelines = random_movelines(1, users=11)
+    choices = {"split": "temporal_user", "history": "positive", "ties": "order", "seed": 0} | HALVES
+    alone = [
+        build_dataset(movelines, num_shards=4, local_shards=(shard,), **choices)
+        for shard in range(4)
+    ]
+    assert len({len(rows) for rows in alone[0].shard_rows}) > 1
+    shapes = [jax.tree.map(np.shape, dataset.stores) for dataset in alone]
+    assert shapes == [shapes[0]] * 4
+
+
 @pytest.fixture(scope="module")
 def hand_made(random_movelines):
     """Two users; the second has a tie, a row without a label, and a negative."""

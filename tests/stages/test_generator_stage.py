@@ -115,6 +115,21 @@ def test_positive_targets_leave_out_the_others(world):
     assert (labels[chosen.is_target] == 1).all()
 
 
+def test_fewer_targets_give_the_response_head_no_greater_share(world):
+    *_, batch, _, _ = world
+    few = batch._replace(is_target=batch.is_target & (batch.label > 0))
+    none = batch._replace(is_target=np.zeros_like(batch.is_target))
+    shares = []
+    for one in (batch, few, none):
+        plain, aux = evaluate(world, spec(), batch=one)
+        total, _ = evaluate(world, spec(response=1.0), batch=one)
+        shares.append(float(total - plain) / max(float(aux.weight), 1.0))
+    # The step divides by the number of targets: what it makes of the head has to stay.
+    assert shares[0] > 0
+    np.testing.assert_allclose(shares[1], shares[0], rtol=1e-4)
+    assert shares[2] == 0
+
+
 @pytest.mark.parametrize(
     ("weight", "form", "name"),
     [
