@@ -14,50 +14,75 @@ from ml_collections import ConfigDict
 
 from nif_jax import ab, evaluation, pictures, pipeline, run_context, selection
 from nif_jax.checkpoint import CheckpointError
-from nif_jax.config_keys import GROWING, flatten, run_differences
+from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.schema import ConfigError, DataError, require_choice
+from nif_jax.data.schema import ConfigError, DataError, Movelines, digest, require_choice
 from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
 from nif_jax.reports.scores import SCORES_FILE, write_scores
-from nif_jax.reports.workdirs import is_finished
+from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
 from nif_jax.rows import SELECTED
 from nif_jax.train import NonFiniteLossError
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
 """Errors whose message is all that a user needs."""
 
+DATA_FILE = "data.json"
+"""Of a workdir: what identifies the events that it was made of."""
 
-def claim_workdir(config: ConfigDict, workdir: pathlib.Path, *, grow: bool = True) -> None:
-    """Writes config.json into a new workdir, or checks that an old one has the same config.
+
+def require_own(config: ConfigDict, workdir: pathlib.Path, *, grow: bool) -> None:
+    """Raises ConfigError, naming the keys, if a workdir belongs to a run of another config.
 
     Args:
       config: of the run.
       workdir: its folder.
-      grow: whether it may have more seeds and rows than there are; config.json has them then.
+      grow: whether it may be given more seeds and rows than there are.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    wanted, there = flatten(config.to_dict()), json.loads(path.read_text())
+    changed = run_differences(wanted, there, grow=grow)
+    if changed:
+        raise ConfigError(
+            f"{workdir} belongs to a run with another config (there -> here):\n  "
+            + "\n  ".join(changed)
+            + "\nUse another --workdir, or delete that folder to start over."
+        )
+
+
+def claim_workdir(config: ConfigDict, workdir: pathlib.Path, lines: Movelines) -> None:
+    """Writes config.json and what identifies the data into a workdir; see require_own.
 
     Raises:
-      ConfigError: the workdir belongs to another config; names the keys that differ.
+      ConfigError: its run was made of other data.
     """
-    path, wanted = workdir / "config.json", flatten(config.to_dict())
-    there = json.loads(path.read_text()) if path.exists() else {}
-    if there:
-        changed = run_differences(wanted, there, grow=grow)
-        if changed:
-            raise ConfigError(
-                f"{workdir} belongs to a run with another config (there -> here):\n  "
-                + "\n  ".join(changed)
-                + "\nUse another --workdir, or delete that folder to start over."
-            )
-    if is_writer() and any(there.get(key) != wanted[key] for key in GROWING):
+    require_same_data(workdir, lines)
+    if is_writer():
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-        temporary.replace(path)
+        _write_json(workdir / CONFIG_FILE, flatten(config.to_dict()))
+        _write_json(workdir / DATA_FILE, {"name": lines.name, "sha256": digest(lines)})
     barrier("workdir")
+
+
+def require_same_data(workdir: pathlib.Path, lines: Movelines) -> None:
+    """Raises ConfigError if a workdir's run was made of other events than these."""
+    path = workdir / DATA_FILE
+    if path.exists() and json.loads(path.read_text())["sha256"] != digest(lines):
+        raise ConfigError(
+            f"{lines.name}: the events are not those that {workdir} was trained on, though the "
+            "config is the same. Use another --workdir, or the data as it was."
+        )
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -181,7 +206,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         )
     require_choice("eval.resample_unit", config.eval.resample_unit, bootstrap.UNITS)
     set_compiler_flags(config.xla_flags)
-    claim_workdir(config, workdir, grow=mode == "train")
+    require_own(config, workdir, grow=mode == "train")
     if mode == "train" and is_finished(workdir, flatten(config.to_dict())):
         logging.info("%s is finished; nothing to train.", workdir)
         if is_writer():
@@ -189,6 +214,10 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     parallel = Pmap()
     dataset = run_context.load_dataset(config, parallel)
+    if mode == "train":
+        claim_workdir(config, workdir, dataset.movelines)
+    else:
+        require_same_data(workdir, dataset.movelines)
     runs = _make_runs(config, workdir, dataset, parallel, train=mode == "train")
     if mode == "ab":
         ab.run(runs, workdir, describe_run)

@@ -1,4 +1,4 @@
-"""Train and predict steps: pure functions of state, arrays, frozen and indices."""
+"""The train step: a pure function of state, arrays, frozen and indices."""
 
 from collections.abc import Callable
 

@@ -221,6 +221,30 @@ class TestOutputs:
         with pytest.raises(runner.ConfigError, match=r"tsp\.weight: 0\.05 -> 0\.5"):
             runner.run(config, finished, "train")
 
+    def test_a_run_that_fails_before_it_trains_claims_nothing(self, tmp_path):
+        wrong = "files,smoke,source.path=nowhere.parquet"
+        for mode in ("train", "evaluate"):
+            with pytest.raises(runner.DataError, match="nowhere"):
+                runner.run(base.get_config(wrong), tmp_path / "run", mode)
+        assert not (tmp_path / "run").exists()
+
+    def test_other_events_under_the_same_config_are_refused(self, tmp_path):
+        file, workdir = tmp_path / "events.csv", tmp_path / "run"
+        rng = np.random.default_rng(0)
+        events = pd.DataFrame({
+            "user_id": np.repeat(np.arange(40), 12), "item_id": rng.integers(0, 20, 480),
+            "timestamp": 1_700_000_000 + 3_600 * np.arange(480), "label": rng.integers(0, 2, 480),
+        })  # fmt: skip
+        events.to_csv(file, index=False)
+        text = TINY.replace("synthetic", "files", 1)
+        text = ",".join(w for w in text.split(",") if not w.startswith("source."))
+        config = base.get_config(f"{text},source.path={file},train.epochs=1.0,rows=base")
+        runner.run(config, workdir, "train")
+        runner.run(config, workdir, "evaluate")
+        events.assign(label=1 - events["label"]).to_csv(file, index=False)
+        with pytest.raises(runner.ConfigError, match="events are not those"):
+            runner.run(config, workdir, "evaluate")
+
     def test_more_seeds_and_rows_keep_what_is_trained(self, tmp_path, monkeypatch):
         text = TINY + ",train.epochs=1.0,rows="
         runner.run(base.get_config(text + "base"), tmp_path, "train")

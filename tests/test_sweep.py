@@ -15,7 +15,6 @@ import pytest
 
 from configs.sweeps import common
 from launch import jobs, pool, sharing
-from nif_jax import runner
 from nif_jax.config_keys import flatten
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import writer
@@ -58,6 +57,12 @@ def _sweep(folder, **seeds):
         f'    return common.grid("configs/base.py", ("synthetic",), {variants!r}, {{}})\n'
     )
     return path
+
+
+def _claim(job):
+    """Leaves the job's folder as its run does when it starts."""
+    job.workdir.mkdir(exist_ok=True)
+    (job.workdir / "config.json").write_text(json.dumps(job.config))
 
 
 def _command(folder, sweep, *more, stub=True):
@@ -153,14 +158,14 @@ class TestJobs:
 
     def test_a_folder_of_another_config_is_refused(self, tmp_path):
         (job,) = self._job(tmp_path)
-        runner.claim_workdir(jobs.build_config(job.command[3:]), job.workdir)
+        _claim(job)
         jobs.check([job])
         with pytest.raises(ConfigError, match=r"synthetic-full belongs to(.|\n)*weight: 0.05 -> 1"):
             jobs.check(self._job(tmp_path, "tsp.weight=1"))
 
     def test_a_folder_may_be_given_more_seeds_and_rows_but_not_fewer(self, tmp_path):
         (job,) = self._job(tmp_path, "num_seeds=2")
-        runner.claim_workdir(jobs.build_config(job.command[3:]), job.workdir)
+        _claim(job)
         row = dict.fromkeys(results.ROW_KEYS, 0.5) | {
             "model": "base", "seed": 0, "split": "test", "history": "frozen"}  # fmt: skip
         results.write_results(job.workdir / "results.json", {"config": job.config}, [row])
@@ -180,7 +185,7 @@ class TestJobs:
         assert job.state == "to do"
         assert jobs.build_config(job.command[3:]).source.path == str(tmp_path / file)
         # Called later without the data, the finished run is still this one.
-        runner.claim_workdir(jobs.build_config(job.command[3:]), job.workdir)
+        _claim(job)
         jobs.check([absent])
 
     def test_names_are_unique(self, tmp_path):

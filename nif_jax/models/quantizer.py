@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.models.embed import Mlp
@@ -55,7 +56,9 @@ def quantize(vectors: jax.Array, latent: jax.Array) -> Quantized:
 
     def level(residual, book):
         # |r - e|^2 without |r|^2, which is the same for every code.
-        distance = (book * book).sum(-1) - 2 * residual @ book.T
+        # In full precision: an item has the same codes on every kind of device.
+        product = jnp.matmul(residual, book.T, precision=jax.lax.Precision.HIGHEST)
+        distance = (book * book).sum(-1) - 2 * product
         code = distance.argmin(-1).astype(jnp.int32)
         chosen = book[code]
         return residual - chosen, (code, residual, chosen)
@@ -130,7 +133,8 @@ def fit_codebooks(latent: np.ndarray, levels: int, codes: int, batch: int, seed:
     for _ in range(levels):
         # Equal points make fewer clusters than asked for; a breath apart they do not.
         apart = residual + 1e-6 * spread.standard_normal(residual.shape).astype(np.float32)
-        means = KMeans(codes, n_init=1, random_state=seed).fit(apart)
+        with threadpool_limits(1):  # sums over threads have other bits each time
+            means = KMeans(codes, n_init=1, random_state=seed).fit(apart)
         books.append(means.cluster_centers_)
         counts.append(np.bincount(means.labels_, minlength=codes) * batch / len(latent))
         residual = residual - means.cluster_centers_[means.labels_]

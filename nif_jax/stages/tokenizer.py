@@ -114,15 +114,16 @@ def codes_of(
     return nearest, resolve_collisions(latent, vectors, nearest)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _rebuild(model: RqVae, params, vectors, content):
+    rebuilt, _, found = model.apply({"params": params}, content, vectors)
+    return rebuilt, found.codes
+
+
 def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, float]:
     """"r2", share of the content's variance that the codes rebuild; "usage", least share of a
     level's codes that items use; "collision_rate"."""
-
-    def rebuild(params, vectors, content):
-        rebuilt, _, found = model.apply({"params": params}, content, vectors)
-        return rebuilt, found.codes
-
-    rebuilt, codes = jax.jit(rebuild)(params, vectors_of(params, variables), content[1:])
+    rebuilt, codes = _rebuild(model, params, vectors_of(params, variables), content[1:])
     residual = float(((np.asarray(rebuilt) - content[1:]) ** 2).sum())
     total = float(((content[1:] - content[1:].mean(0)) ** 2).sum())
     levels = codebook.summarize(np.asarray(codes), vectors_of(params, variables).shape[1])
