@@ -26,11 +26,14 @@ def initialize(
 ) -> None:
     """Joins the other processes of the run; to be called before anything touches a device.
 
-    Without arguments it does so where the surroundings tell how: on a TPU pod and under Slurm.
+    Without arguments it does so where the surroundings tell how: on a TPU pod and under srun.
     """
+    # A batch script has SLURM_PROCID and SLURM_NTASKS too; only srun's own step says how many
+    # processes it has started.
+    in_step = "SLURM_STEP_NODELIST" in os.environ
     if coordinator is not None:
         jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif "SLURM_PROCID" in os.environ or (
+    elif (in_step and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1) or (
         importlib.util.find_spec("libtpu")
         and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
     ):
