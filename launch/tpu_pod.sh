@@ -24,23 +24,34 @@ Options, or their environment variables
   --version=RUNTIME    TPU_VERSION        default: the one for JAX that goes with the accelerator
   --spot                                  cheaper, may be preempted
   --lines=N                               of each worker's log in status; default 3
-  --dry-run                               prints the commands, runs none
+  --dry-run                               prints the commands, runs none; also among main's arguments
 
 run and resume need main's arguments after --, among them a --workdir=gs://BUCKET/FOLDER. The
 checkpoints lie there, so that a new slice goes on where the old one stopped: give resume the
 arguments of run. The workers mount the bucket with Cloud Storage FUSE. Make it with a hierarchical
 namespace, which gives the atomic renames that checkpoints need, and let the slice's service account
-write to it.
+write to it. Main's other arguments may name gs:// paths of this bucket too.
+
+A batch has to be an even number of rows on each device, and the generator's 16 are too few for a
+pod: 64 make 4 rows on each of the 16 devices of a v5litepod-16.
 
 With several workers, gcloud wants the key in an agent first: ssh-add ~/.ssh/google_compute_engine
 
   export TPU_NAME=nif TPU_ZONE=europe-west4-b TPU_ACCELERATOR=v5litepod-16
   bash launch/tpu_pod.sh create --spot
   bash launch/tpu_pod.sh install
-  bash launch/tpu_pod.sh run -- --config=configs/nif.py --workdir=gs://my-bucket/nif
+  bash launch/tpu_pod.sh run -- --config=configs/nif.py --config.pretrain.batch_size=64 \
+    --workdir=gs://my-bucket/nif
   bash launch/tpu_pod.sh status
-  bash launch/tpu_pod.sh resume --spot -- --config=configs/nif.py --workdir=gs://my-bucket/nif
+  bash launch/tpu_pod.sh resume --spot -- --config=configs/nif.py \
+    --config.pretrain.batch_size=64 --workdir=gs://my-bucket/nif
   bash launch/tpu_pod.sh teardown
+
+Data of your own go through the bucket:
+
+  gcloud storage cp events.parquet gs://my-bucket/
+  bash launch/tpu_pod.sh run -- --config=configs/nif.py:files --config.pretrain.batch_size=64 \
+    --config.source.path=gs://my-bucket/events.parquet --workdir=gs://my-bucket/own
 TEXT
 }
 
@@ -243,21 +254,32 @@ default_version() {
   esac
 }
 
-# Checks main's arguments and puts the mounted folder in the place of gs://.
+# Checks main's arguments and puts the mounted folder in the place of the bucket. A --dry-run among
+# them is ours, as main has none: who writes it last must not start a run.
 read_main_arguments() {
-  local argument
+  local argument url folder
   bucket=""
-  main_arguments=()
   for argument in "$@"; do
-    if [[ "$argument" =~ ^--?workdir=gs://([a-z0-9][a-z0-9._-]*)/(.+)$ ]]; then
+    if [[ "$argument" =~ ^--?workdir=gs://([a-z0-9][a-z0-9._-]*)/.+$ ]]; then
       bucket="${BASH_REMATCH[1]}"
-      argument="--workdir=buckets/$bucket/${BASH_REMATCH[2]}"
     fi
-    main_arguments+=("$argument")
   done
   if [[ -z "$bucket" ]]; then
     fail "'$command' needs --workdir=gs://BUCKET/FOLDER among main's arguments, after --; got: $*"
   fi
+  url="gs://$bucket/" folder="buckets/$bucket/"
+  main_arguments=()
+  for argument in "$@"; do
+    if [[ "$argument" == --dry-run ]]; then
+      dry_run=true
+      continue
+    fi
+    argument="${argument//$url/$folder}" # all of them: --config has some in its text
+    if [[ "$argument" == *gs://* ]]; then
+      fail "the workers mount gs://$bucket/, the bucket of --workdir, and no other; got: $argument"
+    fi
+    main_arguments+=("$argument")
+  done
 }
 
 main() {

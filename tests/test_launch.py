@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import textwrap
 import time
 
 import pytest
+
+from configs import nif
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
@@ -463,6 +466,13 @@ class TestTpuPodCommands:
         assert call[:3] == ["ssh", "nif", "--worker=all"]
         assert "nohup setsid" in call[3]
 
+    @pytest.mark.parametrize("command", [["run", *PLACE], ["resume", *CREATE]], ids=lambda c: c[0])
+    def test_a_dry_run_wherever_the_flag_stands(self, pod, command):
+        before = pod(command[0], "--dry-run", *command[1:], *MAIN).stdout
+        for arguments in ([*MAIN, "--dry-run"], ["--", "--dry-run", *MAIN[1:]]):
+            assert pod(*command, *arguments).stdout == before
+        assert pod.calls() == []
+
     def test_status_and_teardown(self, pod):
         describe, tail = self._shown(pod, "status", *PLACE, "--lines=7")
         assert describe == ["describe", "nif", "--format=value(state)", "--zone=zone-a"]
@@ -505,6 +515,8 @@ class TestTpuPodCommands:
             (["run", *PLACE], "'run' needs --workdir=gs://BUCKET/FOLDER"),
             (["run", *PLACE, "--", "--workdir=runs/nif"], "'run' needs --workdir=gs://"),
             (["run", *PLACE, "--", "--workdir=gs://bucket"], "'run' needs --workdir=gs://"),
+            (["run", *PLACE, *MAIN, "--config.source.path=gs://my-bucket-2/events.parquet"],
+             "the workers mount gs://my-bucket/, the bucket of --workdir, and no other"),
         ],
     )
     def test_usage_errors(self, pod, arguments, error):
@@ -515,6 +527,41 @@ class TestTpuPodCommands:
 
     def test_help(self, pod):
         assert pod("--help").stdout.startswith("Usage: bash launch/tpu_pod.sh COMMAND")
+
+
+def _examples():
+    """(file, devices, main's arguments) of the documented commands for pods and Slurm."""
+    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "README.md"):
+        text = re.sub(r"\\\n#? *", "", (ROOT / name).read_text())
+        for line in re.findall(r"^[# ]+((?:sbatch|bash) .*--workdir=.*)", text, re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            options = dict(word.partition("=")[::2] for word in words)
+            devices = 16  # of the pod that tpu_pod.sh makes in its own example
+            if words[0] == "sbatch":  # by default what the script itself asks for
+                devices = int(options.get("--nodes", 2)) * int(options.get("--gpus-per-node", 1))
+            yield pytest.param(devices, options, id=f"{name}-{devices}")
+
+
+class TestExamples:
+    def test_are_found(self):
+        found = sorted(example.id for example in _examples())
+        assert found == ["README.md-16", "README.md-32", "launch/slurm.sbatch-2",
+                         "launch/slurm.sbatch-32", *["launch/tpu_pod.sh-16"] * 3]
+        assert "export TPU_NAME=nif TPU_ZONE=europe-west4-b TPU_ACCELERATOR=v5litepod-16" in (
+            (LAUNCH / "tpu_pod.sh").read_text())
+        assert "#SBATCH --nodes=2\n" in (LAUNCH / "slurm.sbatch").read_text()
+        assert "#SBATCH --gpus-per-node=1\n" in (LAUNCH / "slurm.sbatch").read_text()
+
+    @pytest.mark.parametrize(("devices", "options"), list(_examples()))
+    def test_batches_split_evenly(self, devices, options):
+        path, _, text = options["--config"].partition(":")
+        assert path == "configs/nif.py"
+        config = nif.get_config(text)
+        config.update_from_flattened_dict({
+            key.removeprefix("--config."): int(value) if value.isdigit() else value
+            for key, value in options.items() if key.startswith("--config.")})
+        for section in (config.train, config.pretrain):
+            assert section.batch_size % (2 * devices) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers run Linux")
@@ -531,6 +578,15 @@ class TestTpuPodWorker:
         status = pod("status", *PLACE, FAKE_WORKER="1").stdout
         assert status.startswith("READY\n")
         assert status.endswith(": ended with 0\na line of the log\n")
+
+    def test_all_paths_of_the_bucket_are_those_of_the_mount(self, pod):
+        given = [
+            "--config=configs/nif.py:files,source.path=gs://b/a.csv,init_from=gs://b/old",
+            "--config.source.path=gs://b/events.parquet", "--workdir=gs://b/new"]
+        pod("run", *PLACE, "--", *given, FAKE_WORKER="1")
+        pod.wait_for_end()
+        (call,) = pod.main_calls()
+        assert call[2:] == [argument.replace("gs://b/", "buckets/b/") for argument in given]
 
     def test_a_run_is_not_started_twice(self, pod):
         pod("run", *PLACE, *MAIN, FAKE_WORKER="1", FAKE_SECONDS="60")
