@@ -120,7 +120,8 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # Seed of tie order, simulation and random splits: the data is the same for all model seeds.
     config.data.seed = 0
 
-    # Options of the source; docstrings in nif_jax/data/sources say what they mean.
+    # Options of the source; docstrings in nif_jax/data/sources say what they mean. Of files, what
+    # histories show as the answer is action_columns, else the action column, else the label.
     config.source = ConfigDict()
     if dataset == "movielens_100k":
         config.source.path = ""

@@ -18,8 +18,9 @@ import tensorflow_datasets as tfds
 from nif_jax.data.features import strings
 from nif_jax.data.schema import Movelines
 
-FORMAT_VERSION = "1.1.0"
-"""Part of every cache key: raise it when preparation or this format changes what is stored."""
+FORMAT_VERSION = "1.2.0"
+"""Part of every cache key: raise it when a source, preparation or this format changes what is
+stored."""
 
 EVENT_COLUMNS = ("item", "scene", "action", "time", "label")
 _DTYPES = {"item": np.int32, "scene": np.int32, "action": np.int32, "time": np.int64}

@@ -172,6 +172,19 @@ class TestKey:
         keys.append(cache.cache_key("synthetic", seed=1))
         assert len(set(keys)) == 4
 
+    def test_data_that_had_one_action_for_every_answer_is_prepared_again(
+        self, tmp_path, monkeypatch
+    ):
+        log = tmp_path / "log.csv"
+        log.write_text("user_id,item_id,timestamp,label\nu,a,1,1\nu,b,2,0\n")
+        monkeypatch.setattr(tfds_builder, "FORMAT_VERSION", "1.1.0")
+        old = cache.cache_key("files", seed=0, path=str(log))
+        monkeypatch.undo()
+        assert cache.cache_key("files", seed=0, path=str(log)) != old
+        lines = cache.load_movelines("files", seed=0, cache_dir=str(tmp_path), path=str(log))
+        assert lines.vocabulary["action"].tolist() == ["label=0", "label=1"]
+        assert lines.action.tolist() == [2, 1]
+
     def test_changed_files_change_it(self, tmp_path):
         log = tmp_path / "log.csv"
         log.write_text("user_id,item_id,timestamp,label\nu,a,1,1\n")

@@ -62,7 +62,8 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.parquet"])
     def test_formats_agree(self, tmp_path, name):
         raw = sources.load("files", path=_write(tmp_path, EVENTS, name))
-        expected = EVENTS.assign(scene="all", action="event", label=EVENTS["label"].astype("int8"))
+        action = ["label=1", "label=0", "label=1"]
+        expected = EVENTS.assign(scene="all", action=action, label=EVENTS["label"].astype("int8"))
         pd.testing.assert_frame_equal(raw.events[expected.columns], expected)
 
     def test_stem_and_folder_find_the_file_and_its_siblings(self, tmp_path):
@@ -120,6 +121,31 @@ class TestFiles:
         assert set(events["action"]) == {"none"}
         with pytest.raises(DataError, match=r"log.parquet: no column 'liked' for action_columns"):
             sources.load("files", path=path, action_columns="liked")
+
+    def test_without_an_action_the_answer_is_the_label(self, tmp_path, caplog):
+        def actions(events, **options):
+            caplog.clear()
+            with caplog.at_level("INFO"):
+                path = _write(tmp_path, events)
+                return sources.load("files", path=path, **options).events["action"].tolist()
+
+        noted = "histories show the label as the action: "
+        answers = ["label=1", "label=0", "label=none"]
+        stars = EVENTS.assign(label=[1.0, 0.0, np.nan], stars=[5, 2, 2])
+        assert actions(stars) == answers
+        assert noted + "label=0, label=1, label=none" in caplog.text
+        # The label is the one that the rules make.
+        rated = stars.drop(columns="label").assign(stars=[5, 2, np.nan])
+        assert actions(rated, label_from="stars>=4") == answers
+        assert actions(stars.assign(label=[1, 0, 1]), unlabelled="stars=5") == [
+            "label=none", "label=0", "label=1",
+        ]  # fmt: skip
+        # Whatever says what the action is wins.
+        assert actions(stars, action_columns="stars") == ["stars=5", "stars=2", "stars=2"]
+        assert noted not in caplog.text
+        assert actions(stars, columns="action=stars") == ["5", "2", "2"]
+        assert actions(stars.assign(action="seen")) == ["seen"] * 3
+        assert noted not in caplog.text
 
     def test_bins_have_equal_mass(self, tmp_path):
         values = [5, 1, 7, 3, 1000, 2, 4, 6]
@@ -325,7 +351,7 @@ class TestHistory:
         assert events["timestamp"].tolist() == [10, 20, 15, 12, 99]
         assert events["label"].tolist() == [1, 0, 1, NO_LABEL, NO_LABEL]
         assert events["scene"].tolist() == ["all"] * 3 + ["app"] * 2
-        assert events["action"].tolist() == ["view"] * 3 + ["event"] * 2
+        assert events["action"].tolist() == ["view"] * 3 + ["label=none"] * 2
 
     def test_items_of_the_history_are_known_and_never_asked_about(self, tmp_path):
         self.load(tmp_path, self.LISTS)

@@ -3,6 +3,7 @@
 One row an event. Identifiers are read as text from CSV and TSV, so that "007" stays "007".
 """
 
+import logging
 import operator
 import pathlib
 import re
@@ -19,10 +20,13 @@ from nif_jax.data.sources import tables
 
 DEFAULT_ITEM_COLUMNS = ("title", "category", "genres", "year", "brand")
 _ALTERNATIVES = {"timestamp": ("timestamp", "ts", "time")}
-_FILL = {"scene": "all", "action": "event"}  # one value for every row, where there is no column
+_ANSWERS = {1: "label=1", 0: "label=0", NO_LABEL: "label=none"}
+"""Action codes of events that have a label and no action: histories show how the user answered."""
 _COMPARE: Mapping[str, Callable] = {
     ">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt
 }  # fmt: skip
+
+_LOG = logging.getLogger(__name__)
 
 
 def files(
@@ -50,8 +54,8 @@ def files(
       history: file of more events, without labels (see sources/history.py): tidy, or a row a user
         with lists of items. "beside" is <stem>_history.<extension>; default: none.
       columns: our names and the file's, "user_id=uid,timestamp=ts". Ours are user_id, item_id,
-        timestamp (or ts, or time), timestamp_ms, scene, action and label. Without a scene or action
-        column every row gets the same one. user_id and item_id hold for the other files too.
+        timestamp (or ts, or time), timestamp_ms, scene, action and label. Without a scene column
+        every row gets the same one. user_id and item_id hold for the other files too.
       history_columns: the same for the history file; default: as in `columns`.
       item_columns: features of items, "category,brand,price:16"; default: those of title, category,
         genres, year and brand that are there. Lists, and text with "|", are sets; ":16" cuts a
@@ -59,7 +63,8 @@ def files(
       user_columns: features of users; default: every column of at most 1,000 distinct values.
       action_columns: columns whose values, taken together, are an event's action code, say "value"
         or "label,is_like"; ":16" as above. What the user answered belongs here: histories show it,
-        the event's own prediction does not. Default: the action column.
+        the event's own prediction does not. Default: the action column, and where there is none the
+        label: "label=1", "label=0", "label=none".
       label_from: "value>=4" makes labels by comparing a column (no number there: no label).
       unlabelled: "action=return" takes the label from rows whose column has this value, several
         with "," between: they are history and no impressions.
@@ -161,9 +166,10 @@ def _events(
     for ours in validate.EVENT_COLUMNS:
         choices = (names[ours],) if ours in names else _ALTERNATIVES.get(ours, (ours,))
         found[ours] = next((column for column in choices if column in table), choices[0])
-    computed = {
-        ours: value for ours, value in _FILL.items() if ours not in names and ours not in table
-    }
+    answers = not action_columns and "action" not in names and "action" not in table
+    computed = {"action": ""} if answers else {}
+    if "scene" not in names and "scene" not in table:
+        computed["scene"] = "all"
     if "timestamp_ms" in names:
         computed["timestamp"] = history_source.seconds(file, table, names)
     if not labelled:
@@ -182,7 +188,15 @@ def _events(
     for word in tables.split_words(unlabelled):
         events["label"] = events["label"].mask(_has_value(file, table, word), NO_LABEL)
     others = table.drop(columns=[c for c in table if c in read.values() or c in events])
-    return validate.check_events(str(file), events.join(others), found)
+    events = validate.check_events(str(file), events.join(others), found)
+    if answers:  # of the labels as they are in the end, unlabelled rows among them
+        events["action"] = events["label"].map(_ANSWERS)
+        if labelled:
+            _LOG.info(
+                "%s: no action column and no source.action_columns, so that histories show the "
+                "label as the action: %s", file, ", ".join(sorted(events["action"].unique())),
+            )  # fmt: skip
+    return events
 
 
 def _history(file: pathlib.Path, names: Mapping[str, str], events: pd.DataFrame) -> pd.DataFrame:
