@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import pathlib
+from collections.abc import Mapping
 
 from nif_jax.data import sources, storage, tfds_builder
-from nif_jax.data.movelines import prepare
+from nif_jax.data.movelines import prepare, summary
 from nif_jax.data.schema import Movelines
 from nif_jax.data.storage import cache_dir
 
@@ -18,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 def load_movelines(
     source: str, *, seed: int, cache_dir: str = "", **source_kwargs: sources.Option
 ) -> Movelines:
-    """The moveline store of a data source, from the cache if it is there.
+    """The moveline store of a data source, from the cache if it is there; the log says what it has.
 
     Args:
       source: a name in sources.SOURCES.
@@ -33,6 +34,15 @@ def load_movelines(
     Raises:
       DataError: unknown source or option, or data that cannot be had or used.
     """
+    store = _read_or_prepare(source, seed, cache_dir, source_kwargs)
+    for line in summary(store):
+        _LOG.info("%s", line)
+    return store
+
+
+def _read_or_prepare(
+    source: str, seed: int, cache_dir: str, source_kwargs: Mapping[str, sources.Option]
+) -> Movelines:
     prepared = storage.cache_dir(cache_dir) / "prepared"
     target = prepared / cache_key(source, seed=seed, **source_kwargs)
     if target.exists():

@@ -1,12 +1,16 @@
 """From raw tables to the columnar moveline store: check, deduplicate, sort, number, encode."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from nif_jax.data import features, validate
-from nif_jax.data.schema import DataError, Movelines, RawTables
+from nif_jax.data.schema import NO_LABEL, DataError, Movelines, RawTables
 
 MAX_ID = np.iinfo(np.int32).max
+MAX_SHOWN = 20
+"""Names of scenes, actions or features in a line of the log."""
 
 
 def prepare(raw: RawTables, seed: int) -> Movelines:
@@ -74,6 +78,30 @@ def prepare(raw: RawTables, seed: int) -> Movelines:
     )
 
 
+def summary(lines: Movelines) -> tuple[str, str]:
+    """What a store holds, in two lines for the log."""
+    labelled, positive = int((lines.label != NO_LABEL).sum()), int((lines.label == 1).sum())
+    first, last = (np.datetime64(int(t), "s") for t in (lines.time.min(), lines.time.max()))
+    counts = lines.counts
+    return (
+        f"{lines.name}: {lines.num_events:,} events ({labelled:,} with a label, {positive:,} of "
+        f"them 1) of {lines.num_users:,} users and {lines.num_items:,} items, {first} to {last}; "
+        f"scenes: {_some(lines.vocabulary['scene'])}; actions: {_some(lines.vocabulary['action'])}",
+        f"{lines.name}: item features: {_some(lines.item_features)}; user features: "
+        f"{_some(lines.user_features)}; duplicates dropped: {counts['duplicates_dropped']:,}; "
+        f"items without features: {counts['items_without_features']:,}, without events: "
+        f"{counts['items_without_events']:,}; users without features: "
+        f"{counts['users_without_features']:,}",
+    )
+
+
+def _some(words: Iterable[str]) -> str:
+    """How many there are, and the first of them: "2 (a, b)"."""
+    words = list(words)
+    shown = ", ".join([*words[:MAX_SHOWN], *["..."] * (len(words) > MAX_SHOWN)])
+    return f"{len(words)} ({shown})" if words else "none"
+
+
 def _check_keys(where: str, table: pd.DataFrame, key: str) -> None:
     """Raises DataError unless `table` has one row for each value of `key`."""
     if key not in table:
@@ -97,8 +125,8 @@ def _unsorted(events: pd.DataFrame) -> int:
     return int(((user[1:] == user[:-1]) & (time[1:] < time[:-1])).sum())
 
 
-def _names(values: pd.Series) -> np.ndarray:
-    """Identifiers as text; a float that pandas made of an integer loses its ".0"."""
+def id_names(values: pd.Series) -> np.ndarray:
+    """Identifiers [n] as text; a float that pandas made of an integer loses its ".0"."""
     values = values.to_numpy()
     if np.issubdtype(values.dtype, np.floating) and (values % 1 == 0).all():
         values = values.astype(np.int64)
@@ -111,8 +139,8 @@ def _number(values: pd.Series, also: pd.Series | None = None) -> tuple[np.ndarra
     Names are in order of length, then alphabet: numbers come out in numerical order.
     """
     codes, distinct = pd.factorize(values)
-    names = _names(pd.Series(distinct))
-    every = names if also is None else np.concatenate([names, _names(also)])
+    names = id_names(pd.Series(distinct))
+    every = names if also is None else np.concatenate([names, id_names(also)])
     every = np.unique(every)
     every = every[np.argsort(np.char.str_len(every), kind="stable")]
     if len(every) >= MAX_ID:
@@ -144,4 +172,4 @@ def _order(
 
 def _rows_of(keys: pd.Series, names: np.ndarray) -> np.ndarray:
     """Row [n] of each name in the table whose keys are given, -1 where it has none."""
-    return pd.Index(_names(keys)).get_indexer(names)
+    return pd.Index(id_names(keys)).get_indexer(names)

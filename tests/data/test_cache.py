@@ -99,6 +99,30 @@ class TestLoad:
         assert_equal(second, store)
         assert not list((tmp_path / "prepared").glob(".incomplete-*"))
 
+    def test_the_log_says_what_was_read_whether_prepared_or_cached(self, tmp_path, caplog):
+        hour = 1_600_000_000
+        rows = [("u", "a", hour, 1), ("u", "b", hour + 9000, 0), ("v", "a", hour, np.nan)]
+        columns = ["user_id", "item_id", "timestamp", "label"]
+        events = pd.DataFrame([*rows, rows[0]], columns=columns)
+        events.to_csv(tmp_path / "log.csv", index=False)
+        items = {"item_id": ["a", "z"], "title": ["one", "two"], "brand": ["x", "y"]}
+        pd.DataFrame(items).to_csv(tmp_path / "log_items.csv", index=False)
+        for _ in range(2):
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                cache.load_movelines(
+                    "files", seed=0, cache_dir=str(tmp_path), path=str(tmp_path / "log.csv")
+                )
+            assert (
+                "log: 3 events (2 with a label, 1 of them 1) of 2 users and 3 items, "
+                "2020-09-13T12:26:40 to 2020-09-13T14:56:40; scenes: 1 (all); "
+                "actions: 3 (label=0, label=1, label=none)\n"
+            ) in caplog.text
+            assert (
+                "log: item features: 1 (brand); user features: none; duplicates dropped: 1; items "
+                "without features: 1, without events: 1; users without features: 2\n"
+            ) in caplog.text
+
     def test_damage_is_reported_and_repaired(self, store, tmp_path, caplog):
         def load():
             return cache.load_movelines("synthetic", seed=5, cache_dir=str(tmp_path), **SMALL)

@@ -78,6 +78,55 @@ class TestFiles:
         chosen = sources.load("files", path=str(tmp_path), item_columns="weight")
         assert list(chosen.items) == ["item_id", "weight"]
 
+    def test_items_and_users_may_have_another_extension(self, tmp_path):
+        path = _write(tmp_path, EVENTS)
+        _write(tmp_path, pd.DataFrame({"item_id": ["a"], "brand": ["x"]}), "log_items.parquet")
+        _write(tmp_path, pd.DataFrame({"user_id": ["u1"], "sex": ["F"]}), "log_users.tsv")
+        before = files.fingerprint(path=path)
+        raw = sources.load("files", path=path)
+        assert list(raw.items) == ["item_id", "brand"] and list(raw.users) == ["user_id", "sex"]
+        _write(tmp_path, pd.DataFrame({"item_id": ["a"], "brand": ["y"]}), "log_items.tsv")
+        with pytest.raises(
+            DataError, match=r"beside it are log_items\.parquet, log_items\.tsv; say"
+        ):
+            sources.load("files", path=path)
+        # That of the events goes first.
+        _write(tmp_path, pd.DataFrame({"item_id": ["a"], "brand": ["z"]}), "log_items.csv")
+        assert sources.load("files", path=path).items["brand"].tolist() == ["z"]
+        assert files.fingerprint(path=path) != before
+
+    @pytest.mark.parametrize(
+        ("kind", "theirs", "ours"), [("item", "007", "a"), ("user", "x", "u1")]
+    )
+    def test_a_table_about_nothing_in_the_events(self, tmp_path, kind, theirs, ours):
+        path = _write(tmp_path, EVENTS)
+        table = pd.DataFrame({f"{kind}_id": [theirs, "other"], "category": ["p", "q"]})
+        file = _write(tmp_path, table, f"log_{kind}s.csv")
+        message = f"{file}: column '{kind}_id': none of its ids is in the events of {path}: it has "
+        message += f"'{theirs}', they have '{ours}'"
+        with pytest.raises(DataError, match=message):
+            sources.load("files", path=path)
+        _write(tmp_path, table.replace("other", ours), f"log_{kind}s.csv")
+        sources.load("files", path=path)
+
+    def test_numbers_are_the_same_ids_in_every_format(self, tmp_path):
+        path = _write(tmp_path, EVENTS.assign(item_id=[7.0, 8.0, 7.0]), "log.parquet")
+        _write(tmp_path, pd.DataFrame({"item_id": [7, 8], "brand": ["x", "y"]}), "log_items.csv")
+        assert prepare(sources.load("files", path=path), 0).counts["items_without_features"] == 0
+
+    def test_columns_that_nothing_uses_are_named(self, tmp_path, caplog):
+        path = _write(
+            tmp_path, EVENTS.assign(stars=[5, 2, 2], kind=["a", "b", "a"], price=1, dwell=2)
+        )
+        options = {"label_from": "stars>=4", "unlabelled": "kind=b", "action_columns": "dwell:2"}
+        with caplog.at_level("INFO"):
+            sources.load("files", path=path, columns="scene=kind", **options)
+        assert f"{path}: columns that nothing uses: label, price\n" in caplog.text
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            sources.load("files", path=_write(tmp_path, EVENTS))
+        assert "nothing uses" not in caplog.text
+
     def test_columns_map_our_names_to_theirs(self, tmp_path):
         theirs = EVENTS.rename(columns={"user_id": "uid", "timestamp": "when"}).assign(tab="feed")
         path = _write(tmp_path, theirs)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from nif_jax.data import validate
+from nif_jax.data import movelines, validate
 from nif_jax.data.features import as_text
 from nif_jax.data.schema import NO_LABEL, DataError, RawTables
 from nif_jax.data.sources import history as history_source
@@ -49,10 +49,11 @@ def files(
 
     Args:
       path: the events file; or it without its extension; or a folder with one events file.
-      items: items file; default: <stem>_items.<extension> beside the events, if it is there.
-      users: users file; default: <stem>_users.<extension>, likewise.
+      items: items file; default: <stem>_items beside the events, if it is there: with their
+        extension, else with another that can be read.
+      users: users file; default: <stem>_users, likewise.
       history: file of more events, without labels (see sources/history.py): tidy, or a row a user
-        with lists of items. "beside" is <stem>_history.<extension>; default: none.
+        with lists of items. "beside" is <stem>_history, found as items are; default: none.
       columns: our names and the file's, "user_id=uid,timestamp=ts". Ours are user_id, item_id,
         timestamp (or ts, or time), timestamp_ms, scene, action and label. Without a scene column
         every row gets the same one. user_id and item_id hold for the other files too.
@@ -72,7 +73,8 @@ def files(
       seed: see user_share.
 
     Raises:
-      DataError: a file, a column or a value cannot be used.
+      DataError: a file, a column or a value cannot be used, or no id of the items or users file is
+        one of the events'.
     """
     names = tables.parse_columns("columns", columns, (*history_source.NAMES, "label"))
     file, item_file, user_file, history_file = locate(path, items, users, history)
@@ -81,7 +83,6 @@ def files(
         ours = tables.parse_columns("history_columns", history_columns, history_source.NAMES)
         earlier = _history(history_file, ours or names, events)
         events = pd.concat([events, earlier], ignore_index=True)
-    events = _share_of_users(events, user_share, seed)
     item_id, user_id = names.get("item_id", "item_id"), names.get("user_id", "user_id")
     item_table, user_table = pd.DataFrame({"item_id": []}), pd.DataFrame({"user_id": []})
     if item_file:
@@ -89,10 +90,13 @@ def files(
         default = [c for c in DEFAULT_ITEM_COLUMNS if c in table]
         wanted = tables.split_words(item_columns) or default
         item_table = tables.features(item_file, table, item_id, "item_id", "item_columns", wanted)
+        _check_shared(item_file, item_id, item_table["item_id"], file, events["item_id"])
     if user_file:
         table = tables.read_table(user_file, (user_id,))
         wanted = tables.split_words(user_columns) or tables.few_valued(table, user_id)
         user_table = tables.features(user_file, table, user_id, "user_id", "user_columns", wanted)
+        _check_shared(user_file, user_id, user_table["user_id"], file, events["user_id"])
+    events = _share_of_users(events, user_share, seed)
     origin = " ".join(f.name for f in (file, item_file, user_file, history_file) if f)
     return RawTables(file.stem, events, item_table, user_table, origin)
 
@@ -117,12 +121,13 @@ def locate(
         known = ", ".join(tables.EXTENSIONS)
         raise DataError(f"{file}: unknown extension {file.suffix!r}; use {known}")
     if history == "beside":
-        history = str(file.with_name(f"{file.stem}_history{file.suffix}"))
+        beside = _beside(file, "history") or file.with_name(f"{file.stem}_history{file.suffix}")
+        history = str(beside)
     return (
         file,
-        _sibling(file, "items", items),
-        _sibling(file, "users", users),
-        _sibling(file, "history", history) if history else None,
+        _given("items", items) or _beside(file, "items"),
+        _given("users", users) or _beside(file, "users"),
+        _given("history", history),
     )
 
 
@@ -140,15 +145,41 @@ def _search(given: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def _sibling(file: pathlib.Path, kind: str, given: str) -> pathlib.Path | None:
-    """The items or users file: the one given, which has to exist, or the one beside `file`."""
-    if given:
-        sibling = pathlib.Path(given).expanduser()
-        if not sibling.is_file():
-            raise DataError(f"{kind} file {sibling}: no such file")
-        return sibling
-    sibling = file.with_name(f"{file.stem}_{kind}{file.suffix}")
-    return sibling if sibling.is_file() else None
+def _given(kind: str, path: str) -> pathlib.Path | None:
+    """The file that is named, which has to exist; None if none is."""
+    if not path:
+        return None
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"{kind} file {file}: no such file")
+    return file
+
+
+def _beside(file: pathlib.Path, kind: str) -> pathlib.Path | None:
+    """<stem>_<kind> beside `file`, with its extension, else with the one that there is."""
+    stem = f"{file.stem}_{kind}"
+    own = file.with_name(f"{stem}{file.suffix}")
+    if own.is_file():
+        return own
+    found = [f for e in tables.EXTENSIONS if (f := file.with_name(f"{stem}{e}")).is_file()]
+    if len(found) > 1:
+        names = ", ".join(f.name for f in found)
+        raise DataError(f"{file}: beside it are {names}; say which with source.{kind}=<file>")
+    return found[0] if found else None
+
+
+def _check_shared(
+    file: pathlib.Path, key: str, ids: pd.Series, event_file: pathlib.Path, event_ids: pd.Series
+) -> None:
+    """Raises DataError if a table describes nothing that the events speak of."""
+    known = movelines.id_names(ids)
+    there = movelines.id_names(event_ids.drop_duplicates())
+    if len(known) and not pd.Index(known).isin(there).any():
+        raise DataError(
+            f"{file}: column {key!r}: none of its ids is in the events of {event_file}: it has "
+            f"'{known[0]}', they have '{there[0]}'. Write ids alike in both, or name the right "
+            "file or column (source.items, source.users, source.columns)"
+        )
 
 
 def _events(
@@ -168,6 +199,7 @@ def _events(
         found[ours] = next((column for column in choices if column in table), choices[0])
     answers = not action_columns and "action" not in names and "action" not in table
     computed = {"action": ""} if answers else {}
+    used = {"truth", names.get("timestamp_ms")}
     if "scene" not in names and "scene" not in table:
         computed["scene"] = "all"
     if "timestamp_ms" in names:
@@ -175,10 +207,13 @@ def _events(
     if not labelled:
         computed["label"] = NO_LABEL
     elif label_from:
-        computed["label"] = _threshold(file, table, label_from)
+        label_column, computed["label"] = _threshold(file, table, label_from)
+        used.add(label_column)
     if action_columns:
         words = tables.split_words(action_columns)
-        computed["action"] = _together(tables.described(file, table, "action_columns", words))
+        described = tables.described(file, table, "action_columns", words)
+        computed["action"] = _together(described)
+        used.update(described)
     read = {ours: column for ours, column in found.items() if ours not in computed}
     validate.check_columns(str(file), table, read)
     # Taking columns, not renaming them, lets one column serve as two, say as scene and action.
@@ -186,7 +221,12 @@ def _events(
     for ours in ("scene", "action"):
         events[ours] = events[ours].astype("str")  # what is missing stays missing
     for word in tables.split_words(unlabelled):
-        events["label"] = events["label"].mask(_has_value(file, table, word), NO_LABEL)
+        column, holds = _has_value(file, table, word)
+        events["label"] = events["label"].mask(holds, NO_LABEL)
+        used.add(column)
+    unused = [column for column in table if column not in used | set(read.values())]
+    if unused and labelled:
+        _LOG.info("%s: columns that nothing uses: %s", file, ", ".join(map(str, unused)))
     others = table.drop(columns=[c for c in table if c in read.values() or c in events])
     events = validate.check_events(str(file), events.join(others), found)
     if answers:  # of the labels as they are in the end, unlabelled rows among them
@@ -217,8 +257,8 @@ def _together(columns: Mapping[str, pd.Series]) -> pd.Series:
     return text.str.strip().replace("", "none")
 
 
-def _has_value(file: pathlib.Path, table: pd.DataFrame, word: str) -> np.ndarray:
-    """[E] bool of "action=return": where the column has the value; DataError if nowhere."""
+def _has_value(file: pathlib.Path, table: pd.DataFrame, word: str) -> tuple[str, np.ndarray]:
+    """The column of "action=return", and [E] bool, where it has the value; DataError if nowhere."""
     column, equals, value = (part.strip() for part in word.partition("="))
     if not equals or not value:
         raise DataError(f"unlabelled: {word!r} is not <column>=<value>")
@@ -228,7 +268,7 @@ def _has_value(file: pathlib.Path, table: pd.DataFrame, word: str) -> np.ndarray
         raise DataError(
             f"{file}: column {column!r} is nowhere {value!r} (unlabelled); it has: {some}"
         )
-    return values == value
+    return column, values == value
 
 
 def _share_of_users(events: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -245,8 +285,8 @@ def _share_of_users(events: pd.DataFrame, share: float, seed: int) -> pd.DataFra
     return events[user.isin(kept)].reset_index(drop=True)
 
 
-def _threshold(file: pathlib.Path, table: pd.DataFrame, rule: str) -> pd.Series:
-    """Labels [E] int8 of a rule such as "value>=4"; NO_LABEL where the column holds no number."""
+def _threshold(file: pathlib.Path, table: pd.DataFrame, rule: str) -> tuple[str, pd.Series]:
+    """The column of a rule such as "value>=4", and labels [E] int8, NO_LABEL where no number is."""
     match = re.fullmatch(r"\s*(.+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*", rule)
     if not match:
         raise DataError(f"label_from: {rule!r} is not <column>>=<number> (or <=, ==, >, <)")
@@ -257,4 +297,4 @@ def _threshold(file: pathlib.Path, table: pd.DataFrame, rule: str) -> pd.Series:
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     holds = _COMPARE[compare](values, float(bound))
     labels = np.where(np.isnan(values), NO_LABEL, holds)
-    return pd.Series(labels.astype(np.int8), index=table.index)
+    return column, pd.Series(labels.astype(np.int8), index=table.index)
