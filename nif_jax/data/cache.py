@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 
 from nif_jax.data import sources, storage, tfds_builder
-from nif_jax.data.movelines import prepare, summary
+from nif_jax.data.movelines import odd_times, prepare, summary
 from nif_jax.data.schema import Movelines
 from nif_jax.data.storage import cache_dir
 
@@ -37,6 +37,8 @@ def load_movelines(
     store = _read_or_prepare(source, seed, cache_dir, source_kwargs)
     for line in summary(store):
         _LOG.info("%s", line)
+    if odd := odd_times(store):
+        _LOG.warning("%s", odd)
     return store
 
 

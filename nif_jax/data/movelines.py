@@ -9,6 +9,8 @@ from nif_jax.data import features, validate
 from nif_jax.data.schema import NO_LABEL, DataError, Movelines, RawTables
 
 MAX_ID = np.iinfo(np.int32).max
+YEAR_1990 = 631_152_000
+HOUR = 3600
 MAX_SHOWN = 20
 """Names of scenes, actions or features in a line of the log."""
 
@@ -93,6 +95,19 @@ def summary(lines: Movelines) -> tuple[str, str]:
         f"{counts['items_without_events']:,}; users without features: "
         f"{counts['users_without_features']:,}",
     )
+
+
+def odd_times(lines: Movelines) -> str:
+    """What looks wrong with the times of a store, "" if nothing does."""
+    first, last = int(lines.time.min()), int(lines.time.max())
+    span = (
+        f"{lines.name}: times reach from {np.datetime64(first, 's')} to {np.datetime64(last, 's')}"
+    )
+    if last < YEAR_1990:
+        return f"{span}, all before 1990: are they unix seconds?"
+    if last - first < HOUR:
+        return f"{span}, less than an hour: are they seconds, and when the events happened?"
+    return ""
 
 
 def _some(words: Iterable[str]) -> str:

@@ -11,7 +11,11 @@ EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "scene", "action", "label")
 """The columns every table of events has; others are kept and only tell duplicates apart."""
 
 LATEST_SECONDS = 10**11
-"""Year 5138 in seconds, March 1973 in milliseconds: whatever is larger is not in seconds."""
+"""Year 5138 in seconds, March 1973 in milliseconds: whatever is larger is not in seconds, and so on
+with each finer unit."""
+
+UNITS = {10**9: "nanoseconds", 10**6: "microseconds", 1000: "milliseconds", 1: "seconds"}
+"""How many a second has of each unit."""
 
 
 def reject(where: str, column: str, values: pd.Series, bad: np.ndarray, problem: str) -> None:
@@ -22,8 +26,10 @@ def reject(where: str, column: str, values: pd.Series, bad: np.ndarray, problem:
     bad = np.asarray(bad, bool)
     if bad.any():
         row = int(np.argmax(bad))
+        value = values.iloc[row]
+        value = value.item() if isinstance(value, np.generic) else value  # nan, not np.float64(nan)
         raise DataError(
-            f"{where}: column {column!r}, row {row}: value {values.iloc[row]!r} {problem} "
+            f"{where}: column {column!r}, row {row}: value {value!r} {problem} "
             f"({int(bad.sum())} of {len(bad)} rows)"
         )
 
@@ -44,21 +50,37 @@ def check_ids(where: str, column: str, values: pd.Series) -> None:
     reject(where, column, values, values.isna(), "is null; identifiers have to be given: drop it")
 
 
-def check_timestamps(where: str, column: str, values: pd.Series) -> pd.Series:
-    """Returns [E] int64 unix seconds; raises DataError on a value that is anything else."""
-    problem = "is not a whole number: convert to unix seconds"
-    seconds = values
+def check_timestamps(where: str, column: str, values: pd.Series, per_second: int = 1) -> pd.Series:
+    """Returns [E] int64 unix seconds; raises DataError on a value that is no time.
+
+    Args:
+      where: file or data set, for messages.
+      column: for messages.
+      values: [E] whole seconds since 1970; or, with `per_second` 1000, milliseconds.
+      per_second: units of a second; parts of a second are cut off.
+    """
+    unit = UNITS[per_second]
+    missing = "is missing: every event needs a time; drop the row or fill it in"
+    reject(where, column, values, values.isna(), missing)
+    problem = f"is not a whole number: convert to unix {unit}"
+    numbers = values
     if not pd.api.types.is_numeric_dtype(values.dtype):
         # Digits only: pandas would also make numbers, nanoseconds, of dates.
-        reject(where, column, values, ~values.astype(str).str.fullmatch(r"-?\d+"), problem)
-        seconds = pd.to_numeric(values.astype(str))
-    numbers = seconds.to_numpy(np.float64, na_value=np.nan)
-    whole = np.isfinite(numbers) & (np.trunc(numbers) == numbers)
+        text = values.astype(str)
+        reject(where, column, values, ~text.str.fullmatch(r"-?\d+(\.\d+)?"), problem)
+        numbers = pd.to_numeric(text)
+    sizes = numbers.to_numpy(np.float64)
+    whole = np.isfinite(sizes) & ((np.trunc(sizes) == sizes) | (per_second > 1))
     reject(where, column, values, ~whole, problem)
-    reject(where, column, values, numbers < 0, "is negative: unix seconds count from 1970")
-    late = "is too large for seconds, it looks like milliseconds: divide by 1000"
-    reject(where, column, values, numbers > LATEST_SECONDS, late)
-    return seconds.astype(np.int64)
+    reject(where, column, values, sizes < 0, f"is negative: unix {unit} count from 1970")
+    for finer, name in UNITS.items():  # the finest first
+        if finer > per_second:
+            fix = f"divide by {finer // per_second:,}"
+            if finer == 1000:
+                fix = "name the column with source.columns='timestamp_ms=<column>', or " + fix
+            late = f"is too large for {unit}, it looks like {name}: {fix}"
+            reject(where, column, values, sizes > LATEST_SECONDS * (finer // 1000), late)
+    return numbers.floordiv(per_second).astype(np.int64)
 
 
 def check_labels(where: str, column: str, values: pd.Series) -> pd.Series:

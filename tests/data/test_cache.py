@@ -123,6 +123,22 @@ class TestLoad:
                 "without features: 1, without events: 1; users without features: 2\n"
             ) in caplog.text
 
+    @pytest.mark.parametrize(
+        ("times", "warning"),
+        [
+            ((10, 20_000), "1970-01-01T05:33:20, all before 1990: are they unix seconds?"),
+            ((1_600_000_000, 1_600_003_599), "less than an hour: are they seconds"),
+            ((1_600_000_000, 1_600_003_600), ""),
+        ],
+    )
+    def test_times_that_look_wrong_are_reported(self, tmp_path, caplog, times, warning):
+        log = tmp_path / "log.csv"
+        rows = "\n".join(f"u,a,{time},1" for time in times)
+        log.write_text(f"user_id,item_id,timestamp,label\n{rows}\n")
+        with caplog.at_level(logging.WARNING):
+            cache.load_movelines("files", seed=0, cache_dir=str(tmp_path), path=str(log))
+        assert warning in caplog.text and bool(warning) == bool(caplog.text)
+
     def test_damage_is_reported_and_repaired(self, store, tmp_path, caplog):
         def load():
             return cache.load_movelines("synthetic", seed=5, cache_dir=str(tmp_path), **SMALL)

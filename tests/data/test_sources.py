@@ -251,6 +251,20 @@ class TestFiles:
         path = _write(tmp_path, rows)
         events = sources.load("files", path=path, columns="timestamp_ms=ms").events
         assert events["timestamp"].tolist() == [10, 20, 15]
+        for factor, message in ((10**6, "microseconds: divide by 1,000 "), (-1, "is negative")):
+            path = _write(tmp_path, rows.assign(ms=[1, 2, 1_650_812_741 * factor]))
+            with pytest.raises(DataError, match=f"column 'ms', row 2: .*{message}"):
+                sources.load("files", path=path, columns="timestamp_ms=ms")
+        path = _write(tmp_path, rows.assign(ms=[1, "noon", None]))
+        with pytest.raises(DataError, match="'ms', row 2: value nan is missing"):
+            sources.load("files", path=path, columns="timestamp_ms=ms")
+        path = _write(tmp_path, rows.assign(ms=[1, "noon", 2]))
+        with pytest.raises(DataError, match=r"row 1: value 'noon' .* to unix milliseconds"):
+            sources.load("files", path=path, columns="timestamp_ms=ms")
+        # What is smaller than a millisecond is cut off too.
+        path = _write(tmp_path, rows.assign(ms=[1_000.5, 2_999.9, 3_000]))
+        found = sources.load("files", path=path, columns="timestamp_ms=ms").events
+        assert found["timestamp"].tolist() == [1, 2, 3]
 
     def test_truth_of_your_own_simulator(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(truth=[0.5, -2, 1]))
@@ -269,9 +283,19 @@ class TestFiles:
         [
             ("timestamp", [1, -5, 2], r"column 'ts', row 1: value .*-5.* is negative"),
             ("timestamp", [1, 2, 1.5], r"column 'ts', row 2: value .*1\.5.* is not a whole number"),
-            ("timestamp", [1, None, 2], r"column 'ts', row 1: value .*nan.* is not a whole number"),
+            (
+                "timestamp",
+                [1, None, 2],
+                r"column 'ts', row 1: value nan is missing: every event needs",
+            ),
             ("timestamp", ["1", "May", "2"], r"row 1: value 'May' is not a whole number"),
-            ("timestamp", [1, 2, 1_650_812_741_000], r"row 2: .*milliseconds: divide by 1000"),
+            (
+                "timestamp",
+                [1, 2, 1_650_812_741_000],
+                r"'ts', row 2: .*milliseconds: name .* source\.columns='timestamp_ms=<column>', or",
+            ),
+            ("timestamp", [1, 1_650_812_741 * 10**6, 2], r"microseconds: divide by 1,000,000 \(1"),
+            ("timestamp", [1_650_812_741 * 10**9, 1, 2], r"nanoseconds: divide by 1,000,000,000 "),
             ("label", [1, 0, 2], r"column 'label', row 2: value .*2.* is not a label"),
             ("label", ["1", "0", "yes"], r"column 'label', row 2: value 'yes' is not a label"),
             ("user_id", ["u", None, "v"], r"column 'user_id', row 1: value nan is null"),
@@ -376,7 +400,7 @@ class TestHistory:
                 [5_000, 1_016_000, 1],
                 r"'end_ms', row 1: value .*1016000.* is later than the",
             ),
-            ("end_ms", [5_000, None, 1], r"'end_ms', row 1: value None is null or no number"),
+            ("end_ms", [5_000, None, 1], r"'end_ms', row 1: value None is missing"),
             ("seen", [["a"], None, "d"], r"'seen', row 2: value 'd' is no list of items"),
             ("uid", ["u1", "u2", "u1"], r"'uid', row 2: value 'u1' stands there twice"),
             ("uid", ["u1", None, "u2"], r"'uid', row 1: value None is null"),

@@ -89,12 +89,8 @@ def seconds(file: pathlib.Path, table: pd.DataFrame, names: Mapping[str, str]) -
     """[n] int64 unix seconds of the column named for timestamp or timestamp_ms."""
     column = _time_column(names)
     values = tables.column_of(file, table, column, "timestamp")
-    if "timestamp_ms" in names:
-        missing = "is null or no number: give milliseconds since 1970"
-        numbers = pd.to_numeric(values, errors="coerce")
-        validate.reject(str(file), column, values, numbers.isna(), missing)
-        values = numbers.floordiv(1000).rename(column)
-    return validate.check_timestamps(str(file), column, values)
+    per_second = 1000 if "timestamp_ms" in names else 1
+    return validate.check_timestamps(str(file), column, values, per_second)
 
 
 def _time_column(names: Mapping[str, str]) -> str:
