@@ -9,6 +9,8 @@ from absl import logging
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from nif_jax.data import validate
+from nif_jax.data.movelines import id_names
 from nif_jax.data.schema import ConfigError, DataError, Movelines, require_choice
 
 SOURCES = ("tfidf", "text", "file")
@@ -73,41 +75,89 @@ def _text(lines: Movelines) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(encoder.encode([" ".join(t) for t in tokens])), known
 
 
+_FORMATS = (
+    "a .npy of a structured array with fields item_id (text or whole numbers) and vector (numbers, "
+    "of shape (D,)), or a .parquet with columns item_id and vector (a list of D numbers an item)"
+)
+
+
+def _read_npy(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Item ids [n] and vectors [n, D] float32."""
+    table = np.load(file, allow_pickle=False)
+    if set(table.dtype.names or ()) != {"item_id", "vector"}:
+        raise DataError(f"{file}: holds {table.dtype}; give {_FORMATS}.")
+    ids, vectors = table["item_id"], table["vector"]
+    shaped = ids.ndim == 1 and vectors.ndim == 2 and vectors.shape[1] > 0
+    if not shaped or vectors.dtype.kind not in "fiu":
+        raise DataError(
+            f"{file}: item_id has shape {ids.shape}, vector has shape {vectors.shape} and type "
+            f"{vectors.dtype}, where [n] and [n, D] numbers are expected; give {_FORMATS}."
+        )
+    return ids, vectors.astype(np.float32)
+
+
+def _read_parquet(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Item ids [n] and vectors [n, D] float32."""
+    table = pd.read_parquet(file)
+    for column in ("item_id", "vector"):
+        if column not in table:
+            choices = ", ".join(map(str, table.columns))
+            raise DataError(f"{file}: no column {column!r}; the file has: {choices}.")
+    ids, vectors = table["item_id"].to_numpy(), table["vector"].tolist()
+    widths = np.array([_width(vector) for vector in vectors], int)
+    _reject(file, ids, widths == 0, "is missing or no list of numbers")
+    if not len(ids):
+        return ids, np.zeros((0, 1), np.float32)
+    odd = f"has not {widths[0]} numbers, as that of row 0 has: make all as long"
+    _reject(file, ids, widths != widths[0], odd)
+    return ids, np.stack(vectors).astype(np.float32)
+
+
+_READ = {".npy": _read_npy, ".parquet": _read_parquet}
+
+
+def _width(vector: object) -> int:
+    """Numbers of a vector; 0 of whatever is none."""
+    good = isinstance(vector, np.ndarray) and vector.ndim == 1 and vector.dtype.kind in "fiu"
+    return len(vector) if good else 0
+
+
+def _reject(file: pathlib.Path, ids: np.ndarray, bad: np.ndarray, problem: str) -> None:
+    """Raises DataError about the first item whose vector is bad [n]."""
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise DataError(
+            f"{file}: column 'vector', row {at}, item {ids[at]}: the vector {problem} "
+            f"({bad.sum()} of {len(bad)} rows)."
+        )
+
+
 def _file(lines: Movelines, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of a user's own, by item id."""
     file = pathlib.Path(path)
     if not file.is_file():
-        raise DataError(
-            f"config.content.path={path!r} is no file; give a .npy of a structured array or a "
-            ".parquet with the columns item_id and vector."
-        )
-    if file.suffix == ".npy":
-        table = np.load(file, allow_pickle=False)
-        if table.dtype.names is None or set(table.dtype.names) != {"item_id", "vector"}:
-            raise DataError(
-                f"{file}: has to be a structured array with fields item_id and vector, "
-                f"not {table.dtype}."
-            )
-        ids, vectors = table["item_id"], table["vector"]
-    else:
-        frame = pd.read_parquet(file)
-        missing = {"item_id", "vector"} - set(frame.columns)
-        if missing:
-            raise DataError(
-                f"{file}: no column {min(missing)!r}; it has {', '.join(frame.columns)}."
-            )
-        ids, vectors = frame["item_id"].to_numpy(), np.stack(frame["vector"].to_numpy())
-    vectors = np.asarray(vectors, np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(-1))
-    if len(bad):
-        raise DataError(f"{file}: row {bad[0]}, item {ids[bad[0]]}: the vector is not finite.")
-    row = {str(item): at for at, item in enumerate(ids)}
-    found = np.array([row.get(str(item), -1) for item in lines.vocabulary["item"]])
+        raise DataError(f"config.content.path={path!r} is no file; give {_FORMATS}.")
+    if file.suffix not in _READ:
+        raise DataError(f"{file}: unknown extension {file.suffix!r}; give {_FORMATS}.")
+    try:
+        ids, vectors = _READ[file.suffix](file)
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError) as error:  # numpy's and pyarrow's own
+        raise DataError(f"{file}: cannot be read ({error}); give {_FORMATS}.") from error
+    items = pd.Series(ids)
+    validate.check_ids(str(file), "item_id", items)
+    ids = id_names(items)
+    twice = pd.Series(ids).duplicated().to_numpy()
+    validate.reject(str(file), "item_id", items, twice, "stands there twice: keep one row")
+    _reject(file, ids, ~np.isfinite(vectors).all(-1), "is not finite")
+    found = pd.Index(ids).get_indexer(lines.vocabulary["item"])
     known = found >= 0
     if known.sum() < 2:
         raise DataError(
-            f"{file}: {known.sum()} of {len(found)} items have a vector; do item ids match those "
-            f"of the events, such as {lines.vocabulary['item'][0]!r}?"
+            f"{file}: {known.sum()} of {len(found)} items have a vector; do item ids, such as "
+            f"{', '.join(map(repr, ids[:1].tolist()))}, match those of the events, such as "
+            f"{str(lines.vocabulary['item'][0])!r}?"
         )
     return vectors[np.maximum(found, 0)], known
 

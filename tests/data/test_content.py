@@ -94,7 +94,7 @@ def test_bad_files_are_named(lines, tmp_path):
     with pytest.raises(DataError, match="row 1, item i1: the vector is not finite"):
         vectors(lines, source="file", path=str(path))
     path = _own(tmp_path, ["x", "y"], np.ones((2, 2)))
-    with pytest.raises(DataError, match=r"0 of 8 items have a vector.*'i0'"):
+    with pytest.raises(DataError, match=r"0 of 8 items have a vector.* such as 'x', .* as 'i0'"):
         vectors(lines, source="file", path=str(path))
     pd.DataFrame({"item": [1]}).to_parquet(path)
     with pytest.raises(DataError, match="no column 'item_id'"):
@@ -102,3 +102,64 @@ def test_bad_files_are_named(lines, tmp_path):
     np.save(tmp_path / "plain.npy", np.ones((2, 2)))
     with pytest.raises(DataError, match="structured array"):
         vectors(lines, source="file", path=str(tmp_path / "plain.npy"))
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], "row 1, item i1: the vector has not 2 numbers, as that of row 0"),
+        ([[1.0, 2.0], None], "row 1, item i1: the vector is missing or no list of numbers"),
+        (["1 2", "3 4"], "row 0, item i0: the vector is missing or no list of numbers"),
+        ([["a", "b"], ["c", "d"]], "row 0, item i0: the vector is missing or no list of numbers"),
+        ([1.0, 2.0], "row 0, item i0: the vector is missing or no list of numbers"),
+        ([[[1.0], [2.0]], [[3.0], [4.0]]], "row 0, item i0: the vector is missing or no list"),
+        ([[], []], "row 0, item i0: the vector is missing or no list of numbers"),
+        ([[1.0, None], [3.0, 4.0]], "row 0, item i0: the vector is not finite"),
+    ],
+)
+def test_bad_vectors_in_parquet_are_located(lines, tmp_path, column, message):
+    path = tmp_path / "own.parquet"
+    pd.DataFrame({"item_id": ["i0", "i1"], "vector": column}).to_parquet(path)
+    with pytest.raises(DataError, match=message) as error:
+        vectors(lines, source="file", path=str(path))
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ((np.float32,), r"vector has shape \(2,\) and type float32, where \[n\] and \[n, D\]"),
+        ((np.float32, (2, 3)), r"vector has shape \(2, 2, 3\)"),
+        (("U3", (2,)), r"shape \(2, 2\) and type <U3"),
+        ((object,), r"cannot be read \(.*allow_pickle.*a structured array with fields item_id"),
+    ],
+)
+def test_bad_vectors_in_npy_say_what_is_expected(lines, tmp_path, kind, message):
+    table = np.zeros(2, [("item_id", "U8"), ("vector", *kind)])
+    table["item_id"] = ["i0", "i1"]
+    path = tmp_path / "own.npy"
+    np.save(path, table, allow_pickle=True)
+    with pytest.raises(DataError, match=message) as error:
+        vectors(lines, source="file", path=str(path))
+    assert str(error.value).startswith(str(path))
+
+
+def test_files_that_hold_no_vectors(lines, tmp_path):
+    path = _own(tmp_path, ["i0", "i1", "i0"], np.eye(3))
+    for file in (path, path.with_suffix(".npy")):
+        with pytest.raises(DataError, match="'item_id', row 2: value 'i0' stands there twice"):
+            vectors(lines, source="file", path=str(file))
+    pd.DataFrame({"item_id": ["i0", None], "vector": [[1.0], [2.0]]}).to_parquet(path)
+    with pytest.raises(DataError, match="'item_id', row 1: value nan is null"):
+        vectors(lines, source="file", path=str(path))
+    pd.DataFrame({"item_id": [], "vector": []}).to_parquet(path)
+    with pytest.raises(DataError, match="0 of 8 items have a vector"):
+        vectors(lines, source="file", path=str(path))
+    for name, message in (
+        ("own.csv", r"unknown extension '\.csv'; give a \.npy of a structured array"),
+        ("broken.parquet", r"broken\.parquet: cannot be read"),
+        ("broken.npy", r"broken\.npy: cannot be read"),
+    ):
+        (tmp_path / name).write_text("no vectors")
+        with pytest.raises(DataError, match=message):
+            vectors(lines, source="file", path=str(tmp_path / name))
