@@ -45,7 +45,7 @@ def parse(text: str) -> tuple[str, bool, dict[str, str], dict[str, str]]:
             raise ValueError(
                 f"{word!r} is no data set or word of a config.{hint} Data sets: "
                 f"{', '.join(DATASETS)}; presets: {', '.join(PRESETS)}; words: "
-                f"{', '.join(WORDS)}; or key=value."
+                f"{', '.join(WORDS)}; or key=value.{_comma_hint(settings)}"
             )
     return dataset, smoke, preset, settings
 
@@ -57,22 +57,38 @@ def apply(config: ConfigDict, preset: dict[str, str], settings: dict[str, str]) 
     """
     config.lock()
     preset = {key: value for key, value in preset.items() if key.split(".")[0] in config}
+    done = {}
     for key, value in (preset | settings).items():
         *sections, name = key.split(".")
         section = config
         for part in sections:
-            section = _child(section, part, key)
-        old = _child(section, name, key)
+            section = _child(section, part, key, done)
+        old = _child(section, name, key, done)
         section[name] = _parse_value(key, value, old)
+        done[key] = value
 
 
-def _child(section: ConfigDict, name: str, key: str):
+def _child(section: ConfigDict, name: str, key: str, before: dict[str, str]):
     if not isinstance(section, ConfigDict) or name not in section:
         choices = list(section) if isinstance(section, ConfigDict) else []
         close = difflib.get_close_matches(name, choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no config key {key!r}.{hint} Choices here: {', '.join(choices)}.")
+        raise ValueError(
+            f"no config key {key!r}.{hint} Choices here: {', '.join(choices)}.{_comma_hint(before)}"
+        )
     return section[name]
+
+
+def _comma_hint(before: dict[str, str]) -> str:
+    """What to do if an unknown word was to go on with the value of the setting before it."""
+    key, value = list(before.items())[-1] if before else ("", "")
+    # Only presets have values with commas: what follows one is no rest of it.
+    if not key.endswith(("columns", "unlabelled")) or "," in value:
+        return ""
+    return f" A value with commas needs the flag form, --config.{key}=..."
+
+
+_KINDS = {int: "a whole number", float: "a number"}
 
 
 def _parse_value(key: str, value: str, old):
@@ -80,10 +96,16 @@ def _parse_value(key: str, value: str, old):
         if value not in ("True", "False"):
             raise ValueError(f"{key}={value!r} has to be True or False.")
         return value == "True"
-    if isinstance(old, tuple):
-        kind = type(old[0])
-        return tuple(kind(part) for part in value.split("+"))
-    return type(old)(value)
+    if isinstance(old, ConfigDict):
+        raise ValueError(f"{key}={value!r} names a section; its keys are {', '.join(old)}.")
+    several = isinstance(old, tuple)
+    kind = type(old[0]) if several else type(old)
+    try:
+        return tuple(kind(part) for part in value.split("+")) if several else kind(value)
+    except (TypeError, ValueError) as error:
+        what = _KINDS.get(kind, f"a {kind.__name__}")
+        what += ", or several with + between" if several else ""
+        raise ValueError(f"{key}={value!r} has to be {what}.") from error
 
 
 def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:

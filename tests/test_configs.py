@@ -137,11 +137,30 @@ def test_a_model_is_compared_with_the_base():
         ("tsp.weigth=1", "no config key 'tsp.weigth'. Did you mean 'weight'"),
         ("tps.weight=1", "no config key 'tps.weight'. Did you mean 'tsp'"),
         ("flow.cache=yes", "has to be True or False"),
+        ("num_seeds=two", "num_seeds='two' has to be a whole number"),
+        ("num_seeds=1.5", "num_seeds='1.5' has to be a whole number"),
+        ("tsp.weight=high", "tsp.weight='high' has to be a number"),
+        ("ranker.tower=64+x", r"ranker.tower='64\+x' has to be a whole number, or several with \+"),
+        ("source=files", "source='files' names a section"),
+        (
+            "files,source.columns=user_id=uid,item_id=iid",
+            r"no config key 'item_id'.* needs the flag form, --config.source.columns=\.\.\.",
+        ),
+        (
+            "files,source.item_columns=title,brand",
+            r"'brand' is no data set.* needs the flag form, --config.source.item_columns=\.\.\.",
+        ),
     ],
 )
 def test_a_wrong_word_names_the_nearest(text, message):
     with pytest.raises(ValueError, match=message):
         nif.get_config(text)
+
+
+def test_only_what_may_be_the_rest_of_a_value_is_told_of_commas():
+    with pytest.raises(ValueError, match="no config key 'seeds'") as error:
+        nif.get_config("kuairand,num_seeds=2,seeds=3")
+    assert "commas" not in str(error.value)
 
 
 @pytest.mark.parametrize(
