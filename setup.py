@@ -32,6 +32,7 @@ INSTALL_REQUIRES = [
     "pandas>=3.1.1",  # tables of users' own events, and of predictions
     "pyarrow>=26.0.1",  # Parquet for pandas
     "scikit-learn>=1.9.1",  # TF-IDF, SVD and k-means of semantic IDs; the tests' opinion on metrics
+    "threadpoolctl>=3.8.0",  # one thread for k-means, whose sums then repeat
     "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
     "matplotlib>=3.11.2",  # plots of a run
     "tqdm>=4.70.1",  # the line of progress

@@ -20,6 +20,7 @@ from nif_jax.build import (
     stretched,
     total_steps,
 )
+from nif_jax.data import splits
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
 from nif_jax.models.baselines.popularity import require_prior
@@ -123,6 +124,7 @@ def require_settings(run: Run) -> None:
             raise ConfigError(
                 f"config.init_from: there is no {seed}; give the workdir of a run with that seed."
             )
+    _require_classes(run)
     for name in run.config.rows:
         row, config = ROWS[name], row_config(run.config, name)
         one = dataclasses.replace(run, config=config)
@@ -142,8 +144,22 @@ def require_settings(run: Run) -> None:
         if row.cohorts:
             require_decay("tokenize", config.tokenize.decay)
             require_form(config.tokenizer.form)
+            _ = run.seen_by("tokenizer").content  # which may lack
             _cohort_source(one, config, 0, config.tokenizer.codes, config.tokenizer.levels)
             tokens.require_beams(config.genci.beams, run.dataset.movelines.num_items)
+
+
+def _require_classes(run: Run) -> None:
+    """Raises ConfigError where validation has no AUC to select by."""
+    data, metric = run.dataset, run.config.train.metric
+    label = data.movelines.label[data.split == splits.VALIDATION]
+    found = np.unique(label[label != NO_LABEL]).tolist()
+    if metric in ("auc", "gauc") and len(found) < 2:
+        raise ConfigError(
+            f"{data.movelines.name}: impressions of the validation period have the labels {found} "
+            f"only, so config.train.metric={metric} cannot choose a step. Sample negatives of a "
+            "log of positives (--config.data.negatives=1), or use another split or share."
+        )
 
 
 def _require_answers(run: Run) -> None:

@@ -95,9 +95,15 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parsing; --config.<key> without such a key gets one line that names the nearest."""
+    """absl's parsing; what configs/ refuse, and --config.<key> without such a key, get one line."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return FLAGS(argv)
+    except flags.Error as error:
+        # ml_collections puts the traceback of a config file into its message.
+        *_, last = str(error).strip().splitlines()
+        if last.startswith("ValueError: "):
+            sys.exit(f"error: --config: {last.removeprefix('ValueError: ')}")
+        return app.parse_flags_with_usage(argv)  # which fails likewise, and tells of --help
     except (AttributeError, KeyError) as error:
         # A KeyError for a section, one within an AttributeError for a key; what a config file of
         # the user's own raises did not pass through an override's path, and keeps its traceback.

@@ -196,7 +196,7 @@ def base_vectors(run: Run, base_params: Any) -> np.ndarray:
 def tokenize(run: Run, stages: dict[str, TrainedStage]) -> Frozen:
     """Semantic IDs of every form that a row asks for; trains the tokenizer if one is to be."""
     configs = [row_config(run.config, row) for row in run.config.rows if ROWS[row].cohorts]
-    codes, ids, seen = {}, {}, run.seen_by("tokenizer")  # which computes the content once
+    codes, ids, seen = {}, {}, run.seen_by("tokenizer")
     for form in dict.fromkeys(config.tokenizer.form for config in configs):
         section = run.config.tokenizer
         if form in tokens.TRAINED:

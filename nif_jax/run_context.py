@@ -1,7 +1,6 @@
 """What all stages of one seed share: config, data, devices, metrics."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +30,7 @@ class Run:
       parallel: the devices.
       writer: metrics.
       train: False only reads finished stages.
-      placed: what `place` has put on the devices; copies of the run share it.
+      kept: what is made once for all stages; copies of the run share it.
     """
 
     config: ConfigDict
@@ -41,18 +40,22 @@ class Run:
     parallel: Pmap
     writer: MetricWriter
     train: bool
-    placed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def items(self) -> dict[str, np.ndarray]:
         """The catalogue's features, [N + 1, M] each."""
         return dict(self.dataset.items)
 
-    @functools.cached_property
+    @property
     def content(self) -> np.ndarray:
         """[N + 1, C] content vectors of the catalogue."""
-        seed = self.config.data.seed
-        return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
+
+        def make():
+            seed = self.config.data.seed
+            return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
+
+        return self._once("content", make)
 
     def seen_by(self, stage: str) -> "Run":
         """This run with nothing in its config but what may shape a stage; see config_keys.READ."""
@@ -77,14 +80,15 @@ class Run:
         arrays = {"store": self.dataset.stores} | dict(arrays or {})
         on_device = self.fits(arrays)
         if on_device:
-            arrays = {k: self._once(k, self.parallel.shard, v) for k, v in arrays.items()}
-        items = self._once("items", self.parallel.replicate, self.items)
+            shard = self.parallel.shard
+            arrays = {k: self._once(k, lambda v=v: shard(v)) for k, v in arrays.items()}
+        items = self._once("items", lambda: self.parallel.replicate(self.items))
         return Placed(arrays, {"items": items} | self.parallel.replicate(frozen), on_device)
 
-    def _once(self, name: str, put: Callable[[Any], Any], tree: Any) -> Any:
-        if name not in self.placed:
-            self.placed[name] = put(tree)
-        return self.placed[name]
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]
 
 
 def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:

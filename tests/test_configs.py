@@ -349,7 +349,7 @@ def test_every_row_has_settings_and_a_model_that_exist(row):
         (["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"],
          "error: no such key in --config.<key>=<value>: 'wieght'. Did you mean \"weight\""),
         (["--config=configs/nif.py:synthetic", "--config.trian.epochs=1"], "Did you mean \"train"),
-        (["--config=configs/nif.py:netflix"], "movielens_100k, files, synthetic"),
+        (["--config=configs/nif.py:netflix"], "error: --config: 'netflix' is no data set or word"),
         (["--config=configs/nif.py:synthetic", "--mode=test"], "train|evaluate|predict|ab"),
         (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),
         ([], "--config is missing"),
