@@ -30,7 +30,7 @@ class Run:
       parallel: the devices.
       writer: metrics.
       train: False only reads finished stages.
-      kept: what is made once for all stages; copies of the run share it.
+      kept: name -> (source, what is made of it once for all stages); copies of the run share it.
     """
 
     config: ConfigDict
@@ -55,7 +55,7 @@ class Run:
             seed = self.config.data.seed
             return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
 
-        return self._once("content", make)
+        return self._once("content", self.dataset, make)
 
     def seen_by(self, stage: str) -> "Run":
         """This run with nothing in its config but what may shape a stage; see config_keys.READ."""
@@ -73,22 +73,23 @@ class Run:
         """The store and the catalogue where steps read them, with what else a stage reads.
 
         Args:
-          arrays: name -> leaves [D_local, ...]; a name is the same thing in all stages of a seed,
-            since devices hold one copy for all of them.
+          arrays: name -> leaves [D_local, ...]; stages that give the same ones share one copy on
+            the devices.
           **frozen: what is equal on all devices.
         """
         arrays = {"store": self.dataset.stores} | dict(arrays or {})
         on_device = self.fits(arrays)
         if on_device:
             shard = self.parallel.shard
-            arrays = {k: self._once(k, lambda v=v: shard(v)) for k, v in arrays.items()}
-        items = self._once("items", lambda: self.parallel.replicate(self.items))
+            arrays = {k: self._once(k, v, lambda v=v: shard(v)) for k, v in arrays.items()}
+        items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
         return Placed(arrays, {"items": items} | self.parallel.replicate(frozen), on_device)
 
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self.kept:
-            self.kept[name] = make()
-        return self.kept[name]
+    def _once(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
+        """What `make` makes of a source, made anew only for another one."""
+        if name not in self.kept or self.kept[name][0] is not source:
+            self.kept[name] = (source, make())
+        return self.kept[name][1]
 
 
 def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
