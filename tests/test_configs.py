@@ -186,6 +186,8 @@ def test_only_what_may_be_the_rest_of_a_value_is_told_of_commas():
         ("pretrain.decay=cosin", "config.pretrain.decay='cosin' is none of constant, cosine"),
         ("generator.heads=5", "multiple of 2 x heads=5"),
         ("tsp.score=logit,tsp.moveline=positive", "goes with config.tsp.score='calibration'"),
+        ("init_from=no_such_run", "there is no no_such_run/seed_0"),
+        ("data.history=positive", r"labels \[1\] only.*--config.flow_loss.response=0 --config"),
     ],
 )
 def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
@@ -193,6 +195,17 @@ def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monk
     monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
     with pytest.raises(runner.ConfigError, match=message):
         runner.run(nif.get_config(f"{TINY},{setting}"), tmp_path / "run", "train")
+
+
+def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
+    file = tmp_path / "bought.csv"
+    rows = [f"{user},{item},{1_700_000_000 + 3_600 * item},1" for user in range(8)
+            for item in range(10)]  # fmt: skip
+    file.write_text("\n".join(["user_id,item_id,timestamp,label", *rows]) + "\n")
+    with pytest.raises(runner.ConfigError, match=r"labels \[1\] only.*data.negatives=1"):
+        runner.run(base.get_config(f"files,smoke,source.path={file}"), tmp_path / "run", "train")
 
 
 @pytest.mark.parametrize(("backend", "rows"), [("cpu", 8), ("gpu", 16), ("tpu", 16)])
@@ -233,7 +246,7 @@ def _never(stage, **_):
 def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     # What codes come to is known when there are some; all else before anything is trained.
-    later = setting.startswith(("content.", "tokenizer.codes", "tokenizer.form=random"))
+    later = setting.startswith(("tokenizer.codes", "tokenizer.form=random"))
     train = _trained_without_training if later else _never
     monkeypatch.setattr(pipeline, "train_and_evaluate", train)
     with pytest.raises(runner.ConfigError, match=message):
