@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from nif_jax.data import sources, storage, tfds_builder
 from nif_jax.data.movelines import odd_times, prepare, summary
 from nif_jax.data.schema import Movelines
-from nif_jax.data.storage import cache_dir
-
-__all__ = ["cache_dir", "cache_key", "load_movelines"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -84,11 +84,6 @@ class SequencePlan:
             found.append(int((-(-count // shares)).sum()))
         return found
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of all shards."""
-        return sum(self._rows)
-
     @functools.cached_property
     def steps_per_epoch(self) -> int:
         return -(-max(self._rows) // self.batch_size)

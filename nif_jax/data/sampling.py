@@ -90,11 +90,6 @@ class ImpressionPlan:
         shards = range(len(self.dataset.shard_rows))
         return [self.dataset.impressions(s, TRAIN) for s in shards]
 
-    @property
-    def num_rows(self) -> int:
-        """Train impressions of all shards."""
-        return sum(map(len, self._rows))
-
     @functools.cached_property
     def steps_per_epoch(self) -> int:
         return -(-max(map(len, self._rows)) // self.batch_size)
@@ -157,11 +152,6 @@ class ItemPlan:
     batch_size: int
     num_shards: int
     seed: int
-
-    @property
-    def num_rows(self) -> int:
-        """N."""
-        return self.num_items
 
     @property
     def steps_per_epoch(self) -> int:

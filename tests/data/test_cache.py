@@ -239,13 +239,13 @@ class TestKey:
 def test_cache_dir_order(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     monkeypatch.delenv("NIF_JAX_CACHE", raising=False)
-    assert cache.cache_dir() == pathlib.Path("/xdg/nif_jax")
+    assert storage.cache_dir() == pathlib.Path("/xdg/nif_jax")
     monkeypatch.setenv("NIF_JAX_CACHE", "/chosen")
-    assert cache.cache_dir() == pathlib.Path("/chosen")
-    assert cache.cache_dir("/given") == pathlib.Path("/given")
+    assert storage.cache_dir() == pathlib.Path("/chosen")
+    assert storage.cache_dir("/given") == pathlib.Path("/given")
     monkeypatch.delenv("NIF_JAX_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.cache_dir() == pathlib.Path.home() / ".cache" / "nif_jax"
+    assert storage.cache_dir() == pathlib.Path.home() / ".cache" / "nif_jax"
 
 
 def _load_digest(folder: str) -> str:

