@@ -24,9 +24,11 @@ def purity(clusters: np.ndarray, categories: np.ndarray) -> float:
     Items alone in a cluster are pure by definition: compare only where clusters are equally large.
     """
     _, cluster = np.unique(clusters, return_inverse=True)
-    table = np.zeros((cluster.max() + 1, categories.max() + 1), np.int64)
-    np.add.at(table, (cluster.reshape(-1), categories), 1)
-    return float(table.max(1).sum() / len(categories))
+    pairs = np.stack([cluster.reshape(-1), categories])
+    (owner, _), count = np.unique(pairs, axis=1, return_counts=True)
+    most = np.zeros(owner.max() + 1, np.int64)
+    np.maximum.at(most, owner, count)
+    return float(most.sum() / len(categories))
 
 
 def summarize(
