@@ -1,1 +1,1 @@
-"""Configurations; each file has get_config(text) for --config=configs/<file>.py:<text>."""
+"""Configurations; each file has get_config(words) for --config=configs/<file>.py:<words>."""

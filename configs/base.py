@@ -5,12 +5,12 @@ python -m nif_jax.main --config=configs/base.py:movielens_100k,model=din
 python -m nif_jax.main --config=configs/base.py:rows=base+popularity+lr+deepfm+dcn+din+sasrec
 """
 
-from configs import common
+from configs import common, text
 
 
-def get_config(text: str = "") -> common.ConfigDict:
-    """See configs/common.py for the text."""
-    dataset, smoke, preset, settings = common.parse(text)
+def get_config(words: str = "") -> common.ConfigDict:
+    """See configs/text.py for the text."""
+    dataset, smoke, preset, settings = text.parse(words)
     config = common.base_config(dataset, smoke)
-    common.apply(config, preset, settings)
+    text.apply(config, preset, settings)
     return config

@@ -8,17 +8,17 @@ Ablations are rows too: genci_no_cohorts, genci_no_ssr, genci_no_ntp, genci_leve
 genci_beams_4, genci_beams_16, genci_random_codes (nif_jax/rows.py).
 """
 
-from configs import common
+from configs import common, text
 
 
-def get_config(text: str = "") -> common.ConfigDict:
-    """See configs/common.py for the text."""
-    dataset, smoke, preset, settings = common.parse(text)
+def get_config(words: str = "") -> common.ConfigDict:
+    """See configs/text.py for the text."""
+    dataset, smoke, preset, settings = text.parse(words)
     config = common.base_config(dataset, smoke)
     # genci: careful reading of the paper. genci_quirks: what the authors' code does.
     config.rows = ("base", "genci") if smoke else ("base", "genci", "genci_quirks")
     add_cohorts(config, smoke)
-    common.apply(config, preset, settings)
+    text.apply(config, preset, settings)
     return config
 
 

@@ -6,15 +6,15 @@ python -m nif_jax.main --config=configs/hybrid.py:synthetic,smoke
 Every row of the other configs can be compared here: rows=base+nif+tsp+amen+genci+hybrid.
 """
 
-from configs import common, genci, nif
+from configs import common, genci, nif, text
 
 
-def get_config(text: str = "") -> common.ConfigDict:
-    """See configs/common.py for the text."""
-    dataset, smoke, preset, settings = common.parse(text)
+def get_config(words: str = "") -> common.ConfigDict:
+    """See configs/text.py for the text."""
+    dataset, smoke, preset, settings = text.parse(words)
     config = common.base_config(dataset, smoke)
     config.rows = ("base", "hybrid") if smoke else ("base", "amen", "genci", "hybrid", "selected")
     nif.add_flow(config, smoke)
     genci.add_cohorts(config, smoke)
-    common.apply(config, preset, settings)
+    text.apply(config, preset, settings)
     return config

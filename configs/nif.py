@@ -6,18 +6,18 @@ python -m nif_jax.main --config=configs/nif.py:synthetic,smoke
 The row nif_flow_only is nif without the generator's item vectors and response (nif_jax/rows.py).
 """
 
-from configs import common
+from configs import common, text
 
 
-def get_config(text: str = "") -> common.ConfigDict:
-    """See configs/common.py for the text."""
-    dataset, smoke, preset, settings = common.parse(text)
+def get_config(words: str = "") -> common.ConfigDict:
+    """See configs/text.py for the text."""
+    dataset, smoke, preset, settings = text.parse(words)
     config = common.base_config(dataset, smoke)
     # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. selected: the best of them on
     # validation, which trains nothing.
     config.rows = ("base", "nif", "tsp", "amen", "selected")
     add_flow(config, smoke)
-    common.apply(config, preset, settings)
+    text.apply(config, preset, settings)
     return config
 
 

@@ -144,7 +144,7 @@ def require_settings(run: Run) -> None:
         if row.cohorts:
             require_decay("tokenize", config.tokenize.decay)
             require_form(config.tokenizer.form)
-            _ = run.seen_by("tokenizer").content  # which may lack
+            _ = run.seen_by("tokenizer").content  # raises where items have none
             _cohort_source(one, config, 0, config.tokenizer.codes, config.tokenizer.levels)
             tokens.require_beams(config.genci.beams, run.dataset.movelines.num_items)
 

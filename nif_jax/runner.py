@@ -17,7 +17,7 @@ from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.schema import ConfigError, DataError, Movelines, digest, require_choice
+from nif_jax.data.schema import ConfigError, DataError, digest, require_choice
 from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
@@ -55,26 +55,21 @@ def require_own(config: ConfigDict, workdir: pathlib.Path, *, grow: bool) -> Non
         )
 
 
-def claim_workdir(config: ConfigDict, workdir: pathlib.Path, lines: Movelines) -> None:
-    """Writes config.json and what identifies the data into a workdir; see require_own.
-
-    Raises:
-      ConfigError: its run was made of other data.
-    """
-    require_same_data(workdir, lines)
+def claim_workdir(config: ConfigDict, workdir: pathlib.Path, data: Mapping[str, str]) -> None:
+    """Writes config.json and what identifies the data into a workdir that is this run's."""
     if is_writer():
         workdir.mkdir(parents=True, exist_ok=True)
         _write_json(workdir / CONFIG_FILE, flatten(config.to_dict()))
-        _write_json(workdir / DATA_FILE, {"name": lines.name, "sha256": digest(lines)})
+        _write_json(workdir / DATA_FILE, data)
     barrier("workdir")
 
 
-def require_same_data(workdir: pathlib.Path, lines: Movelines) -> None:
+def require_same_data(workdir: pathlib.Path, data: Mapping[str, str]) -> None:
     """Raises ConfigError if a workdir's run was made of other events than these."""
     path = workdir / DATA_FILE
-    if path.exists() and json.loads(path.read_text())["sha256"] != digest(lines):
+    if path.exists() and json.loads(path.read_text()) != data:
         raise ConfigError(
-            f"{lines.name}: the events are not those that {workdir} was trained on, though the "
+            f"{data['name']}: the events are not those that {workdir} was trained on, though the "
             "config is the same. Use another --workdir, or the data as it was."
         )
 
@@ -214,10 +209,10 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     parallel = Pmap()
     dataset = run_context.load_dataset(config, parallel)
+    data = {"name": dataset.movelines.name, "sha256": digest(dataset.movelines)}
+    require_same_data(workdir, data)
     if mode == "train":
-        claim_workdir(config, workdir, dataset.movelines)
-    else:
-        require_same_data(workdir, dataset.movelines)
+        claim_workdir(config, workdir, data)
     runs = _make_runs(config, workdir, dataset, parallel, train=mode == "train")
     if mode == "ab":
         ab.run(runs, workdir, describe_run)

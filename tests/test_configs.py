@@ -8,8 +8,9 @@ import types
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, common, genci, hybrid, nif
+from configs import base, genci, hybrid, nif
 from configs.datasets import PRESETS
+from configs.text import DATASETS
 from nif_jax import build, build_rows, pipeline, rows, run_context, runner, selection
 from nif_jax.data import sources
 from nif_jax.metrics.writer import MetricWriter
@@ -30,7 +31,7 @@ TINY = (
 TINY_CODES = f"{TINY},tokenizer.codes=8,eval.beams=5"
 
 
-@pytest.mark.parametrize("dataset", common.DATASETS)
+@pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_instantiates_for_every_data_set(name, dataset):
     for text in (dataset, f"{dataset},smoke"):
@@ -52,7 +53,7 @@ def test_a_preset_sets_its_keys_and_the_text_wins(preset):
 
 
 def test_source_defaults_are_the_sources_own():
-    for dataset in common.DATASETS:
+    for dataset in DATASETS:
         assert dict(base.get_config(dataset).source) == sources.options(dataset)
 
 

@@ -254,10 +254,14 @@ class TestOutputs:
             runner.run(more, tmp_path, "evaluate")
         trained = []
         step = train._Stepper.run
-        monkeypatch.setattr(train._Stepper, "run", lambda self, *a: trained.append(1) or
-                            step(self, *a))  # fmt: skip
+
+        def recorded(self, state, first, *rest):
+            trained.extend([self._stage.name] * (first == 0))  # a start from scratch
+            return step(self, state, first, *rest)
+
+        monkeypatch.setattr(train._Stepper, "run", recorded)
         runner.run(more, tmp_path, "train")
-        once = len(trained)
+        assert trained == ["lr", "base", "lr"]
         rows = results.read_results(tmp_path)["rows"]
         assert {(r["model"], r["seed"]) for r in rows} >= {
             (model, seed) for model in ("base", "lr") for seed in (0, 1)}  # fmt: skip
@@ -266,7 +270,7 @@ class TestOutputs:
                 r[k] == row[k] for k in ("model", "seed", "split", "history")))  # fmt: skip
             assert same["auc"] == row["auc"]
         runner.run(more, tmp_path, "train")
-        assert len(trained) == once
+        assert len(trained) == 3
         with pytest.raises(runner.ConfigError, match=r"num_seeds: 2 -> 1"):
             runner.run(base.get_config(text + "base"), tmp_path, "train")
 
@@ -601,6 +605,33 @@ class TestTraining:
             losses.append([r["values"].get("train/loss", r["values"].get("validation/auc"))
                            for r in records])  # fmt: skip
         np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_stages_share_the_store_on_the_devices_and_count_what_they_add(tmp_path):
+    run = make_run(tmp_path)
+    placed = build.build_base(run).data
+    assert build.build_generator(run).data.arrays["store"].item is placed.arrays["store"].item
+    flow = {"flow": np.zeros((1, 1000, 8), np.float32)}
+    size = sum(x.nbytes for x in jax.tree.leaves(run.dataset.stores))
+    small = make_run(tmp_path, f"{TINY_NIF},data.device_bytes={size + 1000}")
+    assert small.place().on_device and not small.place(flow).on_device
+    # Other data, such as A/B traffic behind the log, is never what was placed before.
+    other = dataclasses.replace(run, dataset=load_other(run))
+    assert other.place().arrays["store"].item is not placed.arrays["store"].item
+
+
+def load_other(run):
+    return run_context.load_dataset(nif.get_config(f"{TINY_NIF},data.seed=1"), run.parallel)
+
+
+@pytest.mark.parametrize("targets", ["all", "positive"])
+def test_corrections_count_what_can_be_a_target(targets, tmp_path):
+    run = make_run(tmp_path, f"{TINY_NIF},flow_loss.targets={targets},data.label_share=0.2")
+    found = run.parallel.unreplicate(build.build_generator(run).data.frozen["frequency"])
+    data = run.dataset
+    chosen = (data.split == 0) & ((data.answer == 1) | (targets == "all"))
+    expected = np.bincount(data.movelines.item[chosen], minlength=len(found)) / chosen.sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_scorer_returns_rows_in_plan_order(tmp_path):

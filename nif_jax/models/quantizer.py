@@ -56,7 +56,7 @@ def quantize(vectors: jax.Array, latent: jax.Array) -> Quantized:
 
     def level(residual, book):
         # |r - e|^2 without |r|^2, which is the same for every code.
-        # In full precision: an item has the same codes on every kind of device.
+        # In full precision: near ties fall alike on every kind of device.
         product = jnp.matmul(residual, book.T, precision=jax.lax.Precision.HIGHEST)
         distance = (book * book).sum(-1) - 2 * product
         code = distance.argmin(-1).astype(jnp.int32)
@@ -254,4 +254,5 @@ def encode_catalogue(
         latent = model.apply({"params": params}, content, method="encode")
         return latent, quantize(vectors, latent).codes
 
-    return jax.tree.map(np.asarray, jax.jit(encode)(params, vectors, content))
+    with jax.default_matmul_precision("highest"):  # as in quantize
+        return jax.tree.map(np.asarray, jax.jit(encode)(params, vectors, content))
