@@ -33,7 +33,7 @@ PRESETS = {
         "data.ties": "exclude",
         "data.negatives": "1",
         "flow_loss.response": "0.0",
-        "flow.response": "False",
+        "flow.response": "none",
     },
     # MovieTweetings (MIT): ratings of 0 to 10 from tweets; the label is a rating of 8 or more.
     "movietweetings": {

@@ -97,15 +97,17 @@ def _finetune(config: common.ConfigDict) -> None:
     # Whether flows are computed once for all events, or anew in every step.
     config.flow.cache = True
     # Whether the generator goes on learning with the ranker, at its learning rate, instead of being
-    # frozen (the paper's); needs cache=False.
+    # frozen (the paper's); needs cache=False, and a response that is input or none.
     config.flow.tune = False
     # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
     # value; needs equal D) or "none".
     config.flow.returned = "add"
-    # Whether the ranker reads the frozen response head's log odds of its candidate.
-    config.flow.response = True
-    # Folds of users: what the ranker reads of that head in training is said by a generator that was
-    # trained without the row's fold. 0 = by the one generator, which has seen the answers.
+    # What becomes of the response head's log odds of a candidate: the final ones are their "mix"
+    # with the ranker's, whose weight is chosen on validation; or the ranker reads them as an
+    # "input", in training too, where the head has seen the answers; or "none".
+    config.flow.response = "mix"
+    # Folds of users: an "input" in training is said by a generator that was trained without the
+    # row's fold. 0 = by the one generator, which has seen the answers.
     config.flow.cross_fit = 0
 
     config.tsp = common.ConfigDict()

@@ -19,7 +19,7 @@ from nif_jax.data.packing import SequencePlan
 from nif_jax.data.sampling import ImpressionPlan, ItemPlan
 from nif_jax.data.schema import ConfigError
 from nif_jax.losses.contrastive import item_frequency
-from nif_jax.metrics import ctr, retrieval
+from nif_jax.metrics import ctr, mix, retrieval
 from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
@@ -132,11 +132,15 @@ def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) ->
     return ctr.evaluate(lines.label[plan.rows], logits, lines.user[plan.rows])
 
 
-def _ranking_evaluator(run: Run, scorer: Scorer):
+def _ranking_evaluator(run: Run, scorer: Scorer, metric: str):
     plan = validation_plan(run)
+    judge = functools.partial(evaluate_ranking, run.dataset, plan)
 
     def evaluate(params, variables):
-        return evaluate_ranking(run.dataset, plan, scorer(plan, params, variables)["logit"])
+        found = scorer(plan, params, variables)
+        if "response" not in found:
+            return judge(found["logit"])
+        return mix.best_mean(judge, found["ranker"], found["response"], metric)
 
     return evaluate
 
@@ -160,7 +164,7 @@ def ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gat
         length=run.config.data.history_length,
         plan=plan,
         optimizer=_optimizer(section, plan),
-        evaluate=_ranking_evaluator(run, scorer),
+        evaluate=_ranking_evaluator(run, scorer, section.metric),
         metric=section.metric,
         config=run.config.to_dict(),
     )

@@ -95,7 +95,7 @@ def _cohort_source(
 
 def _flow_source(config: ConfigDict, use: bool) -> FlowSource:
     if not use:
-        return FlowSource(False, False, horizon=0, context=0, response=False)
+        return FlowSource(False, False, horizon=0, context=0, response="none")
     require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
     return FlowSource(
         use=True,
@@ -172,7 +172,7 @@ def _require_answers(run: Run) -> None:
             f"{data.movelines.name}: events that histories hold have the labels {known.tolist()} "
             "only (sampled negatives are no events, data.history=positive has no others), so there "
             "are no answers for the generator's response head to learn. Turn it off: "
-            "--config.flow_loss.response=0 --config.flow.response=False."
+            "--config.flow_loss.response=0 --config.flow.response=none."
         )
 
 
@@ -192,7 +192,7 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
         extra |= {"returned": frozen.vectors, "generator": frozen.params}
         if frozen.flow is not None:
             arrays["flow"] = frozen.flow
-        if frozen.response is not None and flow.response:
+        if frozen.response is not None and flow.response == "input":
             arrays["response"] = frozen.response
     if row.cohorts:
         extra["ids"] = frozen.ids[config.tokenizer.form]

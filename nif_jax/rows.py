@@ -78,7 +78,7 @@ ROWS: Mapping[str, Row] = {
     # remains where items are many, events few, and answers learned by heart.
     "nif_flow_only": Row(
         flow=True,
-        settings={"flow.returned": "none", "flow.response": False},
+        settings={"flow.returned": "none", "flow.response": "none"},
         against=("nif",),
     ),
     # Ablations of GenCI.
@@ -130,28 +130,40 @@ def require_rows(config: ConfigDict) -> None:
         )
     flows = [row_config(config, name).flow for name in config.rows if ROWS[name].flow]
     if flows:
-        _require_flow(config, read=any(flow.response for flow in flows))
+        _require_flow(config, {flow.response for flow in flows})
 
 
-def _require_flow(config: ConfigDict, read: bool) -> None:
-    """Raises ConfigError for what would be missing, or of no use, after the generator; `read` says
-    whether any row reads its response head."""
+RESPONSES = ("mix", "input", "none")
+"""What becomes of the response head's log odds, config.flow.response."""
+
+
+def _require_flow(config: ConfigDict, responses: set[str]) -> None:
+    """Raises ConfigError for what would be missing, or of no use, after the generator, where rows
+    use its response head in these ways."""
+    for response in responses:
+        require_choice("flow.response", response, RESPONSES)
     if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
         raise ConfigError(
             "config.flow.tune=True changes the generator with every step, so that nothing of it "
             "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
             f"(here {config.flow.cache} and {config.flow.cross_fit})."
         )
-    if read and not config.flow_loss.response:
+    if config.flow.tune and "mix" in responses:
         raise ConfigError(
-            "config.flow.response=True reads a head that config.flow_loss.response=0.0 leaves "
-            "untrained: give the loss a weight, or set config.flow.response=False."
+            "config.flow.tune=True trains what the ranker reads, and it does not read a response "
+            "that is mixed with its own: config.flow.response has to be input or none."
+        )
+    if responses != {"none"} and not config.flow_loss.response:
+        raise ConfigError(
+            f"config.flow.response={config.flow.response} reads a head that config.flow_loss."
+            "response=0.0 leaves untrained: give the loss a weight, or set "
+            "config.flow.response=none."
         )
     folds = config.flow.cross_fit
-    if folds and (folds < 2 or not read):
+    if folds and (folds < 2 or "input" not in responses):
         raise ConfigError(
             f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
-            f"config.flow.response=True in some row (here {read})."
+            f"config.flow.response=input in some row (here {sorted(responses)})."
         )
 
 

@@ -291,9 +291,11 @@ def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("flow_loss.response=0.0", "leaves untrained"),
-        ("flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
-        ("flow.cross_fit=2,flow.response=False", "goes with config.flow.response=True"),
+        ("flow.cross_fit=2", "goes with config.flow.response=input"),
+        ("flow.response=False", "'False'.*mix, input, none"),
+        ("flow.response=input,flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
         ("flow.tune=True", "needs config.flow.cache=False"),
+        ("flow.tune=True,flow.cache=False", "has to be input or none"),
         ("flow.tune=True,flow.cache=False,flow.cross_fit=2", "and config.flow.cross_fit=0"),
     ],
 )
@@ -310,7 +312,7 @@ def test_a_row_that_leaves_the_response_out_needs_no_loss_for_it():
 
 
 def test_cross_fitting_is_for_the_rows_that_read_the_response():
-    text = f"{TINY},flow.cross_fit=2,rows="
+    text = f"{TINY},flow.response=input,flow.cross_fit=2,rows="
     rows.require_rows(nif.get_config(text + "base+nif+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="in some row"):
         rows.require_rows(nif.get_config(text + "base+nif_flow_only"))

@@ -17,7 +17,7 @@ from configs import base, hybrid, nif
 from nif_jax import ab, build, build_rows, checkpoint, pipeline, run_context, runner, train, truth
 from nif_jax.data import splits
 from nif_jax.data.traffic import draw_traffic, lay_behind
-from nif_jax.metrics import ctr
+from nif_jax.metrics import ctr, mix
 from nif_jax.metrics.writer import MetricWriter, read_metrics
 from nif_jax.parallel import Pmap
 from nif_jax.reports import results
@@ -498,8 +498,29 @@ class TestTraining:
         jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
         np.testing.assert_array_equal(frozen.vectors, after["returned"])
 
+    def test_a_trained_row_mixes_with_the_weight_that_validation_chose(self, tmp_path):
+        run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0")
+        params, _ = pipeline.initial_state(run, build.build_generator(run))
+        built = build_rows.build_row(run, "nif", pipeline.freeze(run, params))
+        stage = pipeline.train_stage(run, built)
+        plan, metrics = build.validation_plan(run), stage.trained.metrics
+        found, weight = stage.score(plan), metrics["mix"]
+        two = found["ranker"], found["response"]
+        mean = (1 - weight) * found["ranker"] + weight * found["response"]
+        np.testing.assert_allclose(found["logit"], mean, atol=1e-5)
+        judged = [
+            build.evaluate_ranking(run.dataset, plan, mix.mean_logit(*two, w))
+            for w in mix.WEIGHTS
+        ]
+        best = max(m["auc"] for m in judged)
+        assert best > min(m["auc"] for m in judged)
+        np.testing.assert_allclose(metrics["auc"], best, atol=1e-6)
+        assert metrics["auc"] == build.evaluate_ranking(run.dataset, plan, found["logit"])["auc"]
+        again = pipeline.train_stage(run, built)  # read from its checkpoint
+        np.testing.assert_array_equal(again.score(plan)["logit"], found["logit"])
+
     def test_a_tuned_generator_starts_as_the_frozen_one_and_learns(self, tmp_path):
-        run = make_run(tmp_path, TINY_NIF + ",flow.cache=False")
+        run = make_run(tmp_path, TINY_NIF + ",flow.cache=False,flow.response=input")
         params, _ = pipeline.initial_state(run, build.build_generator(run))
         frozen = pipeline.freeze(run, params)
         fixed = build_rows.build_row(run, "amen", frozen)
@@ -522,7 +543,7 @@ class TestTraining:
     def test_a_ranker_trains_on_answers_of_a_generator_without_the_user(
         self, tmp_path, monkeypatch
     ):
-        run = make_run(tmp_path, TINY_NIF + ",flow.cross_fit=2", devices=2)
+        run = make_run(tmp_path, TINY_NIF + ",flow.response=input,flow.cross_fit=2", devices=2)
         states = []
 
         def untrained(run, built, source):

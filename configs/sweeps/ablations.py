@@ -17,9 +17,10 @@ VARIANTS = {
     "no_diversity": {"flow_loss.alpha": 0.0},
     "no_velocity": {"flow_loss.beta": 0.0},
     "no_diversity_no_velocity": {"flow_loss.alpha": 0.0, "flow_loss.beta": 0.0},
-    "no_response": {"flow_loss.response": 0.0, "flow.response": False},
-    "cross_fit": {"flow.cross_fit": 2},
-    "tuned": {"flow.tune": True, "flow.cache": False},
+    "no_response": {"flow_loss.response": 0.0, "flow.response": "none"},
+    "response_input": {"flow.response": "input"},
+    "cross_fit": {"flow.response": "input", "flow.cross_fit": 2},
+    "tuned": {"flow.tune": True, "flow.cache": False, "flow.response": "input"},
 }
 
 

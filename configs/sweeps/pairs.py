@@ -15,7 +15,7 @@ Three seeds; about a minute of one core for a seed of a run, since the base is t
 
 from configs.sweeps import common
 
-AMEN = {"rows": ("base", "nif", "amen"), "flow_loss.response": 0.0, "flow.response": False}
+AMEN = {"rows": ("base", "nif", "amen"), "flow_loss.response": 0.0, "flow.response": "none"}
 VARIANTS = {
     "full": {},
     "near": {"tsp.min_events": 1, "tsp.max_events": 5},

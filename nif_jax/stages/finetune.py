@@ -20,6 +20,7 @@ from nif_jax.models.ranker import Ranker
 from nif_jax.stages.flow_source import (
     FlowSource,
     current_generator,
+    final_scores,
     gather_rows,
     ranker_inputs,
     with_flow,
@@ -135,14 +136,14 @@ def predict(
     frozen,
     batch: Impressions,
 ) -> dict[str, jax.Array]:
-    """{"logit", "calibration"}, [B] each."""
-    del variables
+    """{"logit", "calibration"}, [B] each, and see flow_source.final_scores."""
     batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
     generated = generate(cohorts, params, frozen, batch)
     logits, named = model.apply(
         {"params": params}, batch, items, returned, generated=generated, ids=frozen.get("ids")
     )
-    return {"logit": logits, "calibration": named["calibration"]}
+    found = final_scores(generator, flow, params, variables, frozen, batch, logits)
+    return found | {"calibration": named["calibration"]}
 
 
 def predict_candidates(
@@ -156,11 +157,10 @@ def predict_candidates(
     batch: Impressions,
     candidates: jax.Array,
 ) -> dict[str, jax.Array]:
-    """{"logit", "calibration"} [C] of candidates [C] for the user of a batch of one row.
+    """What `predict` gives, [C], of candidates [C] for the user of a batch of one row.
 
     Flow, encoder and beam search depend on the history only and run once.
     """
-    del variables
     weights, _ = current_generator(generator, flow, params, frozen)
     batch = with_flow(generator, flow, weights, frozen, batch)
     generated = generate(cohorts, params, frozen, batch)
@@ -177,19 +177,21 @@ def predict_candidates(
         generated=generated,
         ids=frozen.get("ids"),
     )
-    return {"logit": logits, "calibration": named["calibration"]}
+    found = final_scores(generator, flow, params, variables, frozen, many, logits)
+    return found | {"calibration": named["calibration"]}
 
 
 def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng, batch, frozen):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
-    of the generators that learn with it."""
-    own = {}
+    of the generators that learn with it. Variables: remembered beams, and the weight of the
+    generator's log odds, 0 in training."""
+    own, variables = {}, {"mix": jnp.zeros(())} if flow.response == "mix" else {}
     if flow.tune:
         window = jax.eval_shape(lambda: (batch.events, frozen["items"]))
         own["generator"] = init_params(generator, jax.random.fold_in(rng, 2), *window)
     inputs = jax.eval_shape(lambda p: ranker_inputs(generator, flow, p, frozen, batch), own)
     if cohorts.intent is None:
-        return dict(init_params(model, rng, *inputs)) | own, {}
+        return dict(init_params(model, rng, *inputs)) | own, variables
     ids = jax.tree.map(jnp.asarray, frozen["ids"])
     code = jnp.ones((len(batch.item), ids.num_digits), jnp.int32)
     shapes = jax.eval_shape(lambda: (batch.history, ids, code))
@@ -198,8 +200,9 @@ def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng,
     rest = jax.eval_shape(lambda: ids)
     rngs = {"params": rng, "dropout": rng}
     params = init_params(model, rngs, *inputs, True, False, generated, rest)
-    memory = jnp.zeros((*cohorts.slots, cohorts.beams), jnp.int32)
-    return dict(params) | own, {"beams": memory} if cohorts.remembers else {}
+    if cohorts.remembers:
+        variables["beams"] = jnp.zeros((*cohorts.slots, cohorts.beams), jnp.int32)
+    return dict(params) | own, variables
 
 
 def make_stage(

@@ -3,8 +3,10 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from nif_jax.data.windows import Impressions, gather_impressions
+from nif_jax.metrics.mix import mean_logit
 from nif_jax.models.flow import FlowDecoder
 
 
@@ -18,7 +20,8 @@ class FlowSource:
       horizon: T.
       context: S of the generator's window where the flow is computed in the step; 0 where it is
         read from arrays["flow"], made once by nif_jax.flows.
-      response: whether the ranker reads what the generator says of the answer.
+      response: what becomes of the generator's log odds of the answer: "mix" with the ranker's,
+        "input" of the ranker, or "none".
       tune: whether the generator goes on learning with the ranker, as params["generator"]; needs a
         context, because what it gives changes with every step.
     """
@@ -27,7 +30,7 @@ class FlowSource:
     returned: bool
     horizon: int
     context: int
-    response: bool
+    response: str
     tune: bool = False
 
 
@@ -74,16 +77,10 @@ def with_flow(
     return batch._replace(flow=rolled[:, 0], events=None)
 
 
-def with_response(
-    generator: FlowDecoder | None, flow: FlowSource, weights, vectors, batch: Impressions
-) -> Impressions:
-    """The batch with the generator's log odds of each row's answer; 0 without a history.
-
-    Cross-fitted ones, which training gathers, stay.
-    """
-    if not flow.response or batch.response is not None:
-        return batch
-    response = generator.apply(
+def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax.Array:
+    """[B] the generator's log odds that a row's answer is 1, by the flow's first state; of no
+    meaning where there is no history."""
+    return generator.apply(
         {"params": weights},
         batch.flow[:, 0],
         vectors[batch.item],
@@ -91,7 +88,38 @@ def with_response(
         batch.recency,
         method="respond",
     )
-    return batch._replace(response=response * batch.flow_mask)
+
+
+def with_response(
+    generator: FlowDecoder | None, flow: FlowSource, weights, vectors, batch: Impressions
+) -> Impressions:
+    """The batch with the generator's log odds, 0 without a history, if the ranker reads them.
+
+    Cross-fitted ones, which training gathers, stay.
+    """
+    if flow.response != "input" or batch.response is not None:
+        return batch
+    found = respond(generator, weights, vectors, batch)
+    return batch._replace(response=found * batch.flow_mask)
+
+
+def final_scores(
+    generator: FlowDecoder | None, flow: FlowSource, params, variables, frozen, batch, logits
+) -> dict[str, jax.Array]:
+    """{"logit"} [B], the final log odds of a batch with its flow, from the ranker's.
+
+    Where they are mixed, with variables["mix"] as the weight of the generator's, also what of:
+    "ranker", and "response", which is the ranker's too where there is no history. The mean is taken
+    late, with one number that validation chooses, since the generator has learned the answers to
+    the rows that rankers train on: one that reads them there trusts them too much elsewhere.
+    """
+    if flow.response != "mix":
+        return {"logit": logits}
+    weights, vectors = current_generator(generator, flow, params, frozen)
+    response = respond(generator, weights, vectors, batch)
+    response = jnp.where(batch.flow_mask, response, logits)
+    logit = mean_logit(logits, response, variables["mix"])
+    return {"logit": logit, "ranker": logits, "response": response}
 
 
 def ranker_inputs(

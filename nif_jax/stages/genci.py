@@ -104,7 +104,7 @@ def generate_in_training(
         return Generated(states, mask, search()), variables
     beams, memory = remember(source, search, variables["beams"], frozen["ids"], batch, refresh_rng,
                              axis_name)  # fmt: skip
-    return Generated(states, mask, beams), {"beams": memory}
+    return Generated(states, mask, beams), variables | {"beams": memory}
 
 
 def remember(

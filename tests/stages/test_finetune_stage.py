@@ -19,9 +19,9 @@ MODEL = Ranker(
     dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
-WITH_FLOW = flow_source.FlowSource(True, True, horizon=HORIZON, context=0, response=False)
+WITH_FLOW = flow_source.FlowSource(True, True, horizon=HORIZON, context=0, response="none")
 NO_COHORTS = CohortSource()
-WITHOUT = flow_source.FlowSource(False, False, horizon=HORIZON, context=0, response=False)
+WITHOUT = flow_source.FlowSource(False, False, horizon=HORIZON, context=0, response="none")
 
 
 def tsp(**changes):
@@ -142,20 +142,65 @@ def test_padded_rows_and_pairs_weigh_nothing(world):
     assert aux.weight == 4
 
 
-def test_the_frozen_response_reaches_the_logit_and_needs_a_history(world, random_params):
+GENERATOR = FlowDecoder(
+    item_sizes={"id": ITEMS + 1}, num_scenes=3, num_actions=3, dim=6, heads=1, layers=1,
+    mlp_ratio=1, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads", response=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def answers(world, random_params):
+    """The generator's parameters, and its log odds [B] of each row's answer."""
     _, frozen, batch = world
-    generator = FlowDecoder(
-        item_sizes={"id": ITEMS + 1}, num_scenes=3, num_actions=3, dim=6, heads=1, layers=1,
-        mlp_ratio=1, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads", response=3,
-    )  # fmt: skip
-    told = random_params(2, generator.init, batch.history, frozen["items"])
-    frozen = frozen | {"generator": told}
-    source = dataclasses.replace(WITH_FLOW, response=True)
-    answered = flow_source.with_response(generator, source, told, frozen["returned"], batch)
-    expected = generator.apply(
+    told = random_params(2, GENERATOR.init, batch.history, frozen["items"])
+    expected = GENERATOR.apply(
         {"params": told}, batch.flow[:, 0], frozen["returned"][batch.item], batch.scene,
         batch.recency, method="respond",
     )  # fmt: skip
+    return told, expected
+
+
+def as_candidates(source, told, params, variables, frozen, batch):
+    """Scores of items 1 to 3 for the user of the first row, at once and one by one."""
+    one = jax.tree.map(lambda x: x[:1], batch._replace(pair=None))
+    parts = (MODEL, GENERATOR, source, NO_COHORTS)
+    state = (params, variables, frozen | {"generator": told})
+    many = finetune.predict_candidates(*parts, *state, one, np.array([1, 2, 3]))
+    alone = [finetune.predict(*parts, *state, one._replace(item=np.array([k]))) for k in (1, 2, 3)]
+    return many["logit"], [found["logit"][0] for found in alone]
+
+
+def test_the_final_logit_is_the_mean_of_rankers_and_generators(world, answers):
+    params, frozen, batch = world
+    told, expected = answers
+    source = dataclasses.replace(WITH_FLOW, response="mix")
+    parts = (MODEL, GENERATOR, source, NO_COHORTS)
+    frozen = frozen | {"generator": told}
+    alone = scores(world)["logit"]
+    for weight in (0.0, 0.3, 1.0):
+        found = finetune.predict(*parts, params, {"mix": weight}, frozen, batch)
+        wanted = (1 - weight) * alone + weight * expected
+        wanted = np.where(batch.flow_mask, wanted, alone)  # no history, no opinion
+        assert not batch.flow_mask[3]
+        np.testing.assert_allclose(found["logit"], wanted, rtol=1e-4)
+        np.testing.assert_allclose(found["ranker"], alone, rtol=1e-5)
+    variables = {"mix": 0.4}
+    many, one_by_one = as_candidates(source, told, params, variables, frozen, batch)
+    np.testing.assert_allclose(many, one_by_one, rtol=1e-5)
+    # In training the ranker is alone: the head has learned these answers.
+    total, _ = finetune.loss(
+        *parts, tsp(weight=0.0), AXIS, params, {"mix": 0.7}, frozen, batch, jax.random.key(0), None
+    )
+    np.testing.assert_allclose(total, cross_entropy(alone, batch.label).sum(), rtol=1e-5)
+
+
+def test_a_response_that_is_read_reaches_the_logit_and_needs_a_history(
+    world, answers, random_params
+):
+    _, frozen, batch = world
+    told, expected = answers
+    source = dataclasses.replace(WITH_FLOW, response="input")
+    answered = flow_source.with_response(GENERATOR, source, told, frozen["returned"], batch)
     np.testing.assert_allclose(answered.response, np.where(batch.flow_mask, expected, 0), rtol=1e-6)
     assert answered.response[3] == 0 and not batch.flow_mask[3]
     params = random_params(3, MODEL.init, answered, frozen["items"], frozen["returned"])
@@ -177,9 +222,5 @@ def test_the_frozen_response_reaches_the_logit_and_needs_a_history(world, random
         rtol=1e-3, atol=1e-5,
     )  # fmt: skip
     # Candidates of one user: each has an answer of its own.
-    one = jax.tree.map(lambda x: x[:1], batch._replace(pair=None))
-    parts = (MODEL, generator, source, NO_COHORTS)
-    many = finetune.predict_candidates(*parts, params, {}, frozen, one, np.array([1, 2, 3]))
-    for item, logit in zip((1, 2, 3), many["logit"], strict=True):
-        alone = finetune.predict(*parts, params, {}, frozen, one._replace(item=np.array([item])))
-        np.testing.assert_allclose(logit, alone["logit"][0], rtol=1e-5)
+    many, one_by_one = as_candidates(source, told, params, {}, frozen, batch)
+    np.testing.assert_allclose(many, one_by_one, rtol=1e-5)
