@@ -25,7 +25,7 @@ INTENT = Intent(
 )  # fmt: skip
 SOURCE = genci.CohortSource(INTENT, beams=2, gamma=0.7, delta=0.4)
 NO_FLOW = flow_source.FlowSource(use=False, returned=False, horizon=0, context=0,
-                              response=False)  # fmt: skip
+                              response="none")  # fmt: skip
 NO_TSP = finetune.PairwiseLoss(0.0, 0.0, "calibration", "own")
 
 
