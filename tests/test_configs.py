@@ -120,7 +120,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
 def _trained_without_training(stage, *, initial, settings, **_):
     from nif_jax.train import Trained
 
-    return Trained(*initial, {}, 0, 0.0)
+    return Trained(*initial, {"mix": 0.0}, 0, 0.0)
 
 
 def test_a_model_is_compared_with_the_base():
