@@ -1,0 +1,98 @@
+"""What the mix of a ranker's log odds and the response head's owes to each, and what to being two.
+
+    python -m benchmarks.mixed_answers --config=configs/nif.py:num_seeds=5 --workdir=runs/nif
+
+Reads a finished workdir of two seeds or more, whose --row was mixed (flow.response=mix). Beside the
+row and its two halves stand the base with the head's log odds, and the control: the base with the
+base of another seed, two models that read the same. Each weight is chosen on validation, as the
+row's own is.
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from nif_jax import build, evaluation, pipeline, run_context
+from nif_jax.metrics import mix
+from nif_jax.metrics.writer import MetricWriter
+from nif_jax.parallel import Pmap
+
+config_flags.DEFINE_config_file("config", None, "The run's configuration.", lock_config=True)
+flags.DEFINE_string("workdir", None, "Its finished folder.")
+flags.DEFINE_string("row", "nif", "The mixed row.")
+flags.mark_flags_as_required(["config", "workdir"])
+FLAGS = flags.FLAGS
+
+VALIDATION = "validation"
+
+
+def plans_of(run: run_context.Run):
+    """What is scored: validation, and test with either history."""
+    tests = {history: evaluation.test_plan(run, history) for history in evaluation.HISTORIES}
+    return {VALIDATION: build.validation_plan(run)} | tests
+
+
+def models_of(run: run_context.Run, row: str) -> dict[str, dict[str, np.ndarray]]:
+    """Log odds of a seed's "base", and of the row's halves "ranker" and "response", by plan."""
+    stages, _ = pipeline.run_seed(run)
+    found = {"base": {}, "ranker": {}, "response": {}}
+    for name, plan in plans_of(run).items():
+        scores = stages[row].score(plan)
+        if "response" not in scores:
+            sys.exit(f"error: row {row!r} has no log odds of the response head to mix with.")
+        found["base"][name] = stages["base"].score(plan)["logit"]
+        found["ranker"][name], found["response"][name] = scores["ranker"], scores["response"]
+    return found
+
+
+def best_auc(run: run_context.Run, one, other) -> list[float]:
+    """AUC on test, online and frozen, of the best mean on validation of two models' log odds."""
+
+    def judge(plan):
+        return lambda logits: build.evaluate_ranking(run.dataset, plan, logits)
+
+    plans = plans_of(run)
+    chosen = mix.best_mean(
+        judge(plans[VALIDATION]), one[VALIDATION], other[VALIDATION], run.config.train.metric
+    )
+    means = {h: mix.mean_logit(one[h], other[h], chosen["mix"]) for h in evaluation.HISTORIES}
+    return [judge(plans[history])(mean)["auc"] for history, mean in means.items()]
+
+
+def main(argv: list[str]) -> None:
+    """Prints mean and standard deviation over seeds."""
+    del argv
+    config, row = FLAGS.config, FLAGS.row
+    if config.num_seeds < 2:
+        sys.exit("error: the control is another seed's base: config.num_seeds has to be 2 or more.")
+    parallel, writer = Pmap(), MetricWriter(".", enabled=False)
+    dataset, models = run_context.load_dataset(config, parallel), []
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        jax.clear_caches()
+        folder = pathlib.Path(FLAGS.workdir) / f"seed_{seed}"
+        run = run_context.Run(config, seed, folder, dataset, parallel, writer, train=False)
+        models.append(models_of(run, row))
+    table = {}
+    for own, after in zip(models, models[1:] + models[:1], strict=True):
+        pairs = {
+            "base": (own["base"], own["base"]),
+            f"{row}, the ranker alone": (own["ranker"], own["ranker"]),
+            "the response head alone": (own["response"], own["response"]),
+            row: (own["ranker"], own["response"]),
+            "base and the response head": (own["base"], own["response"]),
+            "base and another seed's base": (own["base"], after["base"]),
+        }
+        for name, pair in pairs.items():
+            table.setdefault(name, []).append(best_auc(run, *pair))
+    print(f"| {len(models)} seeds | AUC online | AUC frozen |\n| :-- | --: | --: |")
+    for name, values in table.items():
+        cells = zip(np.mean(values, axis=0), np.std(values, axis=0, ddof=1), strict=True)
+        print(f"| {name} | " + " | ".join(f"{mean:.4f} ± {sd:.4f}" for mean, sd in cells) + " |")
+
+
+if __name__ == "__main__":
+    app.run(main)
