@@ -74,8 +74,7 @@ ROWS: Mapping[str, Row] = {
     "genci": Row(cohorts=True),
     "hybrid": Row(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
     "genci_quirks": Row(cohorts=True, settings=QUIRKS, against=("genci",)),
-    # The paper's flow alone, without the generator's item vectors and opinion of the answer: what
-    # remains where items are many, events few, and answers learned by heart.
+    # The paper's flow alone, without the generator's item vectors and opinion of the answer.
     "nif_flow_only": Row(
         flow=True,
         settings={"flow.returned": "none", "flow.response": "none"},
