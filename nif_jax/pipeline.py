@@ -133,12 +133,10 @@ def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
         parallel=run.parallel,
         writer=run.writer,
     )
-    variables = trained.variables
-    if "mix" in variables:  # the weight that its validation scores were best with
-        variables = variables | {"mix": np.float32(trained.metrics["mix"])}
+    if "mix" in trained.metrics:
         logging.info("%s: weight of the generator's log odds %.1f", built.stage.name,
-                     variables["mix"])  # fmt: skip
-    state = run.parallel.replicate((trained.params, variables))
+                     trained.metrics["mix"])  # fmt: skip
+    state = run.parallel.replicate((trained.params, trained.variables))
     return TrainedStage(built.stage.name, trained, built.scorer, state, built.generators)
 
 

@@ -199,8 +199,8 @@ def train_and_evaluate(
                     )
                 record = _judge(record, value, step, total, settings, stepper)
                 if record["best_step"] == step:
-                    best = (host_state.params, host_state.variables)
-                    checkpoints.save_best(step, *best, metrics)
+                    variables = _as_chosen(host_state.variables, metrics)
+                    checkpoints.save_best(step, host_state.params, variables, metrics)
                 checkpoints.save_last(step, host_state, record)
     restored = checkpoints.restore_best(best_like)
     checkpoints.close()
@@ -208,6 +208,12 @@ def train_and_evaluate(
     logging.info("%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric,
                  record["best"])  # fmt: skip
     return Trained(best["params"], best["variables"], metrics, record["best_step"], record["rate"])
+
+
+def _as_chosen(variables: Any, metrics: Mapping[str, Any]) -> Any:
+    """Variables with the values that evaluation chose for some, such as the weight of a mix: it
+    returns those among its metrics, by the variable's name."""
+    return variables | {k: np.float32(metrics[k]) for k in variables.keys() & metrics.keys()}
 
 
 def _judge(record, value: float, step: int, total: int, settings: Settings, stepper) -> dict:

@@ -516,8 +516,11 @@ class TestTraining:
         assert best > min(m["auc"] for m in judged)
         np.testing.assert_allclose(metrics["auc"], best, atol=1e-6)
         assert metrics["auc"] == build.evaluate_ranking(run.dataset, plan, found["logit"])["auc"]
-        again = pipeline.train_stage(run, built)  # read from its checkpoint
-        np.testing.assert_array_equal(again.score(plan)["logit"], found["logit"])
+        params, variables = pipeline.initial_state(run, built)
+        assert variables == {"mix": 0} and weight > 0
+        like = {"params": params, "variables": variables}
+        kept = checkpoint.load_best(run.folder / "nif", like)["variables"]
+        assert kept == {"mix": np.float32(weight)}
 
     def test_a_tuned_generator_starts_as_the_frozen_one_and_learns(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",flow.cache=False,flow.response=input")

@@ -39,7 +39,8 @@ class Stage:
       loss_fn: (params, variables, frozen, batch, rng, step) -> (loss_sum, Aux). The step is the
         number [] of the one that is taken; None asks for the loss without dropout.
       plan: what a step trains on, see nif_jax.data.sampling and nif_jax.data.packing.
-      evaluate: (params, variables) -> metrics on validation, replicated state in, floats out.
+      evaluate: (params, variables) -> metrics on validation, replicated state in, floats out. One
+        that has the name of a variable is what evaluation chose for it, and is saved as that.
       optimizer: an optax transformation.
       metric: the name of the validation metric to select by; larger is better.
       config: what shaped this stage, for its checkpoint.
