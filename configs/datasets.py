@@ -17,7 +17,7 @@ PRESETS = {
     "kuairand": {
         "source.action_columns": "label,is_like,long_view",
         "source.item_columns": "category,author_id,music_id,music_type,upload_type,video_type,"
-        "video_duration:16,upload_dt",
+        "video_duration:16",
         "source.user_columns": ",".join(_KUAIRAND_USER),
         "source.history": "beside",
         "source.history_columns": "item_id=watch_seq,timestamp_ms=last_time_ms,"
