@@ -214,12 +214,17 @@ def tokenize(run: Run, stages: dict[str, TrainedStage]) -> Frozen:
     return Frozen(codes=codes, ids=ids)
 
 
+def require_run(run: Run) -> None:
+    """Raises ConfigError now for what run_seed could not do."""
+    require_rows(run.config)
+    selection.require_metrics(run.config)
+    require_settings(run)
+
+
 def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
     """Trains every stage that config.rows needs; also returns what the frozen ones gave."""
     config = run.config
-    require_rows(config)
-    selection.require_metrics(config)
-    require_settings(run)
+    require_run(run)
     # Every row is compared with the base, and the generator starts from it.
     stages = {"base": train_stage(run, build_base(run))}
     base_params, frozen = stages["base"].trained.params, Frozen()

@@ -211,8 +211,6 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     dataset = run_context.load_dataset(config, parallel)
     data = {"name": dataset.movelines.name, "sha256": digest(dataset.movelines)}
     require_same_data(workdir, data)
-    if mode == "train":
-        claim_workdir(config, workdir, data)
     runs = _make_runs(config, workdir, dataset, parallel, train=mode == "train")
     if mode == "ab":
         ab.run(runs, workdir, describe_run)
@@ -224,6 +222,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     buckets, kept = {}, {}
     for one in runs:
         seed = one.seed
+        if mode == "train":  # a mistake in the config leaves the workdir free
+            pipeline.require_run(one)
+            claim_workdir(config, workdir, data)
         stages = frozen = None  # the seed before's, which hold its arrays
         with one.writer:
             stages, frozen = pipeline.run_seed(one)

@@ -227,6 +227,12 @@ class TestOutputs:
             with pytest.raises(runner.DataError, match="nowhere"):
                 runner.run(base.get_config(wrong), tmp_path / "run", mode)
         assert not (tmp_path / "run").exists()
+        # Nor does one whose config asks for what is not there: it may be mended and run again.
+        for mistake in ("flow.returned=ad", "train.metric=logloss", "init_from=nowhere"):
+            config = nif.get_config(f"{TINY_NIF},{mistake}")
+            with pytest.raises(runner.ConfigError, match=mistake.split("=")[0].replace(".", r"\.")):
+                runner.run(config, tmp_path / "run", "train")
+            assert not (tmp_path / "run" / "config.json").exists()
 
     def test_other_events_under_the_same_config_are_refused(self, tmp_path):
         file, workdir = tmp_path / "events.csv", tmp_path / "run"
