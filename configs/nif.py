@@ -87,7 +87,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.flow_loss.rollout_steps = 0
     # Weight of the cross-entropy of answers (labels), which the response head predicts from a flow
     # state and the item that comes next; 0 = off. Ours: the paper's flow does not see answers.
-    config.flow_loss.response = 1.0
+    config.flow_loss.response = 2.0
 
 
 def _finetune(config: common.ConfigDict) -> None:

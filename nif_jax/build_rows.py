@@ -47,6 +47,7 @@ class Frozen:
       params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
       flow: [D_local, M, T, D], or None where config.flow.cache is off.
+      past: [D_local, M, 2, H, d] what the response head asks, or None like flow.
       response: [D_local, E] log odds of the answer to each train impression by a generator that has
         not seen its user, or None where config.flow.cross_fit is off.
       codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
@@ -57,6 +58,7 @@ class Frozen:
     params: Any = None
     vectors: np.ndarray | None = None
     flow: np.ndarray | None = None
+    past: np.ndarray | None = None
     response: np.ndarray | None = None
     codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)
@@ -95,13 +97,14 @@ def _cohort_source(
 
 def _flow_source(config: ConfigDict, use: bool) -> FlowSource:
     if not use:
-        return FlowSource(False, False, horizon=0, context=0, response="none")
+        return FlowSource(False, False, horizon=0, context=0, cache=False, response="none")
     require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
     return FlowSource(
         use=True,
         returned=config.flow.returned == "add",
         horizon=config.flow.horizon,
-        context=0 if config.flow.cache else config.pretrain.context,
+        context=config.pretrain.context,
+        cache=config.flow.cache,
         response=config.flow.response,
         tune=config.flow.tune,
     )
@@ -192,6 +195,8 @@ def build_row(run: Run, name: str, frozen: Frozen) -> Built:
         extra |= {"returned": frozen.vectors, "generator": frozen.params}
         if frozen.flow is not None:
             arrays["flow"] = frozen.flow
+            if flow.response != "none":
+                arrays["past"] = frozen.past
         if frozen.response is not None and flow.response == "input":
             arrays["response"] = frozen.response
     if row.cohorts:

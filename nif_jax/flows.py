@@ -1,4 +1,4 @@
-"""The flow after every history entry, computed once: a frozen thing is not computed twice.
+"""The flow after every history entry, and what the response head asks of it, computed once.
 
 Windows of S entries advance by half; in each, the later half of the positions are rolled out
 together in one causal pass, so that every entry has at least S / 2 entries of context.
@@ -68,8 +68,9 @@ def compute_flows(
     context: int,
     horizon: int,
     parallel: Pmap,
-) -> np.ndarray:
-    """[D_local, M, T, D] float32 unit flow states after each of a shard's history entries.
+) -> tuple[np.ndarray, np.ndarray]:
+    """[D_local, M, T, D] float32 unit flow states after each of a shard's history entries, and
+    [D_local, M, 2, H, d] float32 keys and values that the response head asks of it.
 
     Args:
       model: the generator.
@@ -91,15 +92,18 @@ def compute_flows(
             window = gather(arrays, index)
         else:
             window = jax.tree.map(lambda x: x[0], window)
-        flow = model.apply(
+        flow, past = model.apply(
             {"params": params}, window, frozen["items"], horizon, plan.stride, method="roll_out"
         )
         position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
-        return flow, jnp.where(position >= index["first"][:, None], position, -1)
+        found = (flow, past[:, -plan.stride :])
+        return found, jnp.where(position >= index["first"][:, None], position, -1)
 
     mapped = parallel.map(roll_out)
     devices, entries = jax.tree.leaves(data.arrays["store"].history_row)[0].shape
-    result = np.zeros((devices, entries, horizon, model.dim), np.float32)
+    head = (model.heads, model.dim // model.heads)
+    shapes = ((horizon, model.dim), (2, *head))
+    results = tuple(np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
     on_host = data.host_gather(gather)
     stream = Epochs(plan, parallel.local_shards).batches(
         first_step=0,
@@ -109,8 +113,9 @@ def compute_flows(
     )
     for inputs in stream:
         inputs = inputs if on_host else (inputs, None)
-        flow, position = jax.device_get(mapped(params, *data.step_arguments, inputs))
+        found, position = jax.device_get(mapped(params, *data.step_arguments, inputs))
         for device in range(devices):
             keep = position[device] >= 0
-            result[device][position[device][keep]] = flow[device][keep]
-    return result
+            for result, part in zip(results, found, strict=True):
+                result[device][position[device][keep]] = part[device][keep]
+    return results

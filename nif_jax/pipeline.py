@@ -140,8 +140,8 @@ def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
     return TrainedStage(built.stage.name, trained, built.scorer, state, built.generators)
 
 
-def compute_flows(run: Run, params: Any) -> np.ndarray:
-    """[D_local, M, T, D] the frozen generator's flow after every history entry."""
+def compute_flows(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The frozen generator's flow after every history entry, and the past, see flows.py."""
     context = run.config.pretrain.context
     bounds = []
     for rows in run.dataset.shard_rows:
@@ -164,8 +164,8 @@ def freeze(run: Run, params: Any) -> Frozen:
     vectors = jax.jit(functools.partial(flow_decoder(run).apply, method="vectors"))(
         {"params": params}, run.items
     )
-    flow = compute_flows(run, params) if run.config.flow.cache else None
-    return Frozen(params, np.asarray(vectors), flow)
+    flow, past = compute_flows(run, params) if run.config.flow.cache else (None, None)
+    return Frozen(params, np.asarray(vectors), flow, past)
 
 
 def cross_fit(run: Run, stages: dict[str, TrainedStage], source: Any) -> np.ndarray:

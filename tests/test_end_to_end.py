@@ -507,6 +507,9 @@ class TestTraining:
     def test_a_trained_row_mixes_with_the_weight_that_validation_chose(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0")
         params, _ = pipeline.initial_state(run, build.build_generator(run))
+        # An untrained head is wrong or right by chance: turned round, this one earns a weight.
+        last = params["responder"]["perceptron"]["Dense_1"]
+        params["responder"]["perceptron"]["Dense_1"] = jax.tree.map(np.negative, last)
         built = build_rows.build_row(run, "nif", pipeline.freeze(run, params))
         stage = pipeline.train_stage(run, built)
         plan, metrics = build.validation_plan(run), stage.trained.metrics
@@ -591,13 +594,19 @@ class TestTraining:
         cached = make_run(tmp_path / "a", text)
         stepwise = make_run(tmp_path / "b", text + ",flow.cache=False")
         params, _ = pipeline.initial_state(cached, build.build_generator(cached))
-        logits = []
+        scores = []
         for run in (cached, stepwise):
             built = build_rows.build_row(run, "nif", pipeline.freeze(run, params))
             state = run.parallel.replicate(pipeline.initial_state(run, built))
-            logits.append(built.scorer(build.validation_plan(run), *state)["logit"])
-        np.testing.assert_allclose(*logits, atol=2e-5)
-        assert np.ptp(logits[0]) > 1e-4
+            scores.append(built.scorer(build.validation_plan(run), *state))
+        for name in ("logit", "response"):
+            one, other = (found[name] for found in scores)
+            np.testing.assert_allclose(one, other, atol=2e-5)
+            assert np.ptp(one) > 1e-4
+        # The head that the generator is judged by says the same.
+        generator, state = build.build_generator(cached), cached.parallel.replicate((params, {}))
+        said = generator.answers(build.validation_plan(cached), *state)["response"]
+        np.testing.assert_allclose(said, scores[0]["response"], atol=2e-5)
 
     def test_cross_stage_copies_reach_the_generator_and_return(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",flow.returned=init")

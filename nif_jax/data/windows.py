@@ -79,6 +79,9 @@ class Impressions(NamedTuple):
       flow_mask: [B] bool, False where there is no history.
       events: Window of the last S entries as the generator reads them, where flow is not cached.
       pair: [B // 2] float32, 1 where rows 2j (positive) and 2j + 1 (negative) are a TSP pair.
+      past: [B, S, 2, H, d] keys and values that the generator's response head asks, of the last S
+        entries, or None.
+      past_mask: [B, S] bool, which of them are real, or None.
       response: [B] float32, the frozen generator's log odds that the answer is 1, or None.
     """
 
@@ -95,6 +98,8 @@ class Impressions(NamedTuple):
     flow_mask: Array
     events: Window | None
     pair: Array
+    past: Array | None = None
+    past_mask: Array | None = None
     response: Array | None = None
 
 
@@ -110,6 +115,13 @@ def log2_bucket(values: Array) -> Array:
 def gap_bucket(seconds: Array) -> Array:
     """[...] int32 in 1..NUM_GAPS - 1 for gaps of 0 seconds or more."""
     return 1 + log2_bucket(seconds)
+
+
+def _last_entries(begin: Array, end: Array, length: int) -> tuple[Array, Array]:
+    """[B, L] the last places of history_row[begin:end], and which of them are real."""
+    xp = begin.__array_namespace__()
+    position = end[:, None] + xp.arange(-length, 0, dtype=xp.int32)
+    return position, position >= begin[:, None]
 
 
 def _window(store: Store, entry: Array, mask: Array, joined: Array) -> tuple[Window, Array]:
@@ -143,9 +155,7 @@ def gather_history(store: Store, begin: Array, end: Array, length: int) -> tuple
       The Window, gap = seconds since the entry before in the window (bucketed, 0 for the first),
       and the entries' times, [B, L] int32.
     """
-    xp = begin.__array_namespace__()
-    position = end[:, None] + xp.arange(-length, 0, dtype=xp.int32)  # [B, L]
-    mask = position >= begin[:, None]
+    position, mask = _last_entries(begin, end, length)
     return _window(store, position, mask, mask[:, 1:] & mask[:, :-1])
 
 
@@ -175,6 +185,24 @@ def history_bounds(store: Store, index: dict[str, Array]) -> tuple[Array, Array]
         xp = rows.__array_namespace__()
         end = xp.where(index["frozen"], store.frozen_end[rows], end)
     return store.history_begin[rows], end
+
+
+def gather_past(
+    store: Store, index: dict[str, Array], past: Array, length: int
+) -> tuple[Array, Array]:
+    """What each row may see of an array that holds something for every history entry.
+
+    Args:
+      store: the shard.
+      index: see history_bounds.
+      past: [M, ...].
+      length: S.
+
+    Returns:
+      [B, S, ...] of the last S entries, and [B, S] bool which of them are real.
+    """
+    position, mask = _last_entries(*history_bounds(store, index), length)
+    return past[position * mask], mask
 
 
 def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window:

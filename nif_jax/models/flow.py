@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.windows import Window
-from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp
+from nif_jax.models.embed import ContextEmbed, ItemEmbed
+from nif_jax.models.response import ResponseHead
 from nif_jax.models.transformer import CausalBlock
 
 
@@ -41,7 +42,7 @@ class FlowDecoder(nn.Module):
         the unknown context of imagined events is a trained one (our choice).
       flow: "heads" (the paper's: outputs of the last attention, one part a head) or "mixed" (a full
         last block, cut into parts).
-      response: hidden width of the response head.
+      response: hidden width of the response head (nif_jax/models/response.py).
     """
 
     item_sizes: Mapping[str, int]
@@ -76,7 +77,7 @@ class FlowDecoder(nn.Module):
             for output in outputs
         ]
         self.drop = nn.Dropout(self.dropout)
-        self.responder = Mlp((self.response, 1), self.dropout)
+        self.responder = ResponseHead(self.dim, self.heads, self.response, self.dropout)
 
     def respond(
         self,
@@ -84,28 +85,44 @@ class FlowDecoder(nn.Module):
         vectors: jax.Array,
         scene: jax.Array,
         gap: jax.Array,
+        past: jax.Array,
+        visible: jax.Array,
         train: bool = False,
     ) -> jax.Array:
         """Log odds that the user answers an item with label 1, if it is what comes next.
 
-        Ours, not the paper's: InfoNCE tells the flow what will come, and nothing of how it is
-        answered. The head reads a flow state and an item, so that every position of every moveline
-        teaches it.
-
         Args:
-          flow: [..., D] unit states f_1.
-          vectors: [..., D] unit vectors of the items asked about.
-          scene: [...] where they are shown.
-          gap: [...] bucket of the time since the entry before.
+          flow: [B, P, D] unit states f_1.
+          vectors: [B, P, D] unit vectors of the items asked about.
+          scene: [B, P] where they are shown.
+          gap: [B, P] bucket of the time since the entry before.
+          past: [B, S, 2, H, d], as a pass or a roll-out gives it.
+          visible: see ResponseHead.
           train: whether dropout is on.
 
         Returns:
-          [...] logits.
+          [B, P] logits.
         """
         context = self.context.scene[scene] + self.context.gap[gap]
         # Unit vectors have entries of D^-1/2: bring them to the scale of the head's weights.
-        x = [flow * self.dim**0.5, vectors * self.dim**0.5, flow * vectors * self.dim, context]
-        return self.responder(jnp.concatenate(x, axis=-1), train)[..., 0]
+        scale = self.dim**0.5
+        evidence = [flow * scale, vectors * scale, flow * vectors * self.dim, context]
+        question = self._input(vectors, context, train)
+        return self.responder(question, evidence, past, visible, train)
+
+    def respond_next(
+        self,
+        flow: jax.Array,
+        vectors: jax.Array,
+        scene: jax.Array,
+        gap: jax.Array,
+        past: jax.Array,
+        mask: jax.Array,
+    ) -> jax.Array:
+        """[B] logits of `respond` for one item a row, whose past is all of mask [B, S]; the others
+        as there, without the axis of questions."""
+        asked = [x[:, None] for x in (flow, vectors, scene, gap)]
+        return self.respond(*asked, past, mask[:, None])[:, 0]
 
     def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""
@@ -115,13 +132,15 @@ class FlowDecoder(nn.Module):
         x = self.read(vectors * self.dim**0.5) + context
         return self.drop(x, deterministic=not train)
 
-    def _decode(self, x, position, mask, shared, own, train) -> tuple[jax.Array, list]:
+    def _decode(self, x, position, mask, shared, own, train) -> tuple[jax.Array, list, jax.Array]:
+        """Heads, a memory for each block, and what the last block read."""
         memories = []
         for block, s, o in zip(self.blocks, shared, own, strict=True):
+            states = x
             x, memory = block(x, position, mask, s, o, train)
             memories.append(memory)
         heads = x.reshape(*x.shape[:2], self.heads, self.dim // self.heads)
-        return heads, memories
+        return heads, memories, states
 
     def __call__(
         self,
@@ -140,7 +159,9 @@ class FlowDecoder(nn.Module):
 
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
-          named intermediates: "vectors" [N + 1, D], "memories" (one Memory a block).
+          named intermediates: "vectors" [N + 1, D], "memories" (one Memory a block), "past"
+            [B, S, 2, H, d] (what the response head asks), "visible" [B, S, S] (which entries are
+            known after each).
         """
         vectors = self.vectors(items, train)
         if train and self.context_dropout:
@@ -157,11 +178,12 @@ class FlowDecoder(nn.Module):
         if segment is not None:
             mask &= segment[:, :, None] == segment[:, None]
         none = [None] * self.layers
-        heads, memories = self._decode(x, jnp.arange(size), mask, none, none, train)
+        heads, memories, states = self._decode(x, jnp.arange(size), mask, none, none, train)
+        past = self.responder.past(states)
         if self.is_initializing():  # makes the head's parameters, which a plain pass does not need
-            states = unit(heads.reshape(*heads.shape[:2], self.dim))
-            self.respond(states, vectors[window.item], window.scene, window.gap)
-        return heads, {"vectors": vectors, "memories": memories}
+            asked = (vectors[window.item], window.scene, window.gap, past, mask)
+            self.respond(unit(heads.reshape(*heads.shape[:2], self.dim)), *asked)
+        return heads, {"vectors": vectors, "memories": memories, "past": past, "visible": mask}
 
     def continue_from(
         self,
@@ -196,14 +218,15 @@ class FlowDecoder(nn.Module):
         for step in range(1, steps + 1):
             imagined = unit(flow[-1].reshape(*heads.shape[:2], self.dim))
             x = self._input(imagined, self.context.unknown(), train)
-            heads, own = self._decode(x, start + step, visible, memories, own, train)
+            heads, own, _ = self._decode(x, start + step, visible, memories, own, train)
             flow.append(heads)
         return jnp.stack(flow, axis=2)
 
     def roll_out(
         self, window: Window, items: Mapping[str, jax.Array], horizon: int, branches: int
-    ) -> jax.Array:
-        """The Next Interest Flow after each of the window's last entries.
+    ) -> tuple[jax.Array, jax.Array]:
+        """The Next Interest Flow after each of the window's last entries, and what the response
+        head asks.
 
         Args:
           window: [B, S].
@@ -212,8 +235,8 @@ class FlowDecoder(nn.Module):
           branches: P, how many of the last entries to start from; 1 when serving, S for a cache.
 
         Returns:
-          [B, P, T, D] unit vectors f_1..f_T.
+          [B, P, T, D] unit vectors f_1..f_T, and [B, S, 2, H, d] the past of all entries.
         """
         heads, named = self(window, items)
         flow = self.continue_from(heads[:, -branches:], named["memories"], window.mask, horizon - 1)
-        return unit(flow.reshape(*flow.shape[:3], self.dim))
+        return unit(flow.reshape(*flow.shape[:3], self.dim)), named["past"]

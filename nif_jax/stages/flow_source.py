@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.windows import Impressions, gather_impressions
+from nif_jax.data.windows import Impressions, gather_impressions, gather_past
 from nif_jax.metrics.mix import mean_logit
 from nif_jax.models.flow import FlowDecoder
 
@@ -18,32 +18,42 @@ class FlowSource:
       use: whether the alignment attends to a flow.
       returned: whether frozen["returned"], the generator's item vectors, is projected and added.
       horizon: T.
-      context: S of the generator's window where the flow is computed in the step; 0 where it is
-        read from arrays["flow"], made once by nif_jax.flows.
+      context: S of the generator's window.
+      cache: whether flow and past are read from arrays["flow"] and arrays["past"], made once by
+        nif_jax.flows, instead of being computed in the step.
       response: what becomes of the generator's log odds of the answer: "mix" with the ranker's,
         "input" of the ranker, or "none".
       tune: whether the generator goes on learning with the ranker, as params["generator"]; needs a
-        context, because what it gives changes with every step.
+        cache=False, because what it gives changes with every step.
     """
 
     use: bool
     returned: bool
     horizon: int
     context: int
+    cache: bool
     response: str
     tune: bool = False
 
+    def asks(self, train: bool) -> bool:
+        """Whether the response head is asked: mixed answers are for scoring alone."""
+        return self.response == "input" or (self.response == "mix" and not train)
+
 
 def gather_rows(length: int, flow: FlowSource, train: bool = False):
-    """(arrays, index) -> Impressions with histories of `length` and, if used, the flow.
+    """(arrays, index) -> Impressions with histories of `length` and, as far as used, the flow and
+    what the response head asks.
 
     For training also with arrays["response"], if the log odds of answers are cross-fitted.
     """
-    context = flow.context if flow.use else 0
+    cache, context = flow.use and flow.cache, flow.use and not flow.cache and flow.context
 
     def gather(arrays, index):
-        cached = arrays["flow"] if flow.use and not flow.context else None
-        batch = gather_impressions(arrays["store"], index, length, cached, context)
+        store, cached = arrays["store"], arrays["flow"] if cache else None
+        batch = gather_impressions(store, index, length, cached, context)
+        if cache and flow.asks(train):
+            past, mask = gather_past(store, index, arrays["past"], flow.context)
+            batch = batch._replace(past=past, past_mask=mask)
         if train and "response" in arrays:
             batch = batch._replace(response=arrays["response"][index["row"]] * batch.flow_mask)
         return batch
@@ -63,10 +73,11 @@ def current_generator(generator: FlowDecoder | None, flow: FlowSource, params, f
 def with_flow(
     generator: FlowDecoder, flow: FlowSource, weights, frozen, batch: Impressions
 ) -> Impressions:
-    """The batch with flow [B, T, D] computed from its events by a generator of these weights."""
+    """The batch with flow [B, T, D] and past computed from its events by a generator of these
+    weights."""
     if batch.events is None:
         return batch
-    rolled = generator.apply(
+    rolled, past = generator.apply(
         {"params": weights},
         batch.events,
         frozen["items"],
@@ -74,19 +85,22 @@ def with_flow(
         1,
         method="roll_out",
     )
-    return batch._replace(flow=rolled[:, 0], events=None)
+    mask = batch.events.mask
+    return batch._replace(flow=rolled[:, 0], past=past, past_mask=mask, events=None)
 
 
 def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax.Array:
-    """[B] the generator's log odds that a row's answer is 1, by the flow's first state; of no
-    meaning where there is no history."""
+    """[B] the generator's log odds that a row's answer is 1, by the flow's first state and the
+    past; of no meaning where there is no history."""
     return generator.apply(
         {"params": weights},
         batch.flow[:, 0],
         vectors[batch.item],
         batch.scene,
         batch.recency,
-        method="respond",
+        batch.past,
+        batch.past_mask,
+        method="respond_next",
     )
 
 

@@ -170,7 +170,8 @@ def loss(
     if spec.response:
         answered = (real & (batch.label[:, 1:] != NO_LABEL)).astype(jnp.float32)
         shown, scene, gap = table[targets], batch.window.scene[:, 1:], batch.window.gap[:, 1:]
-        logits = bound.respond(queries[:, :-1], shown, scene, gap, train)
+        asked = (queries[:, :-1], shown, scene, gap, named["past"], named["visible"][:, :-1])
+        logits = bound.respond(*asked, train)
         value, count = weighted_sum(cross_entropy(logits, batch.label[:, 1:]), answered)
         # Answers are learned from every event. Where targets are fewer, all is divided by less:
         # the head keeps the share that it has where every event is a target.

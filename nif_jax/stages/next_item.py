@@ -42,12 +42,12 @@ def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dic
     empty window) the state is arbitrary, and so is the rank.
     """
     del variables
-    bound, queries, vectors = _state_before(model, params, frozen, batch)
+    queries, vectors, response = _before(model, params, frozen, batch)
     # A padded id becomes -1, which excludes nothing.
     seen = None if batch.seen is None else batch.seen - 1
     return {
         "rank": target_ranks(queries, vectors[1:], batch.item - 1, seen),
-        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
+        "response": response,
     }
 
 
@@ -56,17 +56,18 @@ def answer_next(
 ) -> dict[str, jax.Array]:
     """{"response": [B]} of `rank_next`, without ranking the catalogue."""
     del variables
-    bound, queries, vectors = _state_before(model, params, frozen, batch)
-    return {
-        "response": bound.respond(queries, vectors[batch.item], batch.scene, batch.recency),
-    }
+    return {"response": _before(model, params, frozen, batch)[2]}
 
 
-def _state_before(model: FlowDecoder, params, frozen, batch: Next):
-    """The bound model, unit flow states [B, D] before each row, and the catalogue's vectors."""
+def _before(model: FlowDecoder, params, frozen, batch: Next):
+    """Unit flow states [B, D] before each row, the catalogue's vectors, and log odds [B]."""
     bound = model.bind({"params": params})
     heads, named = bound(batch.events, frozen["items"])
-    return bound, unit(heads[:, -1].reshape(len(batch.item), -1)), named["vectors"]
+    queries = unit(heads[:, -1].reshape(len(batch.item), -1))
+    shown = named["vectors"][batch.item]
+    where = (batch.scene, batch.recency, named["past"], batch.events.mask)
+    response = bound.respond_next(queries, shown, *where)
+    return queries, named["vectors"], response
 
 
 def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:

@@ -31,7 +31,7 @@ teacher_forced = jax.jit(MODELS["heads"].apply)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def roll_out_of(flow, branches, params, window, items):
-    return MODELS[flow].apply({"params": params}, window, items, T, branches, method="roll_out")
+    return MODELS[flow].apply({"params": params}, window, items, T, branches, method="roll_out")[0]
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +92,29 @@ def reference_states(params, flow, vectors, context):
             for h in range(H):
                 weights = np.exp(key[: n + 1, h] @ query[n, h] / np.sqrt(D // H))
                 heads[n, h] = weights @ value[: n + 1, h] / weights.sum()
+        if number == 1:
+            read = x
         if kind == "heads":
-            return heads.reshape(-1, D)
+            return heads.reshape(-1, D), read
         x = x + dense(p["mix"], heads, axes=2)
         hidden = dense(p["up"], layer_norm(p["norm_mlp"], x))
         hidden *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
         x = x + dense(p["down"], hidden)
-    return x
+    return x, read
+
+
+def reference_response(params, states, read, vector, context):
+    """Log odds of the answer to an item of unit `vector` in `context`, after [n, D] states."""
+    p = params["responder"]
+    question = dense(params["read"], vector * np.sqrt(D)) + context
+    key, value = np.tensordot(read, p["key"]["kernel"], 1), dense(p["value"], read)
+    scores = np.einsum("nhd,hd->nh", key, dense(p["query"], question)) / np.sqrt(D // H)
+    weights = np.exp(scores) / np.exp(scores).sum(0)
+    found = np.einsum("nh,nhd->hd", weights, value).reshape(-1)
+    flow = to_unit(states[-1])
+    x = [flow * np.sqrt(D), vector * np.sqrt(D), flow * vector * D, context, found]
+    hidden = dense(p["perceptron"]["Dense_0"], np.concatenate(x))
+    return dense(p["perceptron"]["Dense_1"], np.maximum(hidden, 0))[0]
 
 
 def reference_vectors(params, items):
@@ -125,7 +141,7 @@ def reference_roll_out(params, flow, window, items, row, entry):
     unknown = tables["scene"][:1] + tables["action"][:1] + tables["gap"][:1]
     found = []
     for _ in range(T):
-        state = to_unit(reference_states(params, flow, inputs, context)[-1:])
+        state = to_unit(reference_states(params, flow, inputs, context)[0][-1:])
         found.append(state[0])
         inputs, context = np.concatenate([inputs, state]), np.concatenate([context, unknown])
     return np.array(found)
@@ -235,13 +251,33 @@ def test_id_dropout_makes_every_item_unknown(params_of, items):
     np.testing.assert_array_equal(dropped[0], 0)  # padding stays padding
 
 
+def test_the_answer_asks_the_whole_past_whatever_the_padding(params_of, window, items):
+    params = params_of["heads"]
+    heads, named = teacher_forced({"params": params}, window, items)
+    item, scene, gap = np.array([3, 9, 1, 2]), np.array([1, 3, 2, 1]), np.array([0, 5, 9, 1])
+    last = unit(np.asarray(heads)[:, -1].reshape(len(REAL), D))
+    found = MODELS["heads"].apply(
+        {"params": params}, last, named["vectors"][item], scene, gap, named["past"], window.mask,
+        method="respond_next",
+    )  # fmt: skip
+    vectors, context = reference_vectors(params, items), params["context"]
+    for row, real in enumerate(REAL[:3]):  # the last has no past, and no answer
+        past = [np.asarray(x)[row, S - real :] for x in window[:4]]
+        told = context["scene"][past[1]] + context["action"][past[2]] + context["gap"][past[3]]
+        states, read = reference_states(params, "heads", vectors[past[0]], told)
+        asked = context["scene"][scene[row]] + context["gap"][gap[row]]
+        expected = reference_response(params, states, read, vectors[item[row]], asked)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-3, atol=1e-4)
+    assert np.isfinite(found).all()
+
+
 def parameter_count(flow, layers):
     tables = (7 + 5 + (SCENES + 1) + (ACTIONS + 1) + NUM_GAPS) * D
     affine = D * D + D
     attention = 2 * D + 3 * affine  # norm; query, key, value
     rest = affine + 2 * D + (D * RATIO * D + RATIO * D) + (RATIO * D * D + D)  # mix, norm, MLP
     full_blocks = layers if flow == "mixed" else layers - 1
-    response = 4 * D * RESPONSE + RESPONSE + RESPONSE + 1
+    response = 3 * affine - D + 5 * D * RESPONSE + RESPONSE + RESPONSE + 1
     return tables + affine + layers * attention + full_blocks * rest + response
 
 

@@ -19,9 +19,9 @@ MODEL = Ranker(
     dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
-WITH_FLOW = flow_source.FlowSource(True, True, horizon=HORIZON, context=0, response="none")
+WITH_FLOW = flow_source.FlowSource(True, True, HORIZON, context=5, cache=True, response="none")
 NO_COHORTS = CohortSource()
-WITHOUT = flow_source.FlowSource(False, False, horizon=HORIZON, context=0, response="none")
+WITHOUT = flow_source.FlowSource(False, False, HORIZON, context=0, cache=False, response="none")
 
 
 def tsp(**changes):
@@ -38,6 +38,8 @@ def world(random_impressions, random_params):
     batch.history.item[0][batch.history.item[0] == batch.item[1]] = 8
     batch = batch._replace(label=labels, pair=np.array([1, 1, 0, 0], np.float32))
     rng = np.random.default_rng(1)
+    past = rng.normal(size=(8, 5, 2, 1, 6)).astype(np.float32)
+    batch = batch._replace(past=past, past_mask=batch.history.mask)
     frozen = {
         "items": {"id": np.arange(ITEMS + 1, dtype=np.int32)[:, None]},
         "returned": rng.normal(size=(ITEMS + 1, 6)).astype(np.float32),
@@ -155,7 +157,7 @@ def answers(world, random_params):
     told = random_params(2, GENERATOR.init, batch.history, frozen["items"])
     expected = GENERATOR.apply(
         {"params": told}, batch.flow[:, 0], frozen["returned"][batch.item], batch.scene,
-        batch.recency, method="respond",
+        batch.recency, batch.past, batch.past_mask, method="respond_next",
     )  # fmt: skip
     return told, expected
 

@@ -236,17 +236,22 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world):
     total, aux = evaluate(world, spec(response=2.0), batch=batch)
     plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])
+    respond = functools.partial(
+        jax.jit(functools.partial(model.apply, method="respond_next")), {"params": params}
+    )
     expected, count, window = 0.0, 0, batch.window
     for b in range(len(window.item)):
         for k in range(LENGTH - 1):
             label = batch.label[b, k + 1]
             if not window.mask[b, k] or label == NO_LABEL:
                 continue
-            state = unit(heads[b, k].reshape(-1))
-            logit = model.apply(
-                {"params": params}, state, named["vectors"][window.item[b, k + 1]],
-                window.scene[b, k + 1], window.gap[b, k + 1], method="respond",
-            )  # fmt: skip
+            states = unit(heads[b : b + 1, k].reshape(1, -1))
+            shown = (window.item, window.scene, window.gap)
+            item, scene, gap = (x[b : b + 1, k + 1] for x in shown)
+            # Asked alone: nothing after entry k is there to be seen.
+            mask = window.mask[b : b + 1] & (np.arange(LENGTH) <= k)
+            past = np.where(mask[..., None, None, None], named["past"][b : b + 1], 9.0)
+            logit = respond(states, named["vectors"][item], scene, gap, past, mask)[0]
             expected += np.logaddexp(0.0, logit) - label * logit
             count += 1
     assert count > 5
@@ -262,17 +267,22 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world):
 
 
 def test_the_answer_to_an_item_does_not_leak_into_its_own_prediction(world):
-    model, params, frozen, batch, *_ = world
+    batch = world[3]
 
     def log_odds(window):
-        heads, named = model.apply({"params": params}, window, frozen["items"])
-        states = unit(heads.reshape(*window.item.shape, -1))[:, :-1]
-        following = (window.item[:, 1:], window.scene[:, 1:], window.gap[:, 1:])
-        return model.apply({"params": params}, states, named["vectors"][following[0]],
-                           *following[1:], method="respond")  # fmt: skip
+        loss = spec(response=1.0)
+        alone = batch._replace(window=window, is_target=last, label=np.where(last, 1.0, NO_LABEL))
+        _, aux = evaluate(world, loss, batch=alone)
+        return aux.measurements["response"]
 
-    changed = batch.window.action.copy()
+    last = np.zeros(batch.window.item.shape, bool)
+    last[:, -1] = batch.window.mask[:, -1]
+    changed = np.asarray(batch.window.action).copy()
     changed[:, -1] = 1 + changed[:, -1] % 3
-    real = batch.window.mask[:, :-1]  # a padded state may be anything
     before, after = log_odds(batch.window), log_odds(batch.window._replace(action=changed))
-    np.testing.assert_array_equal(before[real], after[real])
+    assert before[1] > 0
+    np.testing.assert_array_equal(before, after)
+    # The answer to the event before is seen.
+    changed = np.asarray(batch.window.action).copy()
+    changed[:, -2] = 1 + changed[:, -2] % 3
+    assert log_odds(batch.window._replace(action=changed))[0] != before[0]
