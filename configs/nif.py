@@ -63,7 +63,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     # S, events that the decoder reads before a roll-out.
     config.pretrain.context = 20 if smoke else 50
     # Validation metric that the generator is chosen by ("quality" is hr@10 plus, where events have
-    # both answers, the response head's AUC), and rows of a device it is measured on.
+    # both answers, the response head's AUC times the weight of its loss), and rows of a device it
+    # is measured on.
     config.pretrain.metric = "quality"
     config.pretrain.eval_rows = 2048
 
@@ -86,7 +87,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     # r, free-running steps that are trained too.
     config.flow_loss.rollout_steps = 0
     # Weight of the cross-entropy of answers (labels), which the response head predicts from a flow
-    # state and the item that comes next; 0 = off. Ours: the paper's flow does not see answers.
+    # state, the item that comes next and the past that it asks; 0 = off. Ours: the paper's flow
+    # does not see answers.
     config.flow_loss.response = 2.0
 
 

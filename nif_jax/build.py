@@ -213,7 +213,7 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
         metrics["quality"] = metrics["hr@10"]
         if spec.response and 0 < answers.mean() < 1:
             metrics["response_auc"] = ctr.auc(answers, found["response"])
-            metrics["quality"] += metrics["response_auc"]
+            metrics["quality"] += spec.response * metrics["response_auc"]
         return metrics
 
     stage = generator.make_stage(
