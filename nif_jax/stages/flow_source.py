@@ -23,7 +23,7 @@ class FlowSource:
         nif_jax.flows, instead of being computed in the step.
       response: what becomes of the generator's log odds of the answer: "mix" with the ranker's,
         "input" of the ranker, or "none".
-      tune: whether the generator goes on learning with the ranker, as params["generator"]; needs a
+      tune: whether the generator goes on learning with the ranker, as params["generator"]; needs
         cache=False, because what it gives changes with every step.
     """
 

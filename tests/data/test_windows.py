@@ -18,6 +18,7 @@ from nif_jax.data.windows import (
     gap_bucket,
     gather_history,
     gather_impressions,
+    gather_past,
     gather_windows,
     log2_bucket,
 )
@@ -111,7 +112,12 @@ def test_a_window_holds_exactly_what_its_row_may_see(
     seen = []
     for shard, rows in enumerate(dataset.shard_rows):
         index = every_row(dataset, shard, frozen)
-        window = gather_windows(shard_store(dataset, shard), index, LENGTH)
+        store = shard_store(dataset, shard)
+        window = gather_windows(store, index, LENGTH)
+        # What is kept for every entry is gathered as the entry is.
+        kept, mask = gather_past(store, index, store.item[store.history_row], LENGTH)
+        np.testing.assert_array_equal(mask, window.mask)
+        np.testing.assert_array_equal(kept * mask, window.item)
         for i, row in enumerate(rows):
             entries = window.item[i][window.mask[i]] - 1  # item r + 1 stands in row r
             assert (entries < row).all()
