@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
         arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.frozen))
         rows = run.dataset.impressions(0, 2)[-1:]
         index = {"row": rows, "weight": np.ones(1, np.float32), "pair": np.zeros(0, np.float32)}
-        batch = jax.tree.map(jnp.asarray, built.stage.gather(arrays, index))
+        batch = jax.tree.map(jnp.asarray, built.gather(arrays, index))
         context = jax.tree.map(jnp.asarray, context)
         params = jax.tree.map(jnp.asarray, params)
         once = jax.jit(built.candidates)

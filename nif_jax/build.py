@@ -45,6 +45,8 @@ class Built:
       answers: for the flow generator, log odds of each row's answer.
       generators: for models that generate items, {"constrained": ..., "unconstrained": ...} ranks
         of the next item among what they generate.
+      gather: for rankers, (arrays, index) -> the batch that predict and candidates read; the
+        stage's own, for training, may hold less.
       predict: for rankers, (params, variables, frozen, batch) -> {"logit", "calibration"} [B].
       candidates: the same for a batch of one row and candidates [C], see finetune.
     """
@@ -55,6 +57,7 @@ class Built:
     scorer: Scorer | None = None
     answers: Scorer | None = None
     generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
+    gather: Callable | None = None
     predict: Callable | None = None
     candidates: Callable | None = None
 
@@ -168,7 +171,7 @@ def ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gat
         metric=section.metric,
         config=run.config.to_dict(),
     )
-    return Built(stage, section, data, scorer)
+    return Built(stage, section, data, scorer, gather=gather)
 
 
 def build_base(run: Run) -> Built:

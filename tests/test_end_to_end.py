@@ -353,7 +353,7 @@ class TestOnline:
         for impression in (0, 11):
             row = shard_rows[0][5 * impression : 5 * impression + 1]
             index = {"row": row, "weight": np.ones(1), "pair": np.zeros(0)}
-            batch = built.stage.gather(arrays, index)
+            batch = built.gather(arrays, index)
             v = place[5 * impression] // 5
             alone = built.candidates(
                 trained.params, trained.variables, shared, batch, traffic.slate[v]
