@@ -531,6 +531,17 @@ class TestTraining:
         kept = checkpoint.load_best(run.folder / "nif", like)["variables"]
         assert kept == {"mix": np.float32(weight)}
 
+    def test_a_generator_is_chosen_by_what_its_loss_weighs(self, tmp_path):
+        run = make_run(tmp_path, TINY_NIF + ",flow_loss.response=3.0")
+        built = build.build_generator(run)
+        state = run.parallel.replicate(pipeline.initial_state(run, built))
+        found, plan = built.stage.evaluate(*state), build.validation_plan(run, sampled=False)
+        answers = run.dataset.movelines.label[plan.rows]
+        said = built.answers(plan, *state)["response"]
+        auc = ctr.auc(answers, said)
+        assert found["response_auc"] == pytest.approx(auc, abs=1e-6)
+        assert found["quality"] == pytest.approx(found["hr@10"] + 3.0 * auc, abs=1e-6)
+
     def test_a_tuned_generator_starts_as_the_frozen_one_and_learns(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",flow.cache=False,flow.response=input")
         params, _ = pipeline.initial_state(run, build.build_generator(run))
