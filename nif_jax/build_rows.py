@@ -97,7 +97,7 @@ def _cohort_source(
 
 def _flow_source(config: ConfigDict, use: bool) -> FlowSource:
     if not use:
-        return FlowSource(False, False, horizon=0, context=0, cache=False, response="none")
+        return FlowSource()
     require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
     return FlowSource(
         use=True,

@@ -111,18 +111,19 @@ class FlowDecoder(nn.Module):
         return self.responder(question, evidence, past, visible, train)
 
     def respond_next(
-        self,
-        flow: jax.Array,
-        vectors: jax.Array,
-        scene: jax.Array,
-        gap: jax.Array,
-        past: jax.Array,
-        mask: jax.Array,
+        self, flow: jax.Array, vectors: jax.Array, rows: Any, past: jax.Array, mask: jax.Array
     ) -> jax.Array:
-        """[B] logits of `respond` for one item a row, whose past is all of mask [B, S]; the others
-        as there, without the axis of questions."""
-        asked = [x[:, None] for x in (flow, vectors, scene, gap)]
-        return self.respond(*asked, past, mask[:, None])[:, 0]
+        """[B] logits of `respond` for the item of each row.
+
+        Args:
+          flow: [B, D] unit states f_1.
+          vectors: [N + 1, D] unit vectors of the catalogue.
+          rows: what has item, scene and recency [B]: Impressions or Next.
+          past: [B, S, 2, H, d].
+          mask: [B, S] bool, which entries of the past are real; a row may ask them all.
+        """
+        asked = (flow, vectors[rows.item], rows.scene, rows.recency)
+        return self.respond(*(x[:, None] for x in asked), past, mask[:, None])[:, 0]
 
     def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""

@@ -12,7 +12,7 @@ from nif_jax.models.flow import FlowDecoder
 
 @dataclasses.dataclass(frozen=True)
 class FlowSource:
-    """Where a ranker's flow comes from.
+    """Where a ranker's flow comes from; by default from nowhere.
 
     Attributes:
       use: whether the alignment attends to a flow.
@@ -27,12 +27,12 @@ class FlowSource:
         cache=False, because what it gives changes with every step.
     """
 
-    use: bool
-    returned: bool
-    horizon: int
-    context: int
-    cache: bool
-    response: str
+    use: bool = False
+    returned: bool = False
+    horizon: int = 0
+    context: int = 0
+    cache: bool = False
+    response: str = "none"
     tune: bool = False
 
     def asks(self, train: bool) -> bool:
@@ -46,12 +46,12 @@ def gather_rows(length: int, flow: FlowSource, train: bool = False):
 
     For training also with arrays["response"], if the log odds of answers are cross-fitted.
     """
-    cache, context = flow.use and flow.cache, flow.use and not flow.cache and flow.context
+    context = 0 if flow.cache else flow.context
 
     def gather(arrays, index):
-        store, cached = arrays["store"], arrays["flow"] if cache else None
+        store, cached = arrays["store"], arrays["flow"] if flow.cache else None
         batch = gather_impressions(store, index, length, cached, context)
-        if cache and flow.asks(train):
+        if flow.cache and flow.asks(train):
             past, mask = gather_past(store, index, arrays["past"], flow.context)
             batch = batch._replace(past=past, past_mask=mask)
         if train and "response" in arrays:
@@ -95,9 +95,8 @@ def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax
     return generator.apply(
         {"params": weights},
         batch.flow[:, 0],
-        vectors[batch.item],
-        batch.scene,
-        batch.recency,
+        vectors,
+        batch,
         batch.past,
         batch.past_mask,
         method="respond_next",

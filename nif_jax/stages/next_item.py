@@ -64,10 +64,9 @@ def _before(model: FlowDecoder, params, frozen, batch: Next):
     bound = model.bind({"params": params})
     heads, named = bound(batch.events, frozen["items"])
     queries = unit(heads[:, -1].reshape(len(batch.item), -1))
-    shown = named["vectors"][batch.item]
-    where = (batch.scene, batch.recency, named["past"], batch.events.mask)
-    response = bound.respond_next(queries, shown, *where)
-    return queries, named["vectors"], response
+    vectors, mask = named["vectors"], batch.events.mask
+    response = bound.respond_next(queries, vectors, batch, named["past"], mask)
+    return queries, vectors, response
 
 
 def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:

@@ -11,6 +11,7 @@ from nif_jax.data.dataset import OOV
 from nif_jax.data.windows import NUM_GAPS
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.transformer import Memory, attend, rotate
+from nif_jax.stages.next_item import Next
 
 N, SCENES, ACTIONS = 9, 3, 2
 S, T, D, H, RATIO, RESPONSE = 6, 3, 8, 2, 2, 5
@@ -255,9 +256,10 @@ def test_the_answer_asks_the_whole_past_whatever_the_padding(params_of, window, 
     params = params_of["heads"]
     heads, named = teacher_forced({"params": params}, window, items)
     item, scene, gap = np.array([3, 9, 1, 2]), np.array([1, 3, 2, 1]), np.array([0, 5, 9, 1])
+    rows = Next(None, item, None, scene, gap)
     last = unit(np.asarray(heads)[:, -1].reshape(len(REAL), D))
     found = MODELS["heads"].apply(
-        {"params": params}, last, named["vectors"][item], scene, gap, named["past"], window.mask,
+        {"params": params}, last, named["vectors"], rows, named["past"], window.mask,
         method="respond_next",
     )  # fmt: skip
     vectors, context = reference_vectors(params, items), params["context"]

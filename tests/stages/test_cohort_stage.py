@@ -24,7 +24,7 @@ INTENT = Intent(
     encoder_layers=1, decoder_layers=1, dropout=0.0, history="item",
 )  # fmt: skip
 SOURCE = genci.CohortSource(INTENT, beams=2, gamma=0.7, delta=0.4)
-NO_FLOW = flow_source.FlowSource(False, False, horizon=0, context=0, cache=False, response="none")
+NO_FLOW = flow_source.FlowSource()
 NO_TSP = finetune.PairwiseLoss(0.0, 0.0, "calibration", "own")
 
 

@@ -19,9 +19,9 @@ MODEL = Ranker(
     dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
-WITH_FLOW = flow_source.FlowSource(True, True, HORIZON, context=5, cache=True, response="none")
+WITH_FLOW = flow_source.FlowSource(True, True, HORIZON, context=5, cache=True)
 NO_COHORTS = CohortSource()
-WITHOUT = flow_source.FlowSource(False, False, HORIZON, context=0, cache=False, response="none")
+WITHOUT = flow_source.FlowSource()
 
 
 def tsp(**changes):
@@ -156,8 +156,8 @@ def answers(world, random_params):
     _, frozen, batch = world
     told = random_params(2, GENERATOR.init, batch.history, frozen["items"])
     expected = GENERATOR.apply(
-        {"params": told}, batch.flow[:, 0], frozen["returned"][batch.item], batch.scene,
-        batch.recency, batch.past, batch.past_mask, method="respond_next",
+        {"params": told}, batch.flow[:, 0], frozen["returned"], batch, batch.past, batch.past_mask,
+        method="respond_next",
     )  # fmt: skip
     return told, expected
 

@@ -248,10 +248,11 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world):
             states = unit(heads[b : b + 1, k].reshape(1, -1))
             shown = (window.item, window.scene, window.gap)
             item, scene, gap = (x[b : b + 1, k + 1] for x in shown)
+            row = next_item.Next(None, item, None, scene, gap)
             # Asked alone: nothing after entry k is there to be seen.
             mask = window.mask[b : b + 1] & (np.arange(LENGTH) <= k)
             past = np.where(mask[..., None, None, None], named["past"][b : b + 1], 9.0)
-            logit = respond(states, named["vectors"][item], scene, gap, past, mask)[0]
+            logit = respond(states, named["vectors"], row, past, mask)[0]
             expected += np.logaddexp(0.0, logit) - label * logit
             count += 1
     assert count > 5
