@@ -18,6 +18,7 @@ from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError, digest, require_choice
+from nif_jax.files import write_whole
 from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
@@ -58,9 +59,8 @@ def require_own(config: ConfigDict, workdir: pathlib.Path, *, grow: bool) -> Non
 def claim_workdir(config: ConfigDict, workdir: pathlib.Path, data: Mapping[str, str]) -> None:
     """Writes config.json and what identifies the data into a workdir that is this run's."""
     if is_writer():
-        workdir.mkdir(parents=True, exist_ok=True)
-        _write_json(workdir / CONFIG_FILE, flatten(config.to_dict()))
-        _write_json(workdir / DATA_FILE, data)
+        for name, content in ((CONFIG_FILE, flatten(config.to_dict())), (DATA_FILE, data)):
+            write_whole(workdir / name, json.dumps(content, indent=2) + "\n")
     barrier("workdir")
 
 
@@ -72,12 +72,6 @@ def require_same_data(workdir: pathlib.Path, data: Mapping[str, str]) -> None:
             f"{data['name']}: the events are not those that {workdir} was trained on, though the "
             "config is the same. Use another --workdir, or the data as it was."
         )
-
-
-def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -160,10 +154,12 @@ def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> run
 
 def merge_metrics(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Writes <workdir>/metrics.jsonl: the records of all seeds, "seed" added to each."""
-    with (workdir / METRICS_FILE).open("w") as file:
-        for seed in range(config.seed, config.seed + config.num_seeds):
-            for record in read_metrics(workdir / f"seed_{seed}" / METRICS_FILE):
-                file.write(json.dumps({"seed": seed} | record) + "\n")
+    lines = (
+        json.dumps({"seed": seed} | record) + "\n"
+        for seed in range(config.seed, config.seed + config.num_seeds)
+        for record in read_metrics(workdir / f"seed_{seed}" / METRICS_FILE)
+    )
+    write_whole(workdir / METRICS_FILE, "".join(lines))
 
 
 def _predictions(run: run_context.Run, scores: Mapping[str, Any]) -> pd.DataFrame:

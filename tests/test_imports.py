@@ -14,8 +14,9 @@ ALLOWED = {
     "data": ["data"],
     "models": ["models", "data.schema", "data.windows", "data.dataset.OOV"],
     "losses": ["losses"],
-    "metrics": ["metrics"],
-    "reports": ["reports", "metrics", "rows", "config_keys"],
+    "files": [],
+    "metrics": ["files", "metrics"],
+    "reports": ["reports", "files", "metrics", "rows", "config_keys"],
     "stages": ["stages.interface", "stages.flow_source", "stages.genci", "models", "losses",
                "metrics", "data"],
     "parallel": [],
@@ -46,8 +47,8 @@ ALLOWED = {
                  "scoring"],
     "ab": ["build", "build_rows", "data", "metrics", "parallel", "pipeline", "reports",
            "run_context", "scoring", "truth"],
-    "runner": ["ab", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "metrics",
-               "parallel", "pictures", "reports", "rows", "run_context", "selection", "train"],
+    "runner": ["ab", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "files",
+               "metrics", "parallel", "pictures", "reports", "rows", "run_context", "selection", "train"],
     "main": ["parallel", "reports", "runner"],
 }  # fmt: skip
 # `from nif_jax.stages.base import ...` in finetune would make stages depend on each other;

@@ -15,6 +15,8 @@ import tensorboardX
 import tqdm
 from absl import logging
 
+from nif_jax.files import write_whole
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -82,10 +84,8 @@ class MetricWriter:
             return
         logging.info("%s: dropped %d records of stage %s after step %d", self._path,
                      len(records) - len(kept), stage, step)
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in kept)
-        os.replace(temporary, self._path)
+        lines = (json.dumps(record, allow_nan=False) + "\n" for record in kept)
+        write_whole(self._path, "".join(lines))
 
     def flush(self) -> None:
         """Puts everything written so far on disk."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nif_jax.files import write_whole
 from nif_jax.metrics.writer import METRICS_FILE
 from nif_jax.reports import glossary, lifts, markup, overview, tables, workdirs
 from nif_jax.reports.across import Across, between
@@ -38,7 +39,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
       WorkdirError: no results, or a file that cannot be read; names it.
     """
     path = Path(workdir) / REPORT_FILE
-    return write(path, one_run(workdirs.read(workdir)))
+    return write_whole(path, one_run(workdirs.read(workdir)))
 
 
 def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command: str) -> Path:
@@ -59,18 +60,9 @@ def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command:
         )
     runs = workdirs.read_all(patterns)
     if path.suffix == ".html":
-        return write(path, many_runs(runs) if len(runs) > 1 else one_run(runs[0]))
+        return write_whole(path, many_runs(runs) if len(runs) > 1 else one_run(runs[0]))
     results = {run.label: run.results for run in runs}
-    return write(path, overview.document(results, path.stem, command))
-
-
-def write(path: Path, content: str) -> Path:
-    """Writes a text in one step, making its folder, and returns where."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_whole(path, overview.document(results, path.stem, command))
 
 
 def one_run(run: Workdir) -> str:

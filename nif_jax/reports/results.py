@@ -13,13 +13,13 @@ import json
 import math
 import numbers
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nif_jax.files import write_whole
 from nif_jax.metrics import bootstrap
 
 RESULTS_FILE = "results.json"
@@ -57,22 +57,9 @@ def write_results(
       ValueError: a key or value that breaks the schema, with its place and what is allowed.
       TypeError: a value that JSON has no form for, with its place.
     """
-    path = Path(path)
     results = _plain({"run": run, "rows": rows, **extra}, "results")
     check_results(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private, but a result is to be shared
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:

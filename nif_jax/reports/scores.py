@@ -5,12 +5,14 @@ models of one workdir and of several. R test impressions in store order.
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from nif_jax.files import write_whole
 
 SCORES_FILE = "scores.npz"
 _LOGIT = "logit/"
@@ -49,23 +51,20 @@ def fingerprint(
 
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Writes scores in one step: a reader sees the old file or the new one, whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
         for model, by_history in scores.logits.items()
         for history, logits in by_history.items()
     }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            label=np.asarray(scores.label, np.int8),
-            user=np.asarray(scores.user, np.int32),
-            fingerprint=np.array(scores.fingerprint),
-            **columns,
-        )
-    os.replace(temporary, path)
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        label=np.asarray(scores.label, np.int8),
+        user=np.asarray(scores.user, np.int32),
+        fingerprint=np.array(scores.fingerprint),
+        **columns,
+    )
+    write_whole(path, file.getvalue())
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:

@@ -3,11 +3,11 @@
 import dataclasses
 import datetime
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nif_jax.files import write_whole
 from nif_jax.reports import curves, glossary, overview, sweep_tables, tables, workdirs
 from nif_jax.reports.results import METRICS, RESULTS_FILE
 from nif_jax.reports.sweep_tables import Entry, Runs
@@ -41,16 +41,11 @@ def write(sweep: Sweep, output: Path) -> list[Path]:
       WorkdirError: a run's files cannot be read; names them.
     """
     runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in sweep.entries}
-    output.mkdir(parents=True, exist_ok=True)
     texts = {
         f"{sweep.name}.md": document(sweep, runs),
         f"{sweep.name}.json": json.dumps(record(sweep, runs), allow_nan=False) + "\n",
     }
-    for name, text in texts.items():
-        temporary = output / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, output / name)
-    return [output / name for name in texts]
+    return [write_whole(output / name, text) for name, text in texts.items()]
 
 
 def document(sweep: Sweep, runs: Runs) -> str:
