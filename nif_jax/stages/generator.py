@@ -135,27 +135,29 @@ def loss(
     """
     train = step is not None
     dropout, negatives = jax.random.split(rng)
-    rngs = {"dropout": dropout}
-    bound = model.bind({"params": params}, rngs=rngs)
+    bound = model.bind({"params": params}, rngs={"dropout": dropout})
     heads, named = bound(batch.window, frozen["items"], train, batch.segment)
-    table, shape = named["vectors"], batch.window.item.shape
-    queries = unit(heads.reshape(*shape, -1))  # [B, S, D]
+    table = named["vectors"]
+    queries = unit(heads.reshape(*batch.window.item.shape, -1))  # [B, S, D]
 
-    def ahead_of(k):  # [B, S - k] whether the entry k places on is of the same window
-        return batch.window.mask[:, :-k] & (batch.segment[:, k:] == batch.segment[:, :-k])
+    def nce(queries, ahead, rng):
+        """Sum over the targets `ahead` places on from queries [B, S - ahead, D], their mask, and
+        their number."""
+        mask = (_within(batch, ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
+        losses = info_nce(
+            spec,
+            queries,
+            table,
+            batch.window.item[:, ahead:],
+            mask > 0,
+            frozen["frequency"],
+            rng,
+            axis_name,
+        )
+        return mask, *weighted_sum(losses, mask)
 
     # Position k predicts entry k + 1; the last predicts what lies beyond the window.
-    real = ahead_of(1)
-    mask = (real & batch.is_target[:, 1:]).astype(jnp.float32)  # [B, S - 1]
-    targets = batch.window.item[:, 1:]
-
-    def nce(queries, targets, mask, rng):
-        losses = info_nce(
-            spec, queries, table, targets, mask > 0, frozen["frequency"], rng, axis_name
-        )
-        return weighted_sum(losses, mask)
-
-    total, weight = nce(queries[:, :-1], targets, mask, negatives)
+    mask, total, weight = nce(queries[:, :-1], 1, negatives)  # mask [B, S - 1]
     measurements = {"info_nce": (total, weight)}
     if spec.alpha:
         value, _ = weighted_sum(diversity(heads, spec.diversity)[:, :-1], mask)
@@ -168,14 +170,10 @@ def loss(
         total += spec.beta * value
         measurements["velocity"] = (value, weight)
     if spec.response:
-        answered = (real & (batch.label[:, 1:] != NO_LABEL)).astype(jnp.float32)
-        shown, scene, gap = table[targets], batch.window.scene[:, 1:], batch.window.gap[:, 1:]
-        asked = (queries[:, :-1], shown, scene, gap, named["past"], named["visible"][:, :-1])
-        logits = bound.respond(*asked, train)
-        value, count = weighted_sum(cross_entropy(logits, batch.label[:, 1:]), answered)
+        value, count = answers_loss(bound, batch, queries, named, train)
         # Answers are learned from every event. Where targets are fewer, all is divided by less:
         # the head keeps the share that it has where every event is a target.
-        events = (real & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
+        events = (_within(batch, 1) & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
         total += spec.response * value * (weight / jnp.maximum(events, 1.0))
         measurements["response"] = (value, count)
     if spec.rollout_steps:
@@ -189,17 +187,40 @@ def loss(
         )
         flow = unit(flow.reshape(*flow.shape[:3], -1))  # [B, S, 1 + r, D]
         for ahead in range(2, spec.rollout_steps + 2):
-            free = (ahead_of(ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
-            value, count = nce(
-                flow[:, :-ahead, ahead - 1],
-                batch.window.item[:, ahead:],
-                free,
-                jax.random.fold_in(negatives, ahead - 1),
-            )
+            draw = jax.random.fold_in(negatives, ahead - 1)
+            _, value, count = nce(flow[:, :-ahead, ahead - 1], ahead, draw)
             # The same weight a step as teacher forcing has, shared out over the steps.
             total += value / spec.rollout_steps
             measurements[f"info_nce_step_{ahead}"] = (value, count)
     return total, Aux(weight, variables, measurements)
+
+
+def _within(batch: Sequences, ahead: int) -> jax.Array:
+    """[B, S - ahead] whether the entry so many places on is of the same window."""
+    segment = batch.segment
+    return batch.window.mask[:, :-ahead] & (segment[:, ahead:] == segment[:, :-ahead])
+
+
+def answers_loss(
+    bound: FlowDecoder, batch: Sequences, queries: jax.Array, named: Mapping[str, Any], train: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Sum of cross-entropies of the answers that are known to entries 2..S of windows, and their
+    number.
+
+    Args:
+      bound: the model, bound to parameters.
+      batch: windows of S entries.
+      queries: [B, S, D] unit flow states; the one before an entry is asked for its answer.
+      named: what the pass over the windows gave beside its states.
+      train: whether dropout is on.
+    """
+    answers = batch.label[:, 1:]
+    answered = (_within(batch, 1) & (answers != NO_LABEL)).astype(jnp.float32)
+    shown = named["vectors"][batch.window.item[:, 1:]]
+    scene, gap = batch.window.scene[:, 1:], batch.window.gap[:, 1:]
+    past, visible = named["past"], named["visible"][:, :-1]
+    logits = bound.respond(queries[:, :-1], shown, scene, gap, past, visible, train)
+    return weighted_sum(cross_entropy(logits, answers), answered)
 
 
 def init(model: FlowDecoder, rng, batch: Sequences, frozen):
