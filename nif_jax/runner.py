@@ -1,5 +1,6 @@
 """One run from config to results.json: seeds, modes, and the workdir's contract."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -23,7 +24,7 @@ from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
-from nif_jax.reports.scores import SCORES_FILE, write_scores
+from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
 from nif_jax.rows import SELECTED
 from nif_jax.train import NonFiniteLossError
@@ -162,8 +163,9 @@ def merge_metrics(config: ConfigDict, workdir: pathlib.Path) -> None:
     write_whole(workdir / METRICS_FILE, "".join(lines))
 
 
-def _predictions(run: run_context.Run, scores: Mapping[str, Any]) -> pd.DataFrame:
-    """Test impressions with each model's click probability, online and frozen."""
+def _predictions(run: run_context.Run) -> pd.DataFrame:
+    """Test impressions with each trained model's click probability, online and frozen."""
+    scores = evaluation.score_rankers(run, pipeline.run_seed(run)[0])
     plan = evaluation.test_plan(run, "online")
     lines, rows = run.dataset.movelines, plan.rows
     table = {
@@ -212,66 +214,87 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         ab.run(runs, workdir, describe_run)
         if is_writer() and (workdir / results.RESULTS_FILE).exists():
             page.write_report(workdir)  # again, now with the test
-        barrier("ab")
-        return
-    rows, selected, retrieval, codes, predictions = [], [], [], [], []
-    buckets, kept = {}, {}
+    elif mode == "predict":
+        _write_predictions([_predictions(one) for one in runs], workdir)
+    else:
+        _write_results(config, workdir, dataset, _findings(runs, workdir, data))
+    barrier(mode)
+
+
+@dataclasses.dataclass
+class _Findings:
+    """What the seeds of a run gave, as results.json has it, and the scores of each seed."""
+
+    rows: list = dataclasses.field(default_factory=list)
+    selection: list = dataclasses.field(default_factory=list)
+    retrieval: list = dataclasses.field(default_factory=list)
+    semantic_ids: list = dataclasses.field(default_factory=list)
+    buckets: dict = dataclasses.field(default_factory=dict)
+    scores: dict[int, Scores] = dataclasses.field(default_factory=dict)
+
+
+def _findings(runs: Iterator[run_context.Run], workdir, data: Mapping[str, str]) -> _Findings:
+    """Trains what is to be trained and measures all of it on test, seed by seed.
+
+    Files of a seed, and the pictures of the first, are written as soon as they are known.
+    """
+    found = _Findings()
     for one in runs:
-        seed = one.seed
-        if mode == "train":  # a mistake in the config leaves the workdir free
+        config, first = one.config, one.seed == one.config.seed
+        if one.train:  # a mistake in the config leaves the workdir free
             pipeline.require_run(one)
             claim_workdir(config, workdir, data)
         stages = frozen = None  # the seed before's, which hold its arrays
         with one.writer:
             stages, frozen = pipeline.run_seed(one)
         scores = evaluation.score_rankers(one, stages)
-        if mode == "predict":
-            predictions.append(_predictions(one, scores))
-            continue
-        kept[seed] = evaluation.test_scores(one, scores)
+        kept = found.scores[one.seed] = evaluation.test_scores(one, scores)
         if is_writer():
-            write_scores(one.folder / SCORES_FILE, kept[seed])
-        rows += evaluation.result_rows(one, stages, scores)
+            write_scores(one.folder / SCORES_FILE, kept)
+        found.rows += evaluation.result_rows(one, stages, scores)
         if SELECTED in config.rows:
-            selected.append(selection.record(config, seed, stages))
-        retrieval += evaluation.retrieval_rows(one, stages)
-        codes += evaluation.code_rows(one, stages, frozen)
-        if seed == config.seed:
-            buckets = evaluation.bucket_rows(one, scores)
+            found.selection.append(selection.record(config, one.seed, stages))
+        found.retrieval += evaluation.retrieval_rows(one, stages)
+        found.semantic_ids += evaluation.code_rows(one, stages, frozen)
+        if first:
+            found.buckets = evaluation.bucket_rows(one, scores)
             if is_writer():
-                pictures.draw(one, scores, buckets, frozen, workdir)
-    if mode == "predict":
-        _write_predictions(predictions, workdir)
-    elif is_writer():
-        described = describe_run(config, dataset)
-        described["dataset"]["test_fingerprint"] = kept[config.seed].fingerprint
-        results.write_results(
-            workdir / results.RESULTS_FILE,
-            described,
-            rows,
-            differences=significance.differences(
-                kept,
-                evaluation.test_name(config),
-                unit=config.eval.resample_unit,
-                resamples=config.eval.resamples,
-            ),
-            selection=selected,
-            retrieval=retrieval,
-            semantic_ids=codes,
-            buckets=buckets,
-        )
-        merge_metrics(config, workdir)
-        page.write_report(workdir)
-        print_results(workdir)
-    barrier("results")
+                pictures.draw(one, scores, found.buckets, frozen, workdir)
+    return found
+
+
+def _write_results(config: ConfigDict, workdir, dataset: Dataset, found: _Findings) -> None:
+    """results.json, metrics.jsonl and report.html of a workdir, and the tables on the screen."""
+    if not is_writer():
+        return
+    described = describe_run(config, dataset)
+    described["dataset"]["test_fingerprint"] = found.scores[config.seed].fingerprint
+    results.write_results(
+        workdir / results.RESULTS_FILE,
+        described,
+        found.rows,
+        differences=significance.differences(
+            found.scores,
+            evaluation.test_name(config),
+            unit=config.eval.resample_unit,
+            resamples=config.eval.resamples,
+        ),
+        selection=found.selection,
+        retrieval=found.retrieval,
+        semantic_ids=found.semantic_ids,
+        buckets=found.buckets,
+    )
+    merge_metrics(config, workdir)
+    page.write_report(workdir)
+    print_results(workdir)
 
 
 def _write_predictions(tables_by_seed: list[pd.DataFrame], workdir: pathlib.Path) -> None:
-    if is_writer():
-        keys = ["user_id", "item_id", "timestamp", "label"]
-        first, *rest = tables_by_seed
-        table = pd.concat([first, *(t.drop(columns=keys) for t in rest)], axis=1)
-        path = workdir / "predictions.parquet"
-        table.to_parquet(path, index=False)
-        print(f"{len(table)} test impressions with {len(table.columns) - 4} scores: {path}")
-    barrier("predictions")
+    if not is_writer():
+        return
+    keys = ["user_id", "item_id", "timestamp", "label"]
+    first, *rest = tables_by_seed
+    table = pd.concat([first, *(t.drop(columns=keys) for t in rest)], axis=1)
+    path = workdir / "predictions.parquet"
+    table.to_parquet(path, index=False)
+    print(f"{len(table)} test impressions with {len(table.columns) - 4} scores: {path}")
