@@ -32,9 +32,6 @@ PRESETS = {
         "source.unlabelled": "action=return",
         "data.ties": "exclude",
         "data.negatives": "1",
-        "flow_loss.response": "0.0",
-        "flow.response": "none",
-        "flow.returned": "add",
     },
     # MovieTweetings (MIT): ratings of 0 to 10 from tweets; the label is a rating of 8 or more.
     "movietweetings": {

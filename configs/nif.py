@@ -87,8 +87,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     # r, free-running steps that are trained too.
     config.flow_loss.rollout_steps = 0
     # Weight of the cross-entropy of answers (labels), which the response head predicts from a flow
-    # state, the item that comes next and the past that it asks; 0 = off. Ours: the paper's flow
-    # does not see answers.
+    # state, the item that comes next and the past that it asks; 0 = off. Sampled negatives are
+    # answers too (data.negatives). Ours: the paper's flow does not see answers.
     config.flow_loss.response = 2.0
 
 

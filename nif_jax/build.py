@@ -207,12 +207,15 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
     predict = functools.partial(next_item.rank_next, model)
     gather = functools.partial(next_item.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
-    chosen = validation_plan(run, section.eval_rows, sampled=False)
+    # Next items are events; answers are those of sampled impressions too.
+    negatives = run.config.data.negatives
+    chosen = validation_plan(run, section.eval_rows * (1 + negatives))
+    events = ~run.dataset.sampled[chosen.rows]
 
     def evaluate(params, variables):
         found = scorer(chosen, params, variables)
         answers = run.dataset.movelines.label[chosen.rows]
-        metrics = retrieval.summarize(found["rank"])
+        metrics = retrieval.summarize(found["rank"][events])
         metrics["quality"] = metrics["hr@10"]
         if spec.response and 0 < answers.mean() < 1:
             metrics["response_auc"] = ctr.auc(answers, found["response"])
@@ -223,6 +226,7 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
         model,
         name=name,
         spec=spec,
+        negatives=negatives,
         axis_name=AXIS,
         plan=plan,
         optimizer=_optimizer(section, plan),

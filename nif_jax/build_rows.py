@@ -168,13 +168,13 @@ def _require_classes(run: Run) -> None:
 def _require_answers(run: Run) -> None:
     """Raises ConfigError where the response head would learn one answer, which is none."""
     data = run.dataset
-    known = data.answer[data.train_events & data.eligible]
-    known = np.unique(known[known != NO_LABEL])
+    learned = (data.split == splits.TRAIN) & (data.eligible | data.sampled)
+    known = np.unique(data.answer[learned & (data.answer != NO_LABEL)])
     if run.config.flow_loss.response and len(known) < 2:
         raise ConfigError(
             f"{data.movelines.name}: events that histories hold have the labels {known.tolist()} "
-            "only (sampled negatives are no events, data.history=positive has no others), so there "
-            "are no answers for the generator's response head to learn. Turn it off: "
+            "only (data.history=positive has no others) and no negatives are sampled, so there are "
+            "no answers for the generator's response head to learn. Turn it off: "
             "--config.flow_loss.response=0 --config.flow.response=none."
         )
 

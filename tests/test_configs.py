@@ -202,11 +202,15 @@ def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
     file = tmp_path / "bought.csv"
-    rows = [f"{user},{item},{1_700_000_000 + 3_600 * item},1" for user in range(8)
+    rows = [f"{user},{user + item},{1_700_000_000 + 3_600 * item},1" for user in range(8)
             for item in range(10)]  # fmt: skip
     file.write_text("\n".join(["user_id,item_id,timestamp,label", *rows]) + "\n")
+    text = f"files,smoke,source.path={file}"
     with pytest.raises(runner.ConfigError, match=r"labels \[1\] only.*data.negatives=1"):
-        runner.run(base.get_config(f"files,smoke,source.path={file}"), tmp_path / "run", "train")
+        runner.run(base.get_config(text), tmp_path / "run", "train")
+    # Sampled negatives are impressions to choose by, and answers for the response head to learn.
+    with pytest.raises(AssertionError, match="trained"):
+        runner.run(nif.get_config(f"{text},data.negatives=1"), tmp_path / "run", "train")
 
 
 @pytest.mark.parametrize(("backend", "rows"), [("cpu", 8), ("gpu", 16), ("tpu", 16)])

@@ -48,7 +48,8 @@ ALLOWED = {
     "ab": ["build", "build_rows", "data", "metrics", "parallel", "pipeline", "reports",
            "run_context", "scoring", "truth"],
     "runner": ["ab", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "files",
-               "metrics", "parallel", "pictures", "reports", "rows", "run_context", "selection", "train"],
+               "metrics", "parallel", "pictures", "reports", "rows", "run_context", "selection",
+               "train"],
     "main": ["parallel", "reports", "runner"],
 }  # fmt: skip
 # `from nif_jax.stages.base import ...` in finetune would make stages depend on each other;

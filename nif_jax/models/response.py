@@ -1,6 +1,7 @@
 """The response head: how a user answers an item, if it is what comes next.
 
 Ours, not the paper's: InfoNCE tells the flow what will come, and nothing of how it is answered.
+Where only what was taken is known, the answer to a sampled negative is no.
 """
 
 import flax.linen as nn

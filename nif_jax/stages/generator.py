@@ -9,13 +9,30 @@ import jax
 import jax.numpy as jnp
 
 from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
-from nif_jax.data.windows import Array, Window, gather_segments
+from nif_jax.data.windows import Array, Store, Window, gap_bucket, gather_segments
 from nif_jax.losses import contrastive
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.initialize import init_params
 from nif_jax.stages.interface import Aux, Stage
+
+
+class Asked(NamedTuple):
+    """Impressions whose answers are learned at an entry: its own, and those sampled for it.
+
+    Attributes:
+      item: [B, S, 1 + n] int32.
+      scene: [B, S, 1 + n] int32.
+      gap: [B, S, 1 + n] int32 bucket of the time since the entry before.
+      label: [B, S, 1 + n] float32, 1 or 0, NO_LABEL where the answer is not known or not to be
+        learned.
+    """
+
+    item: Array
+    scene: Array
+    gap: Array
+    label: Array
 
 
 class Sequences(NamedTuple):
@@ -28,7 +45,7 @@ class Sequences(NamedTuple):
       in_train: [B, S] bool, the entry belongs to the train period.
       is_target: [B, S] bool, the entry is to be predicted: those of the train period, or the
         positive ones of them.
-      label: [B, S] float32, 1 or 0, NO_LABEL where the answer is not known or not to be learned.
+      asked: Asked, whose first impressions are the entries themselves.
     """
 
     window: Window
@@ -36,7 +53,7 @@ class Sequences(NamedTuple):
     seconds: Array
     in_train: Array
     is_target: Array
-    label: Array
+    asked: Asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +96,30 @@ class FlowLoss:
             raise ConfigError("config.flow_loss.uniform=0 leaves negatives='uniform' without any.")
 
 
-def gather_sequences(targets: str, arrays, index: Mapping[str, Array]) -> Sequences:
-    """Windows from "entry" and "segment" [B, S], see SequencePlan."""
+def gather_sequences(
+    targets: str, negatives: int, arrays, index: Mapping[str, Array]
+) -> Sequences:
+    """Windows from "entry" and "segment" [B, S], see SequencePlan; n negatives were sampled for
+    each event."""
     store, entry, segment = arrays["store"], index["entry"], index["segment"]
-    xp = entry.__array_namespace__()
-    window, seconds = gather_segments(store, entry, segment)
     row = store.history_row[entry]
+    window, seconds = gather_segments(store, entry, segment)
     in_train = window.mask & store.train[row]
-    label = xp.where(in_train, store.label[row], NO_LABEL)
-    is_target = in_train & (label > 0) if targets == "positive" else in_train
-    return Sequences(window, segment, seconds, in_train, is_target, label)
+    asked = _gather_asked(store, entry, in_train, negatives)
+    is_target = in_train & (asked.label[..., 0] > 0) if targets == "positive" else in_train
+    return Sequences(window, segment, seconds, in_train, is_target, asked)
+
+
+def _gather_asked(store: Store, entry: Array, in_train: Array, negatives: int) -> Asked:
+    """Impressions of entries [B, S]: sampled ones stand right before their event, and in no
+    history."""
+    xp = entry.__array_namespace__()
+    row = store.history_row[entry][..., None] - xp.arange(1 + negatives, dtype=xp.int32)
+    before = store.history_row[xp.maximum(entry - 1, 0)][..., None]
+    known = in_train[..., None] & ((row > before) | (xp.arange(1 + negatives) == 0))
+    gap = gap_bucket(store.time[row] - store.time[before])
+    label = xp.where(known, store.label[row], NO_LABEL)
+    return Asked(store.item[row], store.scene[row], gap, label)
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
@@ -171,10 +202,12 @@ def loss(
         measurements["velocity"] = (value, weight)
     if spec.response:
         value, count = answers_loss(bound, batch, queries, named, train)
-        # Answers are learned from every event. Where targets are fewer, all is divided by less:
-        # the head keeps the share that it has where every event is a target.
+        # Answers are learned from every event, and from what was sampled for it. Where targets are
+        # fewer, all is divided by less: the head keeps the share that it has where every event is
+        # a target and is asked once.
         events = (_within(batch, 1) & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
-        total += spec.response * value * (weight / jnp.maximum(events, 1.0))
+        asked = events * batch.asked.label.shape[-1]
+        total += spec.response * value * (weight / jnp.maximum(asked, 1.0))
         measurements["response"] = (value, count)
     if spec.rollout_steps:
         flow = bound.continue_from(
@@ -204,7 +237,7 @@ def _within(batch: Sequences, ahead: int) -> jax.Array:
 def answers_loss(
     bound: FlowDecoder, batch: Sequences, queries: jax.Array, named: Mapping[str, Any], train: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum of cross-entropies of the answers that are known to entries 2..S of windows, and their
+    """Sum of cross-entropies of the answers that are known at entries 2..S of windows, and their
     number.
 
     Args:
@@ -214,13 +247,15 @@ def answers_loss(
       named: what the pass over the windows gave beside its states.
       train: whether dropout is on.
     """
-    answers = batch.label[:, 1:]
-    answered = (_within(batch, 1) & (answers != NO_LABEL)).astype(jnp.float32)
-    shown = named["vectors"][batch.window.item[:, 1:]]
-    scene, gap = batch.window.scene[:, 1:], batch.window.gap[:, 1:]
-    past, visible = named["past"], named["visible"][:, :-1]
-    logits = bound.respond(queries[:, :-1], shown, scene, gap, past, visible, train)
-    return weighted_sum(cross_entropy(logits, answers), answered)
+    many = batch.asked.label.shape[-1]
+    # Questions [B, (S - 1)(1 + n)]: the impressions of an entry ask the same state.
+    asked = jax.tree.map(lambda x: x[:, 1:].reshape(len(x), -1), batch.asked)
+    states = jnp.repeat(queries[:, :-1], many, axis=1)
+    visible = jnp.repeat(named["visible"][:, :-1], many, axis=1)
+    answered = jnp.repeat(_within(batch, 1), many, axis=1) & (asked.label != NO_LABEL)
+    shown = named["vectors"][asked.item]
+    logits = bound.respond(states, shown, asked.scene, asked.gap, named["past"], visible, train)
+    return weighted_sum(cross_entropy(logits, asked.label), answered.astype(jnp.float32))
 
 
 def init(model: FlowDecoder, rng, batch: Sequences, frozen):
@@ -234,6 +269,7 @@ def make_stage(
     *,
     name: str,
     spec: FlowLoss,
+    negatives: int,
     axis_name: str | None,
     plan: Any,
     optimizer: Any,
@@ -241,11 +277,12 @@ def make_stage(
     metric: str,
     config: Mapping[str, Any],
 ) -> Stage:
-    """A stage of the generator on devices of an axis; other arguments as in Stage."""
+    """A stage of the generator on devices of an axis, with n negatives sampled for each event;
+    other arguments as in Stage."""
     return Stage(
         name=name,
         init=functools.partial(init, model),
-        gather=functools.partial(gather_sequences, spec.targets),
+        gather=functools.partial(gather_sequences, spec.targets, negatives),
         loss_fn=functools.partial(loss, model, spec, axis_name),
         plan=plan,
         evaluate=evaluate,

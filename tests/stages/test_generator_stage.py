@@ -28,12 +28,17 @@ def spec(**changes) -> generator.FlowLoss:
     return generator.FlowLoss(**values | changes)
 
 
+def random_data(random_movelines, negatives=0):
+    lines = random_movelines(3, users=8, items=ITEMS, events=(4, 14))
+    return build_dataset(lines, split="temporal_user", train_share=0.6, validation_share=0.2,
+                         history="all", ties="order", negatives=negatives, seed=0)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def world(random_movelines, random_params):
     """Model, parameters, frozen and a batch of windows of a random store."""
-    lines = random_movelines(3, users=8, items=ITEMS, events=(4, 14))
-    data = build_dataset(lines, split="temporal_user", train_share=0.6, validation_share=0.2,
-                         history="all", ties="order", seed=0)  # fmt: skip
+    data = random_data(random_movelines)
+    lines = data.movelines
     model = FlowDecoder(dict(data.item_sizes), 3, 3, DIM, HEADS, 2, 2, 0.0, 0.0, 0.0, "heads", 5)
     train = data.split == 0
     frozen = {
@@ -43,7 +48,7 @@ def world(random_movelines, random_params):
     plan = SequencePlan(data, 8, LENGTH, seed=0)
     index = jax.tree.map(lambda x: x[0], plan.indices(0, 0))
     arrays = {"store": jax.tree.map(lambda x: x[0], data.stores)}
-    batch = generator.gather_sequences("all", arrays, index)
+    batch = generator.gather_sequences("all", 0, arrays, index)
     params = random_params(0, model.init, batch.window, frozen["items"])
     return model, params, frozen, batch, arrays, index
 
@@ -82,11 +87,11 @@ def test_windows_of_one_row_do_not_see_each_other(world, form):
     begin = np.unique(arrays["store"].history_begin)[:6]  # users of four entries or more
     entry = (begin[:, None] + np.arange(4)).astype(np.int32)
     alone = generator.gather_sequences(
-        "all", arrays, {"entry": entry, "segment": np.ones((6, 4), np.int32)}
+        "all", 0, arrays, {"entry": entry, "segment": np.ones((6, 4), np.int32)}
     )
     row = np.pad(entry.reshape(3, 8), ((0, 0), (0, 1)))
     segment = np.tile(np.array([1] * 4 + [2] * 4 + [0], np.int32), (3, 1))
-    batch = generator.gather_sequences("all", arrays, {"entry": row, "segment": segment})
+    batch = generator.gather_sequences("all", 0, arrays, {"entry": row, "segment": segment})
 
     def objective(params, batch):
         return generator.loss(model, spec(**form), None, params, {}, frozen, batch,
@@ -107,8 +112,8 @@ def test_events_outside_train_are_not_predicted(world):
 
 def test_positive_targets_leave_out_the_others(world):
     *_, arrays, index = world
-    chosen = generator.gather_sequences("positive", arrays, index)
-    every = generator.gather_sequences("all", arrays, index)
+    chosen = generator.gather_sequences("positive", 0, arrays, index)
+    every = generator.gather_sequences("all", 0, arrays, index)
     assert 0 < chosen.is_target.sum() < every.is_target.sum()
     store = arrays["store"]
     labels = store.label[store.history_row[index["entry"]]]
@@ -117,7 +122,7 @@ def test_positive_targets_leave_out_the_others(world):
 
 def test_fewer_targets_give_the_response_head_no_greater_share(world):
     *_, batch, _, _ = world
-    few = batch._replace(is_target=batch.is_target & (batch.label > 0))
+    few = batch._replace(is_target=batch.is_target & (batch.asked.label[..., 0] > 0))
     none = batch._replace(is_target=np.zeros_like(batch.is_target))
     shares = []
     for one in (batch, few, none):
@@ -225,45 +230,53 @@ def test_rank_next_agrees_with_a_sort(world):
         assert ranks[b] == 1 + sum(scores[i] > scores[target] for i in others)
 
 
-def test_answers_are_learned_at_every_labelled_entry_of_train(world):
-    model, params, frozen, _, arrays, _ = world
-    begin = np.unique(arrays["store"].history_begin)  # the first entries of every user
-    end = np.minimum(begin + LENGTH, np.append(begin[1:], len(arrays["store"].history_row)))
+@pytest.mark.parametrize("negatives", [0, 2])
+def test_answers_are_learned_at_every_labelled_entry_of_train(world, random_movelines, negatives):
+    model, params, frozen, *_ = world
+    data = random_data(random_movelines, negatives)
+    store = jax.tree.map(lambda x: x[0], data.stores)
+    begin = np.unique(store.history_begin)  # the first entries of every user
+    end = np.minimum(begin + LENGTH, np.append(begin[1:], len(store.history_row)))
     entry = begin[:, None] + np.arange(LENGTH)
     real = entry < end[:, None]
     index = {"entry": np.where(real, entry, 0), "segment": real.astype(np.int32)}
-    batch = generator.gather_sequences("all", arrays, index)
+    batch = generator.gather_sequences("all", negatives, {"store": store}, index)
     total, aux = evaluate(world, spec(response=2.0), batch=batch)
     plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])
     respond = functools.partial(
         jax.jit(functools.partial(model.apply, method="respond_next")), {"params": params}
     )
-    expected, count, window = 0.0, 0, batch.window
-    for b in range(len(window.item)):
-        for k in range(LENGTH - 1):
-            label = batch.label[b, k + 1]
-            if not window.mask[b, k] or label == NO_LABEL:
+    expected, count, sampled, window = 0.0, 0, 0, batch.window
+    row = store.history_row[index["entry"]]
+    for b, k in np.argwhere(window.mask[:, 1:] & store.train[row][:, 1:]):
+        rows = [row[b, k + 1]]
+        while data.sampled[rows[-1] - 1]:  # they stand right before their event
+            rows.append(rows[-1] - 1)
+        states = unit(heads[b : b + 1, k].reshape(1, -1))
+        for asked in rows:
+            label = store.label[asked]
+            if label == NO_LABEL:
                 continue
-            states = unit(heads[b : b + 1, k].reshape(1, -1))
-            shown = (window.item, window.scene, window.gap)
-            item, scene, gap = (x[b : b + 1, k + 1] for x in shown)
-            row = next_item.Next(None, item, None, scene, gap)
+            item, scene, gap = store.item[asked], store.scene[asked], window.gap[b, k + 1]
+            item, scene, gap = (np.array([x]) for x in (item, scene, gap))
+            question = next_item.Next(None, item, None, scene, gap)
             # Asked alone: nothing after entry k is there to be seen.
             mask = window.mask[b : b + 1] & (np.arange(LENGTH) <= k)
             past = np.where(mask[..., None, None, None], named["past"][b : b + 1], 9.0)
-            logit = respond(states, named["vectors"], row, past, mask)[0]
+            logit = respond(states, named["vectors"], question, past, mask)[0]
             expected += np.logaddexp(0.0, logit) - label * logit
             count += 1
-    assert count > 5
+            sampled += data.sampled[asked]
+    assert count > 5 and (sampled > 5) == (negatives > 0)
     np.testing.assert_allclose(aux.measurements["response"], (expected, count), rtol=1e-4)
-    np.testing.assert_allclose(total, plain + 2.0 * expected, rtol=1e-4)
+    # Asked more often, an event weighs the same.
+    share = 2.0 / (1 + negatives)
+    np.testing.assert_allclose(total, plain + share * expected, rtol=1e-4)
     # Labels are those of the store, and unlabelled events and later periods teach nothing.
-    store = arrays["store"]
-    row = store.history_row[index["entry"]]
-    learned = window.mask & store.train[row]
-    np.testing.assert_array_equal(batch.label, np.where(learned, store.label[row], NO_LABEL))
-    assert (batch.label[learned] == NO_LABEL).any() and (batch.label[~learned] == NO_LABEL).all()
+    learned, label = window.mask & store.train[row], batch.asked.label[..., 0]
+    np.testing.assert_array_equal(label, np.where(learned, store.label[row], NO_LABEL))
+    assert (label[learned] == NO_LABEL).any() and (batch.asked.label[~learned] == NO_LABEL).all()
     assert store.train[row][window.mask].any()
 
 
@@ -273,7 +286,8 @@ def test_the_answer_to_an_item_does_not_leak_into_its_own_prediction(world):
     def log_odds(window):
         loss = spec(response=1.0)
         # A label of one half: no logit, however large, has a loss without a slope.
-        alone = batch._replace(window=window, is_target=last, label=np.where(last, 0.5, NO_LABEL))
+        asked = batch.asked._replace(label=np.where(last, 0.5, NO_LABEL)[..., None])
+        alone = batch._replace(window=window, is_target=last, asked=asked)
         _, aux = evaluate(world, loss, batch=alone)
         return aux.measurements["response"]
 
