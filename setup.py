@@ -41,6 +41,7 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     "test": [
         "pytest>=9.2.0",
+        "pytest-xdist>=3.8.0",  # tests side by side
         "hypothesis>=6.170.15",  # property tests
         "nbclient>=0.11.0",  # runs the notebooks,
         "nbformat>=5.11.1",  # reads them,
