@@ -102,8 +102,8 @@ def _finetune(config: common.ConfigDict) -> None:
     # frozen (the paper's); needs cache=False, and a response that is input or none.
     config.flow.tune = False
     # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
-    # value; needs equal D) or "none" (the paper's). It helps where there are no answers to learn
-    # (the preset online_retail), and does harm where items are many and events few.
+    # value; needs equal D) or "none" (the paper's). It does harm where items are many and events
+    # few.
     config.flow.returned = "none"
     # What becomes of the response head's log odds of a candidate: the final ones are their "mix"
     # with the ranker's, whose weight is chosen on validation; or the ranker reads them as an

@@ -19,7 +19,7 @@ INDIRECT = {
     "array-record": '"array_record"',  # a format of tensorflow-datasets
 }
 # Of the test extra: used without an import, or by notebooks.
-TOOLS = {"ruff", "ipykernel", "nbclient", "nbformat"}
+TOOLS = {"ruff", "ipykernel", "nbclient", "nbformat", "pytest-xdist"}
 
 
 def _name(requirement):
