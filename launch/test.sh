@@ -10,5 +10,5 @@ setup_venv "$root"
 cd "$root"
 
 "$VENV_PYTHON" -m ruff check .
-# A process a core, whole files at a time, whose tests share runs; each takes 2 GB.
+# A process a core, whole files at a time, whose tests share runs; a process may take 4 GB.
 exec "$VENV_PYTHON" -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"

@@ -208,8 +208,8 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
     gather = functools.partial(next_item.gather_next, section.context, section.context)
     scorer = Scorer(predict, gather, data, run.parallel)
     # Next items are events; answers are those of sampled impressions too.
-    negatives = run.config.data.negatives
-    chosen = validation_plan(run, section.eval_rows * (1 + negatives))
+    sampled = run.config.data.negatives
+    chosen = validation_plan(run, section.eval_rows * (1 + sampled))
     events = ~run.dataset.sampled[chosen.rows]
 
     def evaluate(params, variables):
@@ -226,7 +226,7 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
         model,
         name=name,
         spec=spec,
-        negatives=negatives,
+        sampled=sampled,
         axis_name=AXIS,
         plan=plan,
         optimizer=_optimizer(section, plan),

@@ -531,14 +531,19 @@ class TestTraining:
         kept = checkpoint.load_best(run.folder / "nif", like)["variables"]
         assert kept == {"mix": np.float32(weight)}
 
-    def test_a_generator_is_chosen_by_what_its_loss_weighs(self, tmp_path):
-        run = make_run(tmp_path, TINY_NIF + ",flow_loss.response=3.0")
+    @pytest.mark.parametrize("sampled", [0, 1])
+    def test_a_generator_is_chosen_by_what_its_loss_weighs(self, tmp_path, sampled):
+        run = make_run(tmp_path, TINY_NIF + f",flow_loss.response=3.0,data.negatives={sampled}")
         built = build.build_generator(run)
         state = run.parallel.replicate(pipeline.initial_state(run, built))
-        found, plan = built.stage.evaluate(*state), build.validation_plan(run, sampled=False)
+        found, plan = built.stage.evaluate(*state), build.validation_plan(run)
+        assert run.dataset.sampled[plan.rows].any() == bool(sampled)
         answers = run.dataset.movelines.label[plan.rows]
         said = built.answers(plan, *state)["response"]
         auc = ctr.auc(answers, said)
+        # What was sampled did not come next.
+        events = built.scorer(build.validation_plan(run, sampled=False), *state)["rank"]
+        assert found["mrr"] == pytest.approx(np.mean(1 / events), abs=1e-6)
         assert found["response_auc"] == pytest.approx(auc, abs=1e-6)
         assert found["quality"] == pytest.approx(found["hr@10"] + 3.0 * auc, abs=1e-6)
 

@@ -97,26 +97,28 @@ class FlowLoss:
 
 
 def gather_sequences(
-    targets: str, negatives: int, arrays, index: Mapping[str, Array]
+    targets: str, sampled: int, arrays, index: Mapping[str, Array]
 ) -> Sequences:
-    """Windows from "entry" and "segment" [B, S], see SequencePlan; n negatives were sampled for
-    each event."""
+    """Windows from "entry" and "segment" [B, S], see SequencePlan, where n impressions were sampled
+    for each event (config.data.negatives)."""
     store, entry, segment = arrays["store"], index["entry"], index["segment"]
     row = store.history_row[entry]
     window, seconds = gather_segments(store, entry, segment)
     in_train = window.mask & store.train[row]
-    asked = _gather_asked(store, entry, in_train, negatives)
+    asked = _gather_asked(store, entry, in_train, sampled)
     is_target = in_train & (asked.label[..., 0] > 0) if targets == "positive" else in_train
     return Sequences(window, segment, seconds, in_train, is_target, asked)
 
 
-def _gather_asked(store: Store, entry: Array, in_train: Array, negatives: int) -> Asked:
+def _gather_asked(store: Store, entry: Array, in_train: Array, sampled: int) -> Asked:
     """Impressions of entries [B, S]: sampled ones stand right before their event, and in no
     history."""
     xp = entry.__array_namespace__()
-    row = store.history_row[entry][..., None] - xp.arange(1 + negatives, dtype=xp.int32)
+    back = xp.arange(1 + sampled, dtype=xp.int32)
+    row = store.history_row[entry][..., None] - back
     before = store.history_row[xp.maximum(entry - 1, 0)][..., None]
-    known = in_train[..., None] & ((row > before) | (xp.arange(1 + negatives) == 0))
+    # An event for which fewer were found has others right before it.
+    known = in_train[..., None] & ((row > before) | (back == 0))
     gap = gap_bucket(store.time[row] - store.time[before])
     label = xp.where(known, store.label[row], NO_LABEL)
     return Asked(store.item[row], store.scene[row], gap, label)
@@ -269,7 +271,7 @@ def make_stage(
     *,
     name: str,
     spec: FlowLoss,
-    negatives: int,
+    sampled: int,
     axis_name: str | None,
     plan: Any,
     optimizer: Any,
@@ -277,12 +279,12 @@ def make_stage(
     metric: str,
     config: Mapping[str, Any],
 ) -> Stage:
-    """A stage of the generator on devices of an axis, with n negatives sampled for each event;
-    other arguments as in Stage."""
+    """A stage of the generator on devices of an axis; `sampled` as in gather_sequences, other
+    arguments as in Stage."""
     return Stage(
         name=name,
         init=functools.partial(init, model),
-        gather=functools.partial(gather_sequences, spec.targets, negatives),
+        gather=functools.partial(gather_sequences, spec.targets, sampled),
         loss_fn=functools.partial(loss, model, spec, axis_name),
         plan=plan,
         evaluate=evaluate,
