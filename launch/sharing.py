@@ -8,7 +8,13 @@ from typing import Any
 
 from nif_jax.config_keys import READ, seen_by
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
+from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.workdirs import CONFIG_FILE
+
+
+def finished_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Workdirs <folder>/<sweep>/<run> of runs that have results."""
+    return [path.parent for path in sorted(folder.glob(f"*/*/{RESULTS_FILE}"))]
 
 
 def borrow(

@@ -6,9 +6,9 @@
 
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`; its log.txt lies there.
 Called again, this skips what is finished and goes on with the rest where it was; several calls at
-once share the work. Stages that a finished run of the sweep has trained with equal settings are
-copied (launch/sharing.py), so after a change of the code use another --workdir. A run that fails
-is reported at the end and does not stop the others.
+once share the work. Stages that a finished run of the sweep, or of the sweeps in --lenders, has
+trained with equal settings are copied (launch/sharing.py), so after a change of the code use
+another --workdir. A run that fails is reported at the end and does not stop the others.
 --config.<key>=<value> holds for all runs. On a cluster whose nodes see this checkout:
 
     python launch/sweep.py --sweep=... --print_commands > commands
@@ -45,6 +45,7 @@ flags.DEFINE_integer("jobs", 2, "Runs at a time, each with its share of the core
 flags.DEFINE_string("only", "*", "Train the runs whose names match this pattern.")
 flags.DEFINE_string("data", "", "Folder of the parquet files that configs/sweeps/common.py names.")
 flags.DEFINE_string("workdir", None, "Folder of the runs; default runs/sweeps/<sweep>.")
+flags.DEFINE_string("lenders", "", "Folder of other sweeps' workdirs, to copy equal stages from.")
 flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md and <sweep>.json.")
 flags.DEFINE_bool("dry_run", False, "Say what would be done, and do nothing.")
 flags.DEFINE_bool("print_commands", False, "Print the commands of unfinished runs, one a line.")
@@ -63,6 +64,8 @@ def say(line: str) -> None:
 def borrow(job: Job, jobs: Sequence[Job]) -> None:
     """Copies what finished jobs have of a job's stages, and says so."""
     lenders = [other.workdir for other in jobs if other.finished]
+    if FLAGS.lenders:
+        lenders += sharing.finished_below(pathlib.Path(FLAGS.lenders))
     for line in sharing.borrow(job.workdir, job.config, lenders):
         say(f"{job.run.name}: {line}")
 

@@ -205,6 +205,26 @@ class TestRunAndTest:
         assert calls[1][:3] == ["-m", "pytest", "-q"]
         assert calls[1][-3:] == ["tests", "-k", "a or b"]
 
+    def test_refresh_runs_sweeps_that_lend_to_each_other(self, checkout, bin_folder, tmp_path):
+        arguments = (str(tmp_path), "runs/new")
+        calls = self._call(checkout, bin_folder, "launch/refresh.sh", *arguments, JOBS="3")
+        files = [pathlib.Path(call[1].partition("=")[2]) for call in calls]
+        sweeps = {path.stem for path in (ROOT / "configs" / "sweeps").glob("[a-z]*.py")}
+        assert {file.stem for file in files} == sweeps - {"common"}
+        assert calls[0] == [
+            "launch/sweep.py", "--sweep=configs/sweeps/main.py", f"--data={tmp_path}",
+            "--workdir=runs/new/main", "--lenders=runs/new", "--jobs=3"]  # fmt: skip
+
+    def test_refresh_goes_on_after_a_sweep_that_failed_and_says_so(self, checkout, bin_folder):
+        self._call(checkout, bin_folder, "launch/run.sh")
+        python = checkout / ".venv" / "bin" / "python"
+        _executable(python, '#!/bin/sh\necho "$2"; case "$2" in *main*) exit 1; esac\n')
+        environment = _environment(bin_folder, SWEEPS="main labels")
+        command = ["bash", str(checkout / "launch" / "refresh.sh"), str(checkout)]
+        done = _run(command, environment, code=1, cwd=checkout.parent)
+        assert "main.py\n--sweep=configs/sweeps/labels.py\n" in done.stdout
+        assert "error: not finished: main. The same command goes on" in done.stderr
+
     @pytest.mark.parametrize("tool", ["ruff", "pytest"])
     def test_failures_fail(self, checkout, bin_folder, tool):
         self._call(checkout, bin_folder, "launch/test.sh", code=3, **{f"FAIL_{tool}": "3"})

@@ -1,6 +1,6 @@
 """Is the generative share of the lift distinct from the temporal one?
 
-    python launch/sweep.py --sweep=configs/sweeps/factorial.py --data=<folder of parquet files>
+    python launch/sweep.py --sweep=configs/sweeps/factorial.py
 
 A factorial of flow, TSP and cohorts in one run: base, tsp, nif, amen (flow and TSP), genci
 (cohorts), hybrid_no_tsp (flow and cohorts), hybrid (all). Were the shares distinct, their lifts
@@ -15,7 +15,6 @@ ROWS = ("base", "tsp", "nif", "amen", "genci", "hybrid_no_tsp", "hybrid")
 
 
 def get_sweep() -> list[common.Run]:
-    """All combinations of the three parts, on two data sets."""
+    """All combinations of the three parts."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ROWS}
-    data = ("movielens_100k", "amazon23")
-    return common.grid("configs/hybrid.py", data, {"full": {}}, shared)
+    return common.grid("configs/hybrid.py", ("movielens_100k",), {"full": {}}, shared)

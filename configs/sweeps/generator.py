@@ -3,10 +3,9 @@
     python launch/sweep.py --sweep=configs/sweeps/generator.py
 
 `full` is the default. `random` is the control: a generator with the weights that it starts from, so
-that what is left of nif's lift comes of the wider ranker alone. Then width, blocks and passes of
-the pre-training, each up and down; `epochs` is the most that it may take (patience stops it). And
-what it predicts: positive next events only. nif_flow_only reads the flow alone, without item
-vectors and response, and so asks it of the flow.
+that what is left of nif's lift comes of the wider ranker alone. Then more width, more blocks, fewer
+passes (the default's end by patience), and what it predicts: positive next events only.
+nif_flow_only reads the flow and no answers, and so asks it of the flow.
 Three seeds; about 4 minutes of one core for a seed of a run, more for the larger ones.
 """
 
@@ -16,9 +15,9 @@ UNTRAINED = {"pretrain.init": "scratch", "pretrain.epochs": 0.0, "pretrain.learn
 VARIANTS = {
     "full": {},
     "random": UNTRAINED,
-    **common.axis("generator.dim", (16, 64)),
-    **common.axis("generator.layers", (1, 4)),
-    **common.axis("pretrain.epochs", (4.0, 32.0)),
+    **common.axis("generator.dim", (64,)),
+    **common.axis("generator.layers", (4,)),
+    **common.axis("pretrain.epochs", (4.0,)),
     "positive_targets": {"flow_loss.targets": "positive"},
 }
 

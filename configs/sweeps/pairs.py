@@ -6,7 +6,7 @@ The paper compares a positive with an earlier or later negative of the same user
 windows", by the score of a calibration head; how far apart, and on which moveline each is scored,
 it leaves open. `full` is our default: 5 events or more apart, each on its own history. Near and far
 pairs, days apart instead of events, the final logit instead of the calibration score, both members
-on the positive's moveline, a margin, and the weight. With weight 0 pairs still stand side by side:
+on the positive's moveline, and the weight. With weight 0 pairs still stand side by side:
 what the order of the batches does without the loss is the control of all others. `amen` has the
 flow too, without the response head, whose weight on ranking within users would hide the rest
 (results/README.md).
@@ -23,8 +23,7 @@ VARIANTS = {
     "days": {"tsp.min_events": 1, "tsp.min_seconds": 86_400},
     "logit": {"tsp.score": "logit"},
     "positive_moveline": {"tsp.moveline": "positive"},
-    **common.axis("tsp.margin", (0.5,)),
-    **common.axis("tsp.weight", (0.0, 0.01, 0.2, 1.0)),
+    **common.axis("tsp.weight", (0.0, 0.2, 1.0)),
     **common.product({"amen": AMEN}, common.axis("tsp.weight", (0.0, 0.05, 1.0))),
 }
 
