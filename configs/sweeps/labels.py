@@ -10,7 +10,7 @@ two seeds; base, nif and amen with 5 % on every data set, five seeds where a see
 
 from configs.sweeps import common
 
-ROWS = (*common.BASELINES, "base", "nif", "amen", "genci", "hybrid")
+ROWS = (*common.BASELINES, "base", "nif", "tsp", "amen", "genci", "hybrid")
 SHARES = common.axis("data.label_share", (0.01, 0.05, 0.2, 1.0), "labels")
 SETTINGS = {
     "movielens_100k": {"num_seeds": 5},
