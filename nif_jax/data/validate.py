@@ -56,19 +56,27 @@ def check_timestamps(where: str, column: str, values: pd.Series, per_second: int
     Args:
       where: file or data set, for messages.
       column: for messages.
-      values: [E] whole seconds since 1970; or, with `per_second` 1000, milliseconds.
+      values: [E] whole seconds since 1970; or, with `per_second` 1000, milliseconds; or dates, as
+        such or as text of ISO 8601 ("2024-05-31 18:00:00"), UTC where they name no zone.
       per_second: units of a second; parts of a second are cut off.
     """
     unit = UNITS[per_second]
     missing = "is missing: every event needs a time; drop the row or fill it in"
     reject(where, column, values, values.isna(), missing)
-    problem = f"is not a whole number: convert to unix {unit}"
+    problem = f"is not a whole number: convert to unix {unit}, or write all as dates of ISO 8601"
     numbers = values
     if not pd.api.types.is_numeric_dtype(values.dtype):
-        # Digits only: pandas would also make numbers, nanoseconds, of dates.
         text = values.astype(str)
-        reject(where, column, values, ~text.str.fullmatch(r"-?\d+(\.\d+)?"), problem)
-        numbers = pd.to_numeric(text)
+        digits = text.str.fullmatch(r"-?\d+(\.\d+)?")
+        if digits.any():
+            reject(where, column, values, ~digits, problem)
+            numbers = pd.to_numeric(text)
+        else:
+            dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+            problem = f"is neither unix {unit} nor a date of ISO 8601, such as 2024-05-31 18:00:00"
+            reject(where, column, values, dates.isna(), problem)
+            since = dates - pd.Timestamp(0, tz="UTC")
+            numbers = since // pd.Timedelta(1 / per_second, "s")
     sizes = numbers.to_numpy(np.float64)
     whole = np.isfinite(sizes) & ((np.trunc(sizes) == sizes) | (per_second > 1))
     reject(where, column, values, ~whole, problem)

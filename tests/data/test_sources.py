@@ -266,6 +266,18 @@ class TestFiles:
         found = sources.load("files", path=path, columns="timestamp_ms=ms").events
         assert found["timestamp"].tolist() == [1, 2, 3]
 
+    @pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_dates_are_times(self, tmp_path, name, as_text):
+        dates = pd.Series(pd.to_datetime(["2024-05-31 18:00:00", "2024-05-31 18:00:01.9",
+                                          "1970-01-02"], format="ISO8601"))  # fmt: skip
+        rows = EVENTS.assign(timestamp=dates.astype(str) if as_text else dates)
+        events = sources.load("files", path=_write(tmp_path, rows, name)).events
+        assert events["timestamp"].tolist() == [1_717_178_400, 1_717_178_401, 86_400]
+        rows = EVENTS.assign(timestamp=["2024-05-31T20:00:00+02:00", "2024-05-31", "2024-06-01"])
+        events = sources.load("files", path=_write(tmp_path, rows, name)).events
+        assert events["timestamp"].tolist() == [1_717_178_400, 1_717_113_600, 1_717_200_000]
+
     def test_truth_of_your_own_simulator(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(truth=[0.5, -2, 1]))
         raw = sources.load("files", path=path)
@@ -289,6 +301,8 @@ class TestFiles:
                 r"column 'ts', row 1: value nan is missing: every event needs",
             ),
             ("timestamp", ["1", "May", "2"], r"row 1: value 'May' is not a whole number"),
+            ("timestamp", ["2024-05-31", "31/5/24", "2024-06-01"], r"row 1: .*ISO 8601, such as"),
+            ("timestamp", ["1969-12-31", "2024-05-31", "2024-06-01"], r"row 0: .* is negative"),
             (
                 "timestamp",
                 [1, 2, 1_650_812_741_000],
