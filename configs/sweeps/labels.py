@@ -5,7 +5,8 @@
 Rankers get 1, 5, 20 or 100 % of the labels of the train period; movelines stay complete, so the
 generator loses nothing. Nothing but the share differs between runs: where it leaves a ranker fewer
 than train.min_steps steps, its epochs become more. All models of the house on MovieLens-100K, with
-two seeds; base, nif and amen with 5 % on every data set, five seeds where a seed takes minutes.
+two seeds, and with 1 % on `ml_latest_small`; base, nif and amen with 5 % on every data set, five
+seeds where a seed takes minutes.
 """
 
 from configs.sweeps import common
@@ -23,10 +24,11 @@ SETTINGS = {
 
 
 def get_sweep() -> list[common.Run]:
-    """Shares of the labels on one data set, one share on all."""
-    shares = common.grid(
-        "configs/hybrid.py", ("movielens_100k",), SHARES, {"num_seeds": 2, "rows": ROWS}
-    )
+    """Shares of the labels on one data set, the least on another, one share on all."""
+    all_rows = {"num_seeds": 2, "rows": ROWS}
+    least = {"labels_0.01": SHARES["labels_0.01"]}
+    shares = common.grid("configs/hybrid.py", ("movielens_100k",), SHARES, all_rows)
+    shares += common.grid("configs/hybrid.py", ("ml_latest_small",), least, all_rows)
     few = {"data.label_share": 0.05, "rows": ("base", "nif", "amen")}
     return shares + [
         common.Run(data, "few", "configs/nif.py", few | more) for data, more in SETTINGS.items()
