@@ -53,7 +53,9 @@ def document(sweep: Sweep, runs: Runs) -> str:
     entries, made = sweep.entries, provenance(sweep, runs)
     found = {name: run.results for name, run in runs.items()}
     against, notes = sweep_tables.against_references(entries, runs)
-    question, _, rest = sweep.doc.strip().partition("\n")
+    question, *rest = sweep.doc.strip().splitlines()
+    # The docstring's command is a pattern; what was called stands below.
+    said = "\n".join(line for line in rest if not line.startswith("    python launch/sweep.py"))
     facts = [
         f"{len(runs)} of {len(runs) + len(sweep.absent)} runs are finished",
         *(f"{name}: {why}" for name, why in sweep.absent.items()),
@@ -71,7 +73,7 @@ def document(sweep: Sweep, runs: Runs) -> str:
         "AUC by bucket, online histories, first seed": sweep_tables.buckets(entries, runs),
         "Configurations": sweep_tables.configurations(entries),
     }
-    parts = [f"# {sweep.name}: {question}", rest.strip(), f"    {sweep.command}",
+    parts = [f"# {sweep.name}: {question}", said.strip(), f"    {sweep.command}",
              "\n".join(f"- {fact}" for fact in facts)]  # fmt: skip
     for title, table in sections.items():
         if table.rows:

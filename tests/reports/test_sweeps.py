@@ -53,8 +53,9 @@ def sweep(tmp_path):
     less = _workdir(tmp_path / "less", [_row("amen", 0, 0.725, logloss=0.45), _row("tsp", 0, 0.9)])
     entries = [sweep_tables.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
                sweep_tables.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
-    return sweeps.Sweep("toy", '\nAre toys fun?\n\nThe paper says so.\n', "python launch/sweep.py",
-                        entries, {"none": "skipped"}, 5400.0)  # fmt: skip
+    doc = "\nAre toys fun?\n\n    python launch/sweep.py --data=<folder>\n\nThe paper says so.\n"
+    command = "python launch/sweep.py"
+    return sweeps.Sweep("toy", doc, command, entries, {"none": "skipped"}, 5400.0)
 
 
 def _runs(sweep):
