@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SEEDS_TO_EXPLORE = 3
-SEEDS_FOR_A_CLAIM = 5
 
 Settings = Mapping[str, Any]
 """{"tsp.weight": 0.1, "rows": ("base", "amen")}: keys of the config and their values."""
@@ -44,9 +43,6 @@ DATA: Mapping[str, Data] = {
     "amazon23": Data("amazon23", "amazon23_beauty_health_handmade.parquet"),
 }
 """Every data set of every sweep; configs/datasets.py says what the files are."""
-
-REAL = tuple(name for name in DATA if name != "synthetic")
-"""Where the headline figures are taken."""
 
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec")
 
