@@ -5,14 +5,19 @@
 #                                              describes; FOLDER of the runs, runs/refresh
 #   SWEEPS="main labels" JOBS=4 bash launch/refresh.sh DATA
 #
-# After a change of the code use another FOLDER: a sweep copies the stages that another trained.
+# Relative paths start at the checkout, wherever it is called from. After a change of the code use
+# another FOLDER: a sweep copies the stages that another trained.
 # Variables: SWEEPS, which ones; JOBS, runs at a time (2); and those of launch/setup_venv.sh.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-data="$(cd "${1:?usage: bash launch/refresh.sh DATA [FOLDER]}" && pwd)"
+data="${1:?usage: bash launch/refresh.sh DATA [FOLDER]}"
+cd "$root"
+if [[ ! -d "$data" ]]; then
+  echo "error: there is no folder $data; sweeps would skip every run that needs a file." >&2
+  exit 1
+fi
 source "$root/launch/setup_venv.sh"
 setup_venv "$root"
-cd "$root"
 folder="${2:-runs/refresh}"
 failed=""
 for sweep in ${SWEEPS:-main labels ablations first_experiments horizon generator pairs factorial \

@@ -215,6 +215,10 @@ class TestRunAndTest:
             "launch/sweep.py", "--sweep=configs/sweeps/main.py", f"--data={tmp_path}",
             "--workdir=runs/new/main", "--lenders=runs/new", "--jobs=3"]  # fmt: skip
 
+    def test_refresh_wants_the_data(self, checkout, bin_folder, tmp_path):
+        absent = str(tmp_path / "absent")
+        assert self._call(checkout, bin_folder, "launch/refresh.sh", absent, code=1) == []
+
     def test_refresh_goes_on_after_a_sweep_that_failed_and_says_so(self, checkout, bin_folder):
         self._call(checkout, bin_folder, "launch/run.sh")
         python = checkout / ".venv" / "bin" / "python"

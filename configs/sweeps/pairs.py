@@ -13,7 +13,7 @@ flow too, without the response head, whose weight on ranking within users would 
 Three seeds; about a minute of one core for a seed of a run, since the base is trained once.
 """
 
-from configs.sweeps import common
+from configs.sweeps import common, main
 
 AMEN = {"rows": ("base", "nif", "amen"), "flow_loss.response": 0.0, "flow.response": "none"}
 VARIANTS = {
@@ -31,12 +31,7 @@ VARIANTS = {
 def get_sweep() -> list[common.Run]:
     """One change at a time, on MovieLens-100K; weights, on Online Retail."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "tsp")}
-    retail = {
-        "num_seeds": 2,
-        "rows": ("base", "nif", "amen"),
-        "source.user_share": 0.2,
-        "train.epochs": 12.0,
-    }
+    retail = main.SETTINGS["online_retail"] | {"num_seeds": 2, "rows": ("base", "nif", "amen")}
     weights = {"full": {}, **common.axis("tsp.weight", (0.0,))}
     return [
         *common.grid("configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"),
