@@ -42,7 +42,7 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # takes at most device_bytes of each.
     config.data.input = "auto"
     config.data.device_bytes = 2_000_000_000
-    # Downloads and prepared data; "" = $NIF_JAX_CACHE, or the user's cache folder.
+    # Downloads, prepared data, compiled programs; "" = $NIF_JAX_CACHE, or the user's cache folder.
     config.data.cache_dir = ""
     # Seed of tie order, simulation and random splits: the data is the same for all model seeds.
     config.data.seed = 0

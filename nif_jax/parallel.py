@@ -9,6 +9,7 @@ import dataclasses
 import glob
 import importlib.util
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,6 +54,18 @@ def set_compiler_flags(flags: str) -> None:
     wanted = [flag for flag in flags.split() if flag.partition("=")[0] not in gone]
     present = os.environ.get("XLA_FLAGS", "").split()
     os.environ["XLA_FLAGS"] = " ".join([f for f in wanted if f not in present] + present)
+
+
+def keep_programs(folder: pathlib.Path) -> None:
+    """Keeps compiled programs in a folder, where other seeds, a resumed run and the runs of a sweep
+    find them; to be called before the first is compiled.
+
+    JAX's own variables win: $JAX_COMPILATION_CACHE_DIR, and $JAX_ENABLE_COMPILATION_CACHE=false.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        # Seconds, by default 1: a seed has dozens of programs that take a fraction of it.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from nif_jax import ab, evaluation, pictures, pipeline, run_context, selection
 from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import flatten, run_differences
-from nif_jax.data import splits
+from nif_jax.data import splits, storage
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import ConfigError, DataError, digest, require_choice
 from nif_jax.files import write_whole
 from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
-from nif_jax.parallel import Pmap, barrier, is_writer, set_compiler_flags
+from nif_jax.parallel import Pmap, barrier, is_writer, keep_programs, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
 from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
@@ -199,6 +199,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         )
     require_choice("eval.resample_unit", config.eval.resample_unit, bootstrap.UNITS)
     set_compiler_flags(config.xla_flags)
+    keep_programs(storage.cache_dir(config.data.cache_dir) / "programs")
     require_own(config, workdir, grow=mode == "train")
     if mode == "train" and is_finished(workdir, flatten(config.to_dict())):
         logging.info("%s is finished; nothing to train.", workdir)

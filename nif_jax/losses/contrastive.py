@@ -1,29 +1,97 @@
 """InfoNCE over item vectors, Eq. 1: exact over the catalogue, or against sampled negatives."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+_BLOCK, _BLOCK_ON_CPU = 2**27, 2**19
+"""Logits of a block of queries: what fits a CPU's cache, and an accelerator's memory with ease."""
+
+_FEWEST = 64
+"""Queries of a block at least: each adds to a gradient as large as the table."""
+
 
 def exact(
-    queries: jax.Array, table: jax.Array, targets: jax.Array, temperature: float
+    queries: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    temperature: float,
+    block: int | None = None,
 ) -> jax.Array:
-    """-log exp(<f, e_pos> / tau) / sum over the whole catalogue.
+    """Sum of weight x -log exp(<f, e_pos> / tau) / sum over the whole catalogue.
+
+    The gradient is made beside the value, block by block of queries: logits are computed once, and
+    are in the cache when they are read again.
 
     Args:
       queries: [..., D] unit vectors.
       table: [N + 1, D] unit vectors; row 0 is padding and no candidate.
       targets: [...] int rows of table.
+      weights: [...] >= 0, to which no gradient comes; where one is 0, the query and its target may
+        be anything.
       temperature: tau.
+      block: queries of a block; None = as many as suit the device.
 
     Returns:
-      [...] losses.
+      Scalar.
     """
-    logits = queries @ table[1:].T / temperature  # [..., N]
-    positive = jnp.take_along_axis(logits, targets[..., None] - 1, axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - positive
+    if block is None:
+        logits = _BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK
+        block = max(_FEWEST, logits // (len(table) - 1))
+    number = weights.size
+    blocks = -(-number // block)
+    rows = -(-number // blocks)  # so that the last is about as full as the others
+
+    def cut(x):
+        x = x.reshape(number, *x.shape[weights.ndim :])
+        padded = jnp.pad(x, [(0, blocks * rows - number)] + [(0, 0)] * (x.ndim - 1))
+        return padded.reshape(blocks, rows, *x.shape[1:])
+
+    real = weights > 0
+    queries = cut(jnp.where(real[..., None], queries, 0.0))
+    targets = cut(jnp.where(real, targets, 1))
+    # The padding of `cut` is row 0 of the table, which is row -1 of the items, with weight 0.
+    return _exact(queries, table[1:], targets - 1, cut(weights), temperature)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _exact(queries, items, targets, weights, temperature):
+    """`exact` for blocks of queries [blocks, rows, D] and items [N, D]."""
+    return _exact_forward(queries, items, targets, weights, temperature)[0]
+
+
+def _exact_forward(queries, items, targets, weights, temperature):
+    """The sum, and its gradient by queries and items."""
+
+    def one(by_item, block):
+        query, target, weight = block
+        positive = items[target]
+        logits = query @ items.T / temperature  # [rows, N]
+        highest = logits.max(axis=-1, keepdims=True)
+        odds = jnp.exp(logits - highest)
+        partition = odds.sum(axis=-1, keepdims=True)
+        loss = (jnp.log(partition) + highest)[:, 0] - (query * positive).sum(-1) / temperature
+        scale = weight[:, None] / temperature
+        pull = odds * (scale / partition)
+        by_item = (by_item + pull.T @ query).at[target].add(-scale * query)
+        return by_item, ((weight * loss).sum(), pull @ items - scale * positive)
+
+    blocks = (queries, targets, weights)
+    by_item, (losses, by_query) = jax.lax.scan(one, jnp.zeros_like(items), blocks)
+    return losses.sum(), (by_query, by_item)
+
+
+def _exact_backward(temperature, gradients, cotangent):
+    del temperature
+    by_query, by_item = gradients
+    return cotangent * by_query, cotangent * by_item, None, None
+
+
+_exact.defvjp(_exact_forward, _exact_backward)
 
 
 class Candidates(NamedTuple):

@@ -125,16 +125,15 @@ def _gather_asked(store: Store, entry: Array, in_train: Array, sampled: int) -> 
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
-    """[...] Eq. 1 for queries [..., D], under the configured negatives."""
+    """Sum over what is masked in of Eq. 1 for queries [..., D], under the configured negatives."""
     if loss.negatives == "exact":
-        # A padded target is row 0, which is no candidate; its loss is masked later.
-        return contrastive.exact(queries, table, jnp.maximum(targets, 1), loss.temperature)
+        return contrastive.exact(queries, table, targets, mask, loss.temperature)
     flat = targets.reshape(-1)
     candidates = contrastive.draw_candidates(
         rng,
         table,
         flat,
-        mask.reshape(-1),
+        mask.reshape(-1) > 0,
         frequency,
         in_batch=loss.negatives == "in_batch",
         uniform=loss.uniform,
@@ -147,7 +146,7 @@ def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis
         candidates,
         loss.temperature,
     )
-    return losses.reshape(targets.shape)
+    return weighted_sum(losses.reshape(targets.shape), mask)[0]
 
 
 def loss(
@@ -177,17 +176,17 @@ def loss(
         """Sum over the targets `ahead` places on from queries [B, S - ahead, D], their mask, and
         their number."""
         mask = (_within(batch, ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
-        losses = info_nce(
+        value = info_nce(
             spec,
             queries,
             table,
             batch.window.item[:, ahead:],
-            mask > 0,
+            mask,
             frozen["frequency"],
             rng,
             axis_name,
         )
-        return mask, *weighted_sum(losses, mask)
+        return mask, value, mask.sum()
 
     # Position k predicts entry k + 1; the last predicts what lies beyond the window.
     mask, total, weight = nce(queries[:, :-1], 1, negatives)  # mask [B, S - 1]

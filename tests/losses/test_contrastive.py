@@ -12,9 +12,18 @@ from nif_jax.losses import contrastive
 from nif_jax.losses.contrastive import Candidates, draw_candidates
 
 N, D, Q = 7, 4, 5
-exact, sampled, log_expected_count = (
-    jax.jit(f) for f in (contrastive.exact, contrastive.sampled, contrastive.log_expected_count)
-)
+sampled, log_expected_count = map(jax.jit, (contrastive.sampled, contrastive.log_expected_count))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def exact(queries, table, targets, temperature):
+    """[...] losses one by one, each the sum over a single query."""
+
+    def one(query, target):
+        return contrastive.exact(query, table, target, jnp.ones(()), temperature)
+
+    flat = jax.vmap(one)(queries.reshape(-1, queries.shape[-1]), targets.reshape(-1))
+    return flat.reshape(targets.shape)
 
 
 def unit_rows(seed, *shape):
@@ -77,6 +86,43 @@ def test_gradient_is_the_expected_vector_minus_the_positive(batch):
     weights = np.exp(queries @ table[1:].T / 0.2)
     weights /= weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found, (weights @ table[1:] - table[targets]) / 0.2, atol=1e-4)
+
+
+@pytest.mark.parametrize("block", [None, 1, 2, 3, 6, 100])
+def test_sums_and_gradients_are_those_of_softmax_cross_entropy(block):
+    queries, table = unit_rows(3, 2, 3, D), unit_rows(4, N + 1, D)
+    targets = np.array([[3, 1, 7], [3, 2, 3]])
+    weights = np.array([[1, 0.5, 2], [0, 1, 1]], np.float32)
+
+    def expected(queries, table):
+        logits = queries @ table[1:].T / 0.1
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets - 1)
+        return 3.0 * (weights * losses).sum()
+
+    def found(queries, table):
+        return 3.0 * contrastive.exact(queries, table, targets, weights, 0.1, block)
+
+    there = jax.jit(jax.value_and_grad(expected, (0, 1)))(queries, table)
+    here = jax.jit(jax.value_and_grad(found, (0, 1)))(queries, table)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), here, there)
+    np.testing.assert_array_equal(here[1][1][0], 0)  # padding
+
+
+def test_what_has_no_weight_may_be_anything():
+    queries, table = unit_rows(3, 4, D), unit_rows(4, N + 1, D)
+    weights = np.array([1, 0, 1, 0], np.float32)
+
+    def total(queries, table, targets):
+        return contrastive.exact(queries, table, targets, weights, 0.1, 3)
+
+    call = jax.jit(jax.value_and_grad(total, (0, 1)))
+    odd = np.where(weights[:, None] > 0, queries, np.nan)
+    clean, strange = (
+        call(*x)
+        for x in ((queries, table, np.array([3, 1, 7, 2])), (odd, table, np.array([3, 0, 7, 0])))
+    )
+    jax.tree.map(np.testing.assert_array_equal, clean, strange)
+    np.testing.assert_array_equal(strange[1][0][1::2], 0)
 
 
 def test_sampled_equals_exact_with_the_whole_catalogue_drawn_once(batch):
