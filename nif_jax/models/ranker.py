@@ -34,9 +34,9 @@ class TargetAttention(nn.Module):
         """[B, D] interest for target [B, D], keys [B, L, D], mask [B, L]."""
         from_target = nn.Dense(self.widths[0], name="from_target")(target)[:, None]
         pairs = jnp.concatenate([keys, keys * target[:, None]], axis=-1)
-        hidden = nn.relu(
-            nn.Dense(self.widths[0], use_bias=False, name="from_pair")(pairs) + from_target
-        )
+        flat = pairs.reshape(-1, pairs.shape[-1])  # as in Mlp
+        from_pair = nn.Dense(self.widths[0], use_bias=False, name="from_pair")(flat)
+        hidden = nn.relu(from_pair.reshape(*mask.shape, self.widths[0]) + from_target)
         weights = Mlp((*self.widths[1:], 1), name="score")(hidden)[..., 0]  # [B, L]
         weights = jnp.where(mask, weights, 0.0)
         # By the number of real entries, not of places: padding changes nothing.

@@ -103,10 +103,11 @@ class CausalBlock(nn.Module):
           The block's output, and the memory to keep: the window's, or the branches' own with this
           step appended.
         """
-        normed = nn.LayerNorm(name="norm_attention")(x)
         shape = (self.heads, self.dim // self.heads)
+        normed = nn.LayerNorm(name="norm_attention")(x).reshape(-1, self.dim)  # as in embed.Mlp
         query, key, value = (
-            nn.DenseGeneral(shape, name=name)(normed) for name in ("query", "key", "value")
+            nn.DenseGeneral(shape, name=name)(normed).reshape(*x.shape[:-1], *shape)
+            for name in ("query", "key", "value")
         )
         query, key = rotate(query, position), rotate(key, position)
         if shared is None:
@@ -121,6 +122,8 @@ class CausalBlock(nn.Module):
         if self.output == "heads":
             return heads, memory
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x = x + drop(nn.DenseGeneral(self.dim, axis=(-2, -1), name="mix")(heads))
-        hidden = nn.Dense(self.mlp_ratio * self.dim, name="up")(nn.LayerNorm(name="norm_mlp")(x))
-        return x + drop(nn.Dense(self.dim, name="down")(nn.gelu(hidden))), memory
+        mix = nn.DenseGeneral(self.dim, axis=(-2, -1), name="mix")
+        x = x + drop(mix(heads.reshape(-1, *shape)).reshape(x.shape))
+        normed = nn.LayerNorm(name="norm_mlp")(x).reshape(-1, self.dim)
+        hidden = nn.gelu(nn.Dense(self.mlp_ratio * self.dim, name="up")(normed))
+        return x + drop(nn.Dense(self.dim, name="down")(hidden).reshape(x.shape)), memory
