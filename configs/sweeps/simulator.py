@@ -4,8 +4,8 @@
 
 The simulator's click probabilities are known, so that a model's share of the way from popularity to
 the best possible AUC is too. Interests stand still, or drift. Without drift a static model should
-reach the bound; with drift, models with a flow should lead. So they do where rankers have few
-labels, and not where they have all (results/README.md).
+reach the bound; with drift, models with a flow should lead. What is seen, and which half of nif it
+owes to, is in results/README.md.
 Three seeds of 1,000 users. What a generator finds of drift grows with what it has seen of it:
 `large` has 16,000 users, and a generator of twice the width; one seed, three quarters of an hour.
 """

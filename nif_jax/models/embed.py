@@ -140,8 +140,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        # One product over all leading axes: a kernel's gradient that contracts several at once
-        # takes a CPU half as long again.
+        # One product over all leading axes, see models/attention.py: a kernel's gradient that
+        # contracts several at once is slower on a CPU.
         flat = x.reshape(-1, x.shape[-1])
         for width in self.widths[:-1]:
             flat = nn.relu(nn.Dense(width)(flat))
