@@ -57,6 +57,12 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
             config.source[name] = ""
         for name in ("item_columns", "user_columns", "action_columns", "label_from", "unlabelled"):
             config.source[name] = ""
+        for name in ("header", "item_header", "user_header", "encoding", "delimiter"):
+            config.source[name] = ""
+        config.source.time_format = ""
+        # Ids that are the same number, "001" and "1": "strict" refuses them, "exact" keeps them
+        # apart, "number" reads both as 1.
+        config.source.ids = "strict"
         config.source.user_share = 1.0
     else:
         _simulator(config, smoke)

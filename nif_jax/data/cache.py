@@ -34,7 +34,7 @@ def load_movelines(
     store = _read_or_prepare(source, seed, cache_dir, source_kwargs)
     for line in summary(store):
         _LOG.info("%s", line)
-    if odd := odd_times(store):
+    for odd in odd_times(store):
         _LOG.warning("%s", odd)
     return store
 

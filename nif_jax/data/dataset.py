@@ -7,7 +7,7 @@ import numpy as np
 
 from nif_jax.data import labels, splits
 from nif_jax.data.negatives import sample_negatives
-from nif_jax.data.schema import NO_LABEL, DataError, Movelines, require_choice
+from nif_jax.data.schema import ID_FEATURE, NO_LABEL, DataError, Movelines, require_choice
 from nif_jax.data.windows import Store
 
 OOV = 1
@@ -93,7 +93,7 @@ class Dataset:
 def _with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
     """Adds the "id" feature; returns features and table sizes. `seen` covers non-padding rows."""
     ids = np.where(seen, OOV + np.cumsum(seen), OOV).astype(np.int32)
-    features = {"id": ids} | dict(features)
+    features = {ID_FEATURE: ids} | dict(features)
     return features, {name: int(values.max(initial=0)) + 1 for name, values in features.items()}
 
 

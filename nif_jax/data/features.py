@@ -1,5 +1,7 @@
 """Features of items and users: columns of a table to arrays of dense ids."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -16,8 +18,16 @@ Encoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def strings(values: object) -> np.ndarray:
-    """Values as an array of numpy's unicode type."""
-    return np.asarray([str(value) for value in values], dtype=np.str_)
+    """Values [n] as an object array of str: one long text takes no more memory than itself."""
+    found = [str(value) for value in values]
+    array = np.empty(len(found), dtype=object)
+    array[:] = found
+    return array
+
+
+def by_length(names: Iterable[str]) -> np.ndarray:
+    """Distinct names in order of length, then alphabet: numbers come out in numerical order."""
+    return strings(sorted(set(names), key=lambda name: (len(name), name)))
 
 
 def titles(items: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
@@ -78,7 +88,7 @@ def as_text(column: pd.Series) -> np.ndarray:
         elif values.nunique() > MAX_BINS:
             values = pd.qcut(values, MAX_BINS, duplicates="drop")
     text[known] = strings(values)
-    return text.astype(np.str_)
+    return text
 
 
 def _values(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -100,11 +110,10 @@ def _title_words(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids [n] int32 counted from 1, and the names, in order of length, then alphabet."""
-    names, inverse = np.unique(strings(values), return_inverse=True)
-    order = np.argsort(np.char.str_len(names), kind="stable")
-    rank = np.empty(len(names), np.int32)
-    rank[order] = np.arange(1, len(names) + 1, dtype=np.int32)
-    return rank[inverse], names[order]
+    codes, distinct = pd.factorize(strings(values))
+    names = by_length(distinct)
+    rank = pd.Index(names).get_indexer(distinct).astype(np.int32) + 1
+    return rank[codes], names
 
 
 def _pack(row: np.ndarray, codes: np.ndarray, rows: int) -> np.ndarray:

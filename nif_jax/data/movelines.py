@@ -1,16 +1,17 @@
 """From raw tables to the columnar moveline store: check, deduplicate, sort, number, encode."""
 
+import time
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from nif_jax.data import features, validate
-from nif_jax.data.schema import NO_LABEL, DataError, Movelines, RawTables
+from nif_jax.data.schema import ID_FEATURE, NO_LABEL, DataError, Movelines, RawTables
 
 MAX_ID = np.iinfo(np.int32).max
 YEAR_1990 = 631_152_000
-HOUR = 3600
+HOUR, DAY = 3600, 86_400
 MAX_SHOWN = 20
 """Names of scenes, actions or features in a line of the log."""
 
@@ -83,7 +84,7 @@ def prepare(raw: RawTables, seed: int) -> Movelines:
 def summary(lines: Movelines) -> tuple[str, str]:
     """What a store holds, in two lines for the log."""
     labelled, positive = int((lines.label != NO_LABEL).sum()), int((lines.label == 1).sum())
-    first, last = (np.datetime64(int(t), "s") for t in (lines.time.min(), lines.time.max()))
+    first, last = (_date(t) for t in (lines.time.min(), lines.time.max()))
     counts = lines.counts
     return (
         f"{lines.name}: {lines.num_events:,} events ({labelled:,} with a label, {positive:,} of "
@@ -97,17 +98,53 @@ def summary(lines: Movelines) -> tuple[str, str]:
     )
 
 
-def odd_times(lines: Movelines) -> str:
-    """What looks wrong with the times of a store, "" if nothing does."""
+def odd_times(lines: Movelines) -> list[str]:
+    """What looks wrong with the times of a store, a sentence each."""
     first, last = int(lines.time.min()), int(lines.time.max())
-    span = (
-        f"{lines.name}: times reach from {np.datetime64(first, 's')} to {np.datetime64(last, 's')}"
-    )
+    span = f"{lines.name}: times reach from {_date(first)} to {_date(last)}"
+    found = []
     if last < YEAR_1990:
-        return f"{span}, all before 1990: are they unix seconds?"
-    if last - first < HOUR:
-        return f"{span}, less than an hour: are they seconds, and when the events happened?"
-    return ""
+        found.append(f"{span}, all before 1990: are they unix seconds?")
+    elif last - first < HOUR:
+        found.append(f"{span}, less than an hour: are they seconds, and when the events happened?")
+    if last > time.time() + DAY:
+        found.append(f"{span}, later than today: {_some_event(lines, int(lines.time.argmax()))}")
+    far = far_times(lines.time)
+    if far.any():
+        inside = lines.time[~far]
+        found.append(
+            f"{lines.name}: {int(far.sum()):,} of {len(far):,} events are far from all others, "
+            f"which reach from {_date(inside.min())} to {_date(inside.max())}: "
+            f"{_some_event(lines, int(far.argmax()))}. Splits by time follow them: correct the "
+            "times, or drop the rows"
+        )
+    return found
+
+
+def far_times(times: np.ndarray) -> np.ndarray:
+    """[E] bool, events that an empty stretch of time separates from nine tenths of all.
+
+    The stretch is longer than those nine tenths take together, and than a month.
+    """
+    ordered = np.sort(times)
+    low, high = (len(ordered) * share // 20 for share in (1, 19))
+    reach = max(int(ordered[min(high, len(ordered) - 1)] - ordered[low]), 30 * DAY)
+    early = np.flatnonzero(np.diff(ordered[: low + 1]) > reach)
+    late = np.flatnonzero(np.diff(ordered[high:]) > reach)
+    first = ordered[early[-1] + 1] if len(early) else ordered[0]
+    last = ordered[high + late[0]] if len(late) else ordered[-1]
+    return (times < first) | (times > last)
+
+
+def _some_event(lines: Movelines, row: int) -> str:
+    user, item = (lines.vocabulary[kind] for kind in ("user", "item"))
+    return f"user {user[lines.user[row]]!r}, item {item[lines.item[row] - 1]!r} at " + _date(
+        lines.time[row]
+    )
+
+
+def _date(seconds: int) -> str:
+    return str(np.datetime64(int(seconds), "s"))
 
 
 def _some(words: Iterable[str]) -> str:
@@ -122,6 +159,8 @@ def _check_keys(where: str, table: pd.DataFrame, key: str) -> None:
     if key not in table:
         choices = ", ".join(map(str, table.columns))
         raise DataError(f"{where}: no column {key!r}; the table has: {choices}")
+    if ID_FEATURE in table:
+        raise DataError(f"{where}: {ID_FEATURE!r} names the identity itself: rename the column")
     validate.check_ids(where, key, table[key])
     twice = table[key].duplicated().to_numpy()
     validate.reject(where, key, table[key], twice, "stands there twice: keep one row")
@@ -151,13 +190,11 @@ def id_names(values: pd.Series) -> np.ndarray:
 def _number(values: pd.Series, also: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Index [E] of each value in the names [n], which are those of `also` too.
 
-    Names are in order of length, then alphabet: numbers come out in numerical order.
+    Names are in the order of features.by_length.
     """
     codes, distinct = pd.factorize(values)
     names = id_names(pd.Series(distinct))
-    every = names if also is None else np.concatenate([names, id_names(also)])
-    every = np.unique(every)
-    every = every[np.argsort(np.char.str_len(every), kind="stable")]
+    every = features.by_length(names if also is None else [*names, *id_names(also)])
     if len(every) >= MAX_ID:
         raise DataError(
             f"column {values.name!r} has {len(every)} distinct values, more than int32 ids can "

@@ -17,6 +17,9 @@ import pandas as pd
 PAD = 0
 """Item, scene, action and feature id of a padded position."""
 
+ID_FEATURE = "id"
+"""Name of the feature that tells items, or users, apart; a column of that name gets another."""
+
 NO_LABEL = -1
 """Label of an event that is history only and never an impression."""
 
@@ -46,7 +49,9 @@ class RawTables:
       name: data set name, for messages and results.
       events: one row an event: user_id, item_id, timestamp (int64 seconds), scene (str), action
         (str, what the user did or answered: it is hidden from the event's own prediction), label
-        (int8: 1, 0, or NO_LABEL), optional truth (true log odds of label 1, where they are known).
+        (int8: 1, 0, or NO_LABEL), optional truth (true log odds of label 1, where they are known),
+        optional other (numbers that differ where the rest of the data set's columns do, so that
+        only rows that are equal in all columns count as duplicates).
       items: item_id, optional title (str), and categorical columns; a value with "|" is a set.
       users: user_id and categorical columns.
       origin: where the bytes came from (path, package and version, sha256), for results.json.
@@ -76,9 +81,9 @@ class Movelines:
         0 is the padding item. M is the largest number of values an item has for the feature.
       user_features: feature name -> [U] int32 ids counted from 1, PAD where unknown.
       vocabulary: "user", "item", "scene", "action", "item/<feature>" and "user/<feature>" ->
-        [n] array of str, the name of each id in order. User ids start at 0, so entry i names
+        [n] object array of str, the name of each id in order. User ids start at 0, so entry i names
         user i; all others start at 1, so entry i names id i + 1.
-      titles: [N] array of str, "" where unknown.
+      titles: [N] object array of str, "" where unknown.
       counts: what preparation did, e.g. {"duplicates_dropped": 3}.
       truth: [E] float32 true log odds of label 1, for the bound that no model beats in expectation,
         or None where they are not known. No model reads it.

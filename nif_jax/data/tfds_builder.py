@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from nif_jax.data.features import strings
 from nif_jax.data.schema import Movelines
 
-FORMAT_VERSION = "1.2.0"
+FORMAT_VERSION = "1.3.0"
 """Part of every cache key: raise it when a source, preparation or this format changes what is
 stored."""
 
@@ -95,6 +95,10 @@ def digest(store: Movelines) -> str:
     for key in sorted(arrays):
         array = np.ascontiguousarray(arrays[key])
         sha.update(repr((key, array.dtype.str, array.shape)).encode())
+        if array.dtype == object:  # text
+            encoded = [text.encode("utf-8", "surrogatepass") for text in array]
+            array = np.array([len(text) for text in encoded])
+            sha.update(b"".join(encoded))
         sha.update(array.tobytes())
     return sha.hexdigest()
 

@@ -8,7 +8,13 @@ import pandas as pd
 from nif_jax.data.schema import NO_LABEL, DataError
 
 EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "scene", "action", "label")
-"""The columns every table of events has; others are kept and only tell duplicates apart."""
+"""The columns every table of events has; "truth" and "other" are optional, see RawTables."""
+
+_REMEDIES = {
+    "label": " A rating makes labels with source.label_from='rating>=4'. In a log of positives, "
+    "such as purchases, source.label_from=all makes each a label 1, and data.negatives=1 samples "
+    "what they are compared with."
+}
 
 LATEST_SECONDS = 10**11
 """Year 5138 in seconds, March 1973 in milliseconds: whatever is larger is not in seconds, and so on
@@ -41,7 +47,8 @@ def check_columns(where: str, table: pd.DataFrame, columns: Mapping[str, str]) -
             choices = ", ".join(map(str, table.columns))
             raise DataError(
                 f"{where}: no column {theirs!r} for {ours!r}; the file has: {choices}. "
-                f"Name the right one with columns='{ours}=<column>'"
+                f"Name the right one with source.columns='{ours}=<column>'."
+                f"{_REMEDIES.get(ours, '')}"
             )
 
 
@@ -50,7 +57,9 @@ def check_ids(where: str, column: str, values: pd.Series) -> None:
     reject(where, column, values, values.isna(), "is null; identifiers have to be given: drop it")
 
 
-def check_timestamps(where: str, column: str, values: pd.Series, per_second: int = 1) -> pd.Series:
+def check_timestamps(
+    where: str, column: str, values: pd.Series, per_second: int = 1, time_format: str = ""
+) -> pd.Series:
     """Returns [E] int64 unix seconds; raises DataError on a value that is no time.
 
     Args:
@@ -59,7 +68,11 @@ def check_timestamps(where: str, column: str, values: pd.Series, per_second: int
       values: [E] whole seconds since 1970; or, with `per_second` 1000, milliseconds; or dates, as
         such or as text of ISO 8601 ("2024-05-31 18:00:00"), UTC where they name no zone.
       per_second: units of a second; parts of a second are cut off.
+      time_format: how the values are written, if it is none of these: "YYMMDDHH", or in the letters
+        of strftime; UTC.
     """
+    if time_format:
+        return _formatted(where, column, values, time_format)
     unit = UNITS[per_second]
     missing = "is missing: every event needs a time; drop the row or fill it in"
     reject(where, column, values, values.isna(), missing)
@@ -73,7 +86,10 @@ def check_timestamps(where: str, column: str, values: pd.Series, per_second: int
             numbers = pd.to_numeric(text)
         else:
             dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-            problem = f"is neither unix {unit} nor a date of ISO 8601, such as 2024-05-31 18:00:00"
+            problem = (
+                f"is neither unix {unit} nor a date of ISO 8601, such as 2024-05-31 18:00:00; name "
+                "another form with source.time_format, such as YYMMDDHH"
+            )
             reject(where, column, values, dates.isna(), problem)
             since = dates - pd.Timestamp(0, tz="UTC")
             numbers = since // pd.Timedelta(1 / per_second, "s")
@@ -91,21 +107,52 @@ def check_timestamps(where: str, column: str, values: pd.Series, per_second: int
     return numbers.floordiv(per_second).astype(np.int64)
 
 
+def strftime_format(time_format: str) -> str:
+    """"%y%m%d%H" of "YYMMDDHH"; what holds "%" is returned as it is. MM behind HH are minutes."""
+    if "%" in time_format:
+        return time_format
+    hours = time_format.find("HH")
+    day, time = (time_format, "") if hours < 0 else (time_format[:hours], time_format[hours:])
+    for word, letter in (("YYYY", "%Y"), ("YY", "%y"), ("MM", "%m"), ("DD", "%d")):
+        day = day.replace(word, letter)
+    for word, letter in (("HH", "%H"), ("MM", "%M"), ("SS", "%S")):
+        time = time.replace(word, letter)
+    return day + time
+
+
+def _formatted(where: str, column: str, values: pd.Series, time_format: str) -> pd.Series:
+    """[E] int64 unix seconds of times in a form of the user's own."""
+    missing = "is missing: every event needs a time; drop the row or fill it in"
+    reject(where, column, values, values.isna(), missing)
+    given = strftime_format(time_format)
+    dates = pd.to_datetime(values.astype(str), format=given, utc=True, errors="coerce")
+    problem = f"is no time of the form source.time_format={time_format!r} ({given})"
+    reject(where, column, values, dates.isna(), problem)
+    return (dates - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "s")
+
+
 def check_labels(where: str, column: str, values: pd.Series) -> pd.Series:
     """Returns [E] int8 of 1, 0 and NO_LABEL (-1 or null); raises DataError on other values."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    numbers = _numbers(values)
     unlabelled = values.isna().to_numpy() | (numbers == NO_LABEL)
     problem = (
         "is not a label: 1 and 0 are, -1 or null is history without a label; "
-        "make labels of a rating with label_from='rating>=4'"
+        "make labels of a rating with source.label_from='rating>=4'"
     )
     reject(where, column, values, ~(unlabelled | np.isin(numbers, (0, 1))), problem)
     return pd.Series(np.where(unlabelled, NO_LABEL, numbers).astype(np.int8), index=values.index)
 
 
+def _numbers(values: pd.Series) -> np.ndarray:
+    """[E] float64, NaN for what is no number."""
+    if values.dtype == object:  # lists, which pandas cannot convert, are none
+        values = values.map(lambda value: value if np.isscalar(value) else None)
+    return pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
 def check_truth(where: str, values: pd.Series) -> pd.Series:
     """Returns [E] float32 log odds; raises DataError on a value that is none."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float32, na_value=np.nan)
+    numbers = _numbers(values).astype(np.float32)
     problem = "is not a finite number: truth is the log odds of label 1"
     reject(where, "truth", values, ~np.isfinite(numbers), problem)
     return pd.Series(numbers, index=values.index)

@@ -112,7 +112,7 @@ def test_bad_files_are_named(lines, tmp_path):
         (["1 2", "3 4"], "row 0, item i0: the vector is missing or no list of numbers"),
         ([["a", "b"], ["c", "d"]], "row 0, item i0: the vector is missing or no list of numbers"),
         ([1.0, 2.0], "row 0, item i0: the vector is missing or no list of numbers"),
-        ([[[1.0], [2.0]], [[3.0], [4.0]]], "row 0, item i0: the vector is missing or no list"),
+        ([[[1.0], [2.0]], [[3.0], [4.0]]], "column 'vector' .* holds values of type list<"),
         ([[], []], "row 0, item i0: the vector is missing or no list of numbers"),
         ([[1.0, None], [3.0, 4.0]], "row 0, item i0: the vector is not finite"),
     ],

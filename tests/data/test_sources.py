@@ -11,6 +11,8 @@ from nif_jax.data import sources
 from nif_jax.data.movelines import prepare
 from nif_jax.data.schema import NO_LABEL, DataError
 from nif_jax.data.sources import files, history, tables
+from nif_jax.data.sources.events import Rules
+from nif_jax.data.sources.readers import Table
 
 SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -114,18 +116,24 @@ class TestFiles:
         _write(tmp_path, pd.DataFrame({"item_id": [7, 8], "brand": ["x", "y"]}), "log_items.csv")
         assert prepare(sources.load("files", path=path), 0).counts["items_without_features"] == 0
 
-    def test_columns_that_nothing_uses_are_named(self, tmp_path, caplog):
+    def test_the_log_shows_how_each_column_is_used(self, tmp_path, caplog):
         path = _write(
             tmp_path, EVENTS.assign(stars=[5, 2, 2], kind=["a", "b", "a"], price=1, dwell=2)
         )
         options = {"label_from": "stars>=4", "unlabelled": "kind=b", "action_columns": "dwell:2"}
         with caplog.at_level("INFO"):
             sources.load("files", path=path, columns="scene=kind", **options)
-        assert f"{path}: columns that nothing uses: label, price\n" in caplog.text
-        caplog.clear()
-        with caplog.at_level("INFO"):
-            sources.load("files", path=_write(tmp_path, EVENTS))
-        assert "nothing uses" not in caplog.text
+        assert f"{path}: 3 rows\n" in caplog.text
+        rows = [line.split() for line in caplog.text.splitlines()]
+        for row in (
+            ["timestamp", "timestamp", "whole", "number", "0", "10"],
+            ["label", "-", "whole", "number", "0", "1"],
+            ["stars", "label", "whole", "number", "0", "5"],
+            ["kind", "scene,", "unlabelled", "text", "0", "a"],
+            ["price", "-", "whole", "number", "0", "1"],
+            ["dwell", "action", "whole", "number", "0", "2"],
+        ):
+            assert row in rows
 
     def test_columns_map_our_names_to_theirs(self, tmp_path):
         theirs = EVENTS.rename(columns={"user_id": "uid", "timestamp": "when"}).assign(tab="feed")
@@ -137,8 +145,8 @@ class TestFiles:
         assert events["scene"].tolist() == events["action"].tolist() == ["feed"] * 3
 
     def test_csv_identifiers_are_text(self, tmp_path):
-        path = _write(tmp_path, EVENTS.assign(user_id=["007", "7", "NA"]))
-        assert sources.load("files", path=path).events["user_id"].tolist() == ["007", "7", "NA"]
+        path = _write(tmp_path, EVENTS.assign(user_id=["007", "8", "NA"]))
+        assert sources.load("files", path=path).events["user_id"].tolist() == ["007", "8", "NA"]
 
     def test_lists_become_sets(self, tmp_path):
         _write(tmp_path, EVENTS, "log.parquet")
@@ -210,7 +218,7 @@ class TestFiles:
         with pytest.raises(DataError, match="'price:1' is not <column>:<number of bins"):
             sources.load("files", path=path, item_columns="price:1")
         words = _write(tmp_path, prices.assign(price="cheap"), "words_items.csv")
-        with pytest.raises(DataError, match=r"'price', row 0: value 'cheap' is no number"):
+        with pytest.raises(DataError, match=r"'price', row 0: value 'cheap' is no finite number"):
             sources.load("files", path=path, items=words, item_columns="price:2")
 
     def test_unlabelled_rows_are_history(self, tmp_path):
@@ -280,11 +288,12 @@ class TestFiles:
 
     def test_truth_of_your_own_simulator(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(truth=[0.5, -2, 1]))
-        raw = sources.load("files", path=path)
+        assert prepare(sources.load("files", path=path), seed=0).truth is None
+        raw = sources.load("files", path=path, columns="truth=truth")
         assert prepare(raw, seed=0).truth.tolist() == [0.5, -2, 1]
         path = _write(tmp_path, EVENTS.assign(truth=[0.5, np.nan, 1]))
         with pytest.raises(DataError, match=r"column 'truth', row 1.*is not a finite number"):
-            sources.load("files", path=path)
+            sources.load("files", path=path, columns="truth=truth")
 
     def test_missing_and_minus_one_labels_are_history(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(label=[1, np.nan, -1]))
@@ -342,7 +351,7 @@ class TestFiles:
             load("empty.csv", b"")
         with pytest.raises(DataError, match="no rows"):
             load("header.csv", b"user_id,item_id,timestamp,label\n")
-        with pytest.raises(DataError, match=r"unknown extension '.xls'; use .parquet, .csv, .tsv"):
+        with pytest.raises(DataError, match=r"unknown extension '.xls'; the formats are .parquet, .csv"):
             load("log.xls", b"x")
         with pytest.raises(DataError, match="cannot be read as parquet"):
             load("broken.parquet", b"no parquet")
@@ -350,7 +359,7 @@ class TestFiles:
             load("absent")
         with pytest.raises(DataError, match=r"one events file; found: broken\.parquet, empty\.csv"):
             sources.load("files", path=str(tmp_path))
-        with pytest.raises(DataError, match="needs path="):
+        with pytest.raises(DataError, match=r"needs source\.path="):
             sources.load("files")
         with pytest.raises(DataError, match="'uid=user_id' is not <our name>=<column>"):
             load("log.csv", b"", columns="uid=user_id")
@@ -423,10 +432,12 @@ class TestHistory:
     def test_bad_lists_are_located(self, tmp_path, column, values, message):
         path = _write(tmp_path, self.LOG, "log.parquet")
         lists = self.LISTS.assign(**{column: pd.Series(values, dtype=object)})
-        names = tables.parse_columns("history_columns", self.NAMES, history.NAMES)
+        rules = Rules(tables.parse_columns("history_columns", self.NAMES, history.NAMES))
         file = tmp_path / "log_history.parquet"
         with pytest.raises(DataError, match=message) as error:
-            history.from_lists(file, lists, names, sources.load("files", path=path).events)
+            history.from_table(
+                Table(file, lists), rules, sources.load("files", path=path).events
+            )
         assert str(error.value).startswith(str(file))
 
     def test_tidy_events_keep_their_times_and_lose_their_labels(self, tmp_path):
@@ -454,7 +465,7 @@ class TestHistory:
             sources.load("files", path=path, history="beside")
         self.load(tmp_path, self.LISTS)
         with pytest.raises(
-            DataError, match=r"no column 'item_id' for history_columns; .* uid, seen"
+            DataError, match=r"no column 'user_id' for history_columns; .* uid, seen"
         ):
             sources.load("files", path=str(tmp_path / "log.parquet"), history="beside")
         with pytest.raises(DataError, match="history_columns: 'label=x' is not <our name>"):

@@ -1,31 +1,29 @@
-"""Your own data: a tidy table of events in a Parquet, CSV or TSV file, items and users beside it.
+"""Your own data: a tidy table of events in a file, and tables of items and users beside it.
 
-One row an event. Identifiers are read as text from CSV and TSV, so that "007" stays "007".
+One row an event. Formats: Parquet, CSV, TSV, JSON Lines, MovieLens `.dat` and RecBole atomic files
+(formats.py). Identifiers are text: "007" in a CSV file stays "007".
 """
 
+import dataclasses
 import logging
-import operator
 import pathlib
-import re
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from nif_jax.data import movelines, validate
-from nif_jax.data.features import as_text
-from nif_jax.data.schema import NO_LABEL, DataError, RawTables
+from nif_jax.data import storage
+from nif_jax.data.schema import DataError, RawTables
+from nif_jax.data.sources import columns as column_log
+from nif_jax.data.sources import events as event_source
+from nif_jax.data.sources import formats, ids, readers, tables
 from nif_jax.data.sources import history as history_source
-from nif_jax.data.sources import tables
+from nif_jax.data.sources.events import Rules
+from nif_jax.data.sources.formats import TextFormat
+from nif_jax.data.sources.locate import Files, locate
+from nif_jax.data.sources.readers import Table
+from nif_jax.data.sources.tables import parse_columns, split_words
 
 DEFAULT_ITEM_COLUMNS = ("title", "category", "genres", "year", "brand")
-_ALTERNATIVES = {"timestamp": ("timestamp", "ts", "time")}
-_ANSWERS = {1: "label=1", 0: "label=0", NO_LABEL: "label=none"}
-"""Action codes of events that have a label and no action: histories show how the user answered."""
-_COMPARE: Mapping[str, Callable] = {
-    ">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt
-}  # fmt: skip
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,6 +40,13 @@ def files(
     action_columns: str = "",
     label_from: str = "",
     unlabelled: str = "",
+    header: str = "",
+    item_header: str = "",
+    user_header: str = "",
+    encoding: str = "",
+    delimiter: str = "",
+    time_format: str = "",
+    ids: str = "strict",
     user_share: float = 1.0,
     seed: int = 0,
 ) -> RawTables:
@@ -55,8 +60,9 @@ def files(
       history: file of more events, without labels (see sources/history.py): tidy, or a row a user
         with lists of items. "beside" is <stem>_history, found as items are; default: none.
       columns: our names and the file's, "user_id=uid,timestamp=ts". Ours are user_id, item_id,
-        timestamp (or ts, or time), timestamp_ms, scene, action and label. Without a scene column
-        every row gets the same one. user_id and item_id hold for the other files too.
+        timestamp (or ts, or time), timestamp_ms, scene, action, label, and truth (the true log odds
+        of label 1, of a simulator). Without a scene column every row gets the same one. user_id and
+        item_id hold for the other files too.
       history_columns: the same for the history file; default: as in `columns`.
       item_columns: features of items, "category,brand,price:16"; default: those of title, category,
         genres, year and brand that are there. Lists, and text with "|", are sets; ":16" cuts a
@@ -66,9 +72,17 @@ def files(
         or "label,is_like"; ":16" as above. What the user answered belongs here: histories show it,
         the event's own prediction does not. Default: the action column, and where there is none the
         label: "label=1", "label=0", "label=none".
-      label_from: "value>=4" makes labels by comparing a column (no number there: no label).
+      label_from: "value>=4" makes labels by comparing a column (no number there: no label); "all"
+        gives every event label 1, for logs of purchases with data.negatives.
       unlabelled: "action=return" takes the label from rows whose column has this value, several
         with "," between: they are history and no impressions.
+      header: names of the columns of an events file without a header line; item_header and
+        user_header: of the other two.
+      encoding: of text files; default: utf-8, and latin-1 for `.dat`.
+      delimiter: of text files; default: that of the extension.
+      time_format: of times that are no unix time and no ISO 8601: "YYMMDDHH", or in the letters of
+        strftime, "%y%m%d%H"; UTC.
+      ids: what to do with ids that are the same number, see ids.RULES.
       user_share: share of the users to keep, at random by `seed`; a smaller share is a subset.
       seed: see user_share.
 
@@ -76,225 +90,116 @@ def files(
       DataError: a file, a column or a value cannot be used, or no id of the items or users file is
         one of the events'.
     """
-    names = tables.parse_columns("columns", columns, (*history_source.NAMES, "label"))
-    file, item_file, user_file, history_file = locate(path, items, users, history)
-    events = _events(file, names, label_from, unlabelled, action_columns)
-    if history_file:
-        ours = tables.parse_columns("history_columns", history_columns, history_source.NAMES)
-        earlier = _history(history_file, ours or names, events)
-        events = pd.concat([events, earlier], ignore_index=True)
-    item_id, user_id = names.get("item_id", "item_id"), names.get("user_id", "user_id")
-    item_table, user_table = pd.DataFrame({"item_id": []}), pd.DataFrame({"user_id": []})
-    if item_file:
-        table = tables.read_table(item_file, (item_id,))
-        default = [c for c in DEFAULT_ITEM_COLUMNS if c in table]
-        wanted = tables.split_words(item_columns) or default
-        item_table = tables.features(item_file, table, item_id, "item_id", "item_columns", wanted)
-        _check_shared(item_file, item_id, item_table["item_id"], file, events["item_id"])
-    if user_file:
-        table = tables.read_table(user_file, (user_id,))
-        wanted = tables.split_words(user_columns) or tables.few_valued(table, user_id)
-        user_table = tables.features(user_file, table, user_id, "user_id", "user_columns", wanted)
-        _check_shared(user_file, user_id, user_table["user_id"], file, events["user_id"])
-    events = _share_of_users(events, user_share, seed)
-    origin = " ".join(f.name for f in (file, item_file, user_file, history_file) if f)
-    return RawTables(file.stem, events, item_table, user_table, origin)
+    found = locate(path, items, users, history)
+    names = parse_columns("source.columns", columns, (*history_source.NAMES, "label", "truth"))
+    names = {ours: formats.plain_name(found.events, theirs) for ours, theirs in names.items()}
+    text = {
+        kind: TextFormat(encoding, delimiter, tuple(split_words(given)))
+        for kind, given in (("events", header), ("items", item_header), ("users", user_header))
+    }
+    rules = Rules(names, label_from, unlabelled, action_columns, time_format, ids)
+    events, known = _events(found, rules, text["events"], history_columns)
+    share = _share_of_users(events["user_id"], user_share, seed)
+    item_table, known["item"]["items"] = _features(
+        found.items, "item", rules, text["items"], item_columns
+    )
+    user_table, known["user"]["users"] = _features(
+        found.users, "user", rules, text["users"], user_columns
+    )
+    _check_ids(known, rules.ids)
+    origin = " ".join(file.name for file in found.given)
+    events = events if share.all() else events[share].reset_index(drop=True)
+    return RawTables(formats.stem(found.events), events, item_table, user_table, origin)
 
 
 def fingerprint(
     *, path: str = "", items: str = "", users: str = "", history: str = "", **_: object
 ) -> str:
-    """Absolute path, size and time of change of each file that would be read."""
-    found = [file.resolve() for file in locate(path, items, users, history) if file]
-    return " ".join(f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in found)
+    """Name and SHA-256 of each file that would be read."""
+    given = locate(path, items, users, history).given
+    return " ".join(f"{file.name}:{storage.file_sha256(file)}" for file in given)
 
 
-def locate(
-    path: str, items: str = "", users: str = "", history: str = ""
-) -> tuple[pathlib.Path, pathlib.Path | None, pathlib.Path | None, pathlib.Path | None]:
-    """The events, items, users and history file, None if absent; DataError if not found."""
-    if not path:
-        raise DataError("data source 'files' needs path=<events file, stem or folder>")
-    given = pathlib.Path(path).expanduser()
-    file = given if given.is_file() else _search(given)
-    if file.suffix not in tables.EXTENSIONS:
-        known = ", ".join(tables.EXTENSIONS)
-        raise DataError(f"{file}: unknown extension {file.suffix!r}; use {known}")
-    if history == "beside":
-        beside = _beside(file, "history") or file.with_name(f"{file.stem}_history{file.suffix}")
-        history = str(beside)
-    return (
-        file,
-        _given("items", items) or _beside(file, "items"),
-        _given("users", users) or _beside(file, "users"),
-        _given("history", history),
-    )
-
-
-def _search(given: pathlib.Path) -> pathlib.Path:
-    """The one events file of a folder or of a stem."""
-    if given.is_dir():
-        found = sorted(f for f in given.iterdir() if f.suffix in tables.EXTENSIONS)
-        found = [f for f in found if not f.stem.endswith(("_items", "_users", "_history"))]
-        what = f"{given}: a folder has to hold one events file"
-    else:
-        found = [f for e in tables.EXTENSIONS if (f := given.parent / f"{given.name}{e}").is_file()]
-        what = f"{given}: no such file, with or without {', '.join(tables.EXTENSIONS)}"
-    if len(found) != 1:
-        raise DataError(f"{what}; found: {', '.join(f.name for f in found) or 'none'}")
-    return found[0]
-
-
-def _given(kind: str, path: str) -> pathlib.Path | None:
-    """The file that is named, which has to exist; None if none is."""
-    if not path:
-        return None
-    file = pathlib.Path(path).expanduser()
-    if not file.is_file():
-        raise DataError(f"{kind} file {file}: no such file")
-    return file
-
-
-def _beside(file: pathlib.Path, kind: str) -> pathlib.Path | None:
-    """<stem>_<kind> beside `file`, with its extension, else with the one that there is."""
-    stem = f"{file.stem}_{kind}"
-    own = file.with_name(f"{stem}{file.suffix}")
-    if own.is_file():
-        return own
-    found = [f for e in tables.EXTENSIONS if (f := file.with_name(f"{stem}{e}")).is_file()]
-    if len(found) > 1:
-        names = ", ".join(f.name for f in found)
-        raise DataError(f"{file}: beside it are {names}; say which with source.{kind}=<file>")
-    return found[0] if found else None
-
-
-def _check_shared(
-    file: pathlib.Path, key: str, ids: pd.Series, event_file: pathlib.Path, event_ids: pd.Series
-) -> None:
-    """Raises DataError if a table describes nothing that the events speak of."""
-    known = movelines.id_names(ids)
-    there = movelines.id_names(event_ids.drop_duplicates())
-    if len(known) and not pd.Index(known).isin(there).any():
-        raise DataError(
-            f"{file}: column {key!r}: none of its ids is in the events of {event_file}: it has "
-            f"'{known[0]}', they have '{there[0]}'. Write ids alike in both, or name the right "
-            "file or column (source.items, source.users, source.columns)"
-        )
+_Known = dict[str, dict[str, ids.Ids]]
+"""Kind of id -> table -> its ids."""
 
 
 def _events(
-    file: pathlib.Path,
-    names: Mapping[str, str],
-    label_from: str = "",
-    unlabelled: str = "",
-    action_columns: str = "",
-    labelled: bool = True,
-) -> pd.DataFrame:
-    """Checked events; columns that we have no name for are kept, they tell duplicates apart."""
-    text_columns = tuple(names.get(key, key) for key in ("user_id", "item_id"))
-    table = tables.read_table(file, text_columns)
-    found = {}
-    for ours in validate.EVENT_COLUMNS:
-        choices = (names[ours],) if ours in names else _ALTERNATIVES.get(ours, (ours,))
-        found[ours] = next((column for column in choices if column in table), choices[0])
-    answers = not action_columns and "action" not in names and "action" not in table
-    computed = {"action": ""} if answers else {}
-    used = {"truth", names.get("timestamp_ms")}
-    if "scene" not in names and "scene" not in table:
-        computed["scene"] = "all"
-    if "timestamp_ms" in names:
-        computed["timestamp"] = history_source.seconds(file, table, names)
-    if not labelled:
-        computed["label"] = NO_LABEL
-    elif label_from:
-        label_column, computed["label"] = _threshold(file, table, label_from)
-        used.add(label_column)
-    if action_columns:
-        words = tables.split_words(action_columns)
-        described = tables.described(file, table, "action_columns", words)
-        computed["action"] = _together(described)
-        used.update(described)
-    read = {ours: column for ours, column in found.items() if ours not in computed}
-    validate.check_columns(str(file), table, read)
-    # Taking columns, not renaming them, lets one column serve as two, say as scene and action.
-    events = pd.DataFrame({ours: table[column] for ours, column in read.items()}).assign(**computed)
-    for ours in ("scene", "action"):
-        events[ours] = events[ours].astype("str")  # what is missing stays missing
-    for word in tables.split_words(unlabelled):
-        column, holds = _has_value(file, table, word)
-        events["label"] = events["label"].mask(holds, NO_LABEL)
-        used.add(column)
-    unused = [column for column in table if column not in used | set(read.values())]
-    if unused and labelled:
-        _LOG.info("%s: columns that nothing uses: %s", file, ", ".join(map(str, unused)))
-    others = table.drop(columns=[c for c in table if c in read.values() or c in events])
-    events = validate.check_events(str(file), events.join(others), found)
-    if answers:  # of the labels as they are in the end, unlabelled rows among them
-        events["action"] = events["label"].map(_ANSWERS)
-        if labelled:
-            _LOG.info(
-                "%s: no action column and no source.action_columns, so that histories show the "
-                "label as the action: %s", file, ", ".join(sorted(events["action"].unique())),
-            )  # fmt: skip
-    return events
+    found: Files, rules: Rules, text: TextFormat, history_columns: str
+) -> tuple[pd.DataFrame, _Known]:
+    """The events of the log, and behind them those of its history; and their ids."""
+    table = _read(found.events, rules, text)
+    events = event_source.from_table(table, rules)
+    known = {
+        kind: {"log": ids.Ids(found.events, rules.names.get(key, key), events[key])}
+        for kind, key in (("user", "user_id"), ("item", "item_id"))
+    }
+    if event_source.answers_as_actions(table, rules):
+        _LOG.info(
+            "%s: no action column and no source.action_columns, so that histories show the label "
+            "as the action: %s", found.events, ", ".join(sorted(events["action"].unique())),
+        )  # fmt: skip
+    if not found.history:
+        return events, known
+    ours = parse_columns("source.history_columns", history_columns, history_source.NAMES)
+    names = ours or {k: v for k, v in rules.names.items() if k not in ("label", "truth")}
+    rules = dataclasses.replace(rules, names=names)
+    table = _read(found.history, rules, dataclasses.replace(text, header=()))
+    earlier, users, items = history_source.from_table(table, rules, events)
+    known["user"]["history"], known["item"]["history"] = users, items
+    return pd.concat([events, earlier], ignore_index=True), known
 
 
-def _history(file: pathlib.Path, names: Mapping[str, str], events: pd.DataFrame) -> pd.DataFrame:
-    """Events of a history file, without labels; its labels, if it has any, are not read."""
-    table = tables.read_table(file, tuple(names.get(key, key) for key in ("user_id", "item_id")))
-    if history_source.is_lists(file, table, names):
-        return history_source.from_lists(file, table, names, events)
-    found = _events(file, names, labelled=False)
-    return found[list(validate.EVENT_COLUMNS)]
+def _read(file: pathlib.Path, rules: Rules, text: TextFormat) -> Table:
+    """A table whose ids, and whose times where they have a format, are the text of the file."""
+    as_text = {rules.names.get(key, key) for key in ("user_id", "item_id")}
+    if rules.time_format:
+        as_text |= {rules.names.get("timestamp", name) for name in ("timestamp", "ts", "time")}
+    return readers.read(file, text, as_text)
 
 
-def _together(columns: Mapping[str, pd.Series]) -> pd.Series:
-    """[E] text "like=1 value=4" of several columns; a missing value is left out."""
-    text = pd.Series("", index=next(iter(columns.values())).index)
-    for name, values in columns.items():
-        known = pd.Series(as_text(values), index=values.index)
-        text += known.where(known == "", f" {name}=" + known)
-    return text.str.strip().replace("", "none")
+def _features(
+    file: pathlib.Path | None, kind: str, rules: Rules, text: TextFormat, wanted: str
+) -> tuple[pd.DataFrame, ids.Ids | None]:
+    """The table of items or users, ids and features, and its ids; empty where there is no file."""
+    key = f"{kind}_id"
+    if not file:
+        return pd.DataFrame({key: []}), None
+    table = _read(file, rules, text)
+    known = ids.read(table, rules.names.get(key, key), f"{kind}s", rules.ids)
+    if kind == "item":
+        default = [c for c in DEFAULT_ITEM_COLUMNS if c in table.frame]
+    else:
+        default = tables.few_valued(table, known.column)
+    words = split_words(wanted) or default
+    chosen = tables.features(table, known, key, f"source.{kind}_columns", words)
+    used = dict.fromkeys(tables.named(table, words), f"{kind} feature")
+    if kind == "item" and "title" in used:
+        used["title"] = "title"
+    column_log.log(table, used | {known.column: key})
+    return chosen, known
 
 
-def _has_value(file: pathlib.Path, table: pd.DataFrame, word: str) -> tuple[str, np.ndarray]:
-    """The column of "action=return", and [E] bool, where it has the value; DataError if nowhere."""
-    column, equals, value = (part.strip() for part in word.partition("="))
-    if not equals or not value:
-        raise DataError(f"unlabelled: {word!r} is not <column>=<value>")
-    values = as_text(tables.column_of(file, table, column, "unlabelled"))
-    if not (values == value).any():
-        some = ", ".join(sorted(set(values))[:10])
-        raise DataError(
-            f"{file}: column {column!r} is nowhere {value!r} (unlabelled); it has: {some}"
-        )
-    return column, values == value
+def _check_ids(known: _Known, rule: str) -> None:
+    """Raises DataError if a table has no id of the log's, or ids are written in several ways."""
+    for kind, tables_of in known.items():
+        given = {name: found for name, found in tables_of.items() if found is not None}
+        if rule == "strict":
+            ids.check_spelling(list(given.values()))
+        for name, found in given.items():
+            # A history may be of other items: of another scene, say.
+            if name not in ("log", "history") or (name, kind) == ("history", "user"):
+                ids.check_shared(found, given["log"], f"source.{name}")
 
 
-def _share_of_users(events: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
-    """The events of a share of the users; rows keep their order."""
+def _share_of_users(user: pd.Series, share: float, seed: int) -> np.ndarray:
+    """[E] bool, the events of a share of the users."""
     if not 0 < share <= 1:
-        raise DataError(f"user_share={share} is not in (0, 1]")
+        raise DataError(f"source.user_share={share} is not in (0, 1]")
     if share == 1:
-        return events
-    user = events["user_id"].astype(str)
+        return np.ones(len(user), bool)
     users = np.sort(user.unique())
     kept = users[np.random.default_rng(seed).random(len(users)) < share]
     if not len(kept):
-        raise DataError(f"user_share={share} keeps none of {len(users)} users: take more")
-    return events[user.isin(kept)].reset_index(drop=True)
-
-
-def _threshold(file: pathlib.Path, table: pd.DataFrame, rule: str) -> tuple[str, pd.Series]:
-    """The column of a rule such as "value>=4", and labels [E] int8, NO_LABEL where no number is."""
-    match = re.fullmatch(r"\s*(.+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*", rule)
-    if not match:
-        raise DataError(f"label_from: {rule!r} is not <column>>=<number> (or <=, ==, >, <)")
-    column, compare, bound = match.groups()
-    if column not in table:
-        choices = ", ".join(map(str, table.columns))
-        raise DataError(f"{file}: no column {column!r} for label_from; the file has: {choices}")
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    holds = _COMPARE[compare](values, float(bound))
-    labels = np.where(np.isnan(values), NO_LABEL, holds)
-    return column, pd.Series(labels.astype(np.int8), index=table.index)
+        raise DataError(f"source.user_share={share} keeps none of {len(users)} users: take more")
+    return user.isin(kept).to_numpy()

@@ -1,15 +1,18 @@
-"""Reading and describing tables: Parquet, CSV and TSV files, features, and columns as text."""
+"""Features from tables: chosen columns, bins, sets; and the options that name them."""
 
-import pathlib
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from nif_jax.data import validate
-from nif_jax.data.schema import DataError
+from nif_jax.data.schema import ID_FEATURE, DataError
+from nif_jax.data.sources import formats
+from nif_jax.data.sources.ids import Ids
+from nif_jax.data.sources.readers import Table
 
-EXTENSIONS = (".parquet", ".csv", ".tsv")
+_LOG = logging.getLogger(__name__)
 MAX_VALUES = 1000
 """A user column with more distinct values is a number or a name, and not used unless asked for."""
 
@@ -27,84 +30,88 @@ def parse_columns(option: str, text: str, ours: tuple[str, ...]) -> dict[str, st
         if not equals or not theirs or name not in ours:
             choices = ", ".join(ours)
             raise DataError(f"{option}: {pair!r} is not <our name>=<column>; our names: {choices}")
+        if name in names:
+            raise DataError(f"{option}: {name} is given twice, as {names[name]} and as {theirs}")
         names[name] = theirs
     return names
 
 
-def read_table(file: pathlib.Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
-    """The table in `file`; raises DataError, naming it, if it cannot be read."""
-    try:
-        if file.suffix == ".parquet":
-            return pd.read_parquet(file)
-        if file.suffix in EXTENSIONS:
-            # Only an empty cell is missing: "NA" and "None" are names of scenes and users.
-            missing = {"keep_default_na": False, "na_values": [""]}
-            types = dict.fromkeys(text_columns, str)
-            separator = "\t" if file.suffix == ".tsv" else ","
-            return pd.read_csv(file, sep=separator, dtype=types, low_memory=False, **missing)
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{file}: the file is empty") from error
-    except (OSError, ValueError) as error:  # pyarrow's and pandas' parser errors are ValueErrors
-        raise DataError(f"{file}: cannot be read as {file.suffix[1:]}: {error}") from error
-    raise DataError(f"{file}: unknown extension {file.suffix!r}; use {', '.join(EXTENSIONS)}")
-
-
-def column_of(file: pathlib.Path, table: pd.DataFrame, column: str, option: str) -> pd.Series:
-    """A column by name; DataError, naming file, option and the columns there are, without it."""
-    if column not in table:
-        choices = ", ".join(map(str, table.columns))
-        raise DataError(f"{file}: no column {column!r} for {option}; the file has: {choices}")
-    return table[column]
-
-
-def described(
-    file: pathlib.Path, table: pd.DataFrame, option: str, words: Sequence[str]
-) -> dict[str, pd.Series]:
+def described(table: Table, option: str, words: Sequence[str]) -> dict[str, pd.Series]:
     """{name: values [n]} of columns ["category", "duration:16"]; ":16" cuts numbers into 16 bins.
 
     Bins have equal mass over the table and are named by their number; what is missing stays
     missing. Lists become text with "|".
 
     Raises:
-      DataError: a column that is not there, bins that are no number above 1, or of no numbers.
+      DataError: a column that is not there, a number that is not finite, bins that are no number
+        above 1, or of no numbers.
     """
     found = {}
     for word in words:
-        # A name of the table is a name, whatever it holds.
-        parts = (word, "", "") if word in table else word.partition(":")
-        column, colon, bins = (part.strip() for part in parts)
-        values = joined(column_of(file, table, column, option))
-        if colon:
-            if not bins.isdigit() or int(bins) < 2:
-                raise DataError(f"{option}: {word!r} is not <column>:<number of bins, at least 2>")
-            numbers = pd.to_numeric(values, errors="coerce")
-            bad = (numbers.isna() & values.notna()).to_numpy()
-            validate.reject(str(file), column, values, bad, f"is no number, and {word!r} cuts bins")
-            values = pd.qcut(numbers, int(bins), labels=False, duplicates="drop")
-        found[column] = values
+        column, colon, bins = _parts(table, word)
+        values = joined(table.column(column, option))
+        if pd.api.types.is_float_dtype(values.dtype):
+            infinite = np.isinf(values.to_numpy(np.float64, na_value=np.nan))
+            problem = "is not finite: write a number, or leave it empty"
+            validate.reject(str(table.file), column, values, infinite, problem)
+        found[column] = _cut(table, option, word, column, values, bins) if colon else values
     return found
 
 
+def named(table: Table, words: Sequence[str]) -> list[str]:
+    """The columns that words such as "duration:16" name."""
+    return [_parts(table, word)[0] for word in words]
+
+
+def _parts(table: Table, word: str) -> tuple[str, str, str]:
+    """Column, ":" and bins; a name of the table is a name, whatever it holds."""
+    word = formats.plain_name(table.file, word)
+    parts = (word, "", "") if word in table.frame else word.partition(":")
+    return tuple(part.strip() for part in parts)
+
+
+def _cut(
+    table: Table, option: str, word: str, column: str, values: pd.Series, bins: str
+) -> pd.Series:
+    """[n] numbers of bins of equal mass."""
+    if not bins.isdigit() or int(bins) < 2:
+        raise DataError(f"{option}: {word!r} is not <column>:<number of bins, at least 2>")
+    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
+    bad = (numbers.isna() & values.notna()).to_numpy() | np.isinf(numbers.to_numpy())
+    problem = f"is no finite number, and {word!r} cuts bins"
+    validate.reject(str(table.file), column, values, bad, problem)
+    return pd.qcut(numbers, int(bins), labels=False, duplicates="drop")
+
+
 def features(
-    file: pathlib.Path,
-    table: pd.DataFrame,
-    key: str,
-    our_key: str,
-    option: str,
-    wanted: Sequence[str],
+    table: Table, ids: Ids, our_key: str, option: str, wanted: Sequence[str]
 ) -> pd.DataFrame:
-    """The id, as `our_key`, and the `wanted` columns of a table with one row an id."""
-    validate.check_ids(str(file), key, column_of(file, table, key, our_key))
-    twice = table[key].duplicated().to_numpy()
-    validate.reject(str(file), key, table[key], twice, "stands there twice: keep one row")
-    chosen = described(file, table, option, wanted)
-    return pd.DataFrame({our_key: table[key], **{c: v for c, v in chosen.items() if c != key}})
+    """The ids, as `our_key`, and the `wanted` columns of a table with one row an id."""
+    twice = ids.values.duplicated().to_numpy()
+    validate.reject(
+        str(ids.file), ids.column, ids.values, twice, "stands there twice: keep one row"
+    )
+    chosen = described(table, option, [word for word in wanted if word != ids.column])
+    names = {column: _feature(column, (our_key, ID_FEATURE), chosen) for column in chosen}
+    for column, name in names.items():
+        if name != column:
+            _LOG.info("%s: the feature of column %r is called %r", table.file, column, name)
+    return pd.DataFrame({our_key: ids.values, **{names[c]: v for c, v in chosen.items()}})
 
 
-def few_valued(table: pd.DataFrame, key: str) -> list[str]:
+def _feature(column: str, reserved: Sequence[str], others: Sequence[str]) -> str:
+    """Name of a column's feature: "id" is that of the identity, so it becomes "id_column"."""
+    while column in reserved:
+        column += "_column"
+        while column in others:
+            column += "_"
+    return column
+
+
+def few_valued(table: Table, key: str) -> list[str]:
     """Columns beside `key` of at most MAX_VALUES distinct values."""
-    others = [column for column in table.columns if column != key]
-    return [c for c in others if joined(table[c]).nunique() <= MAX_VALUES]
+    others = [column for column in table.frame.columns if column != key]
+    return [c for c in others if joined(table.frame[c]).nunique() <= MAX_VALUES]
 
 
 def joined(column: pd.Series) -> pd.Series:
