@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from nif_jax.data import sources, storage, tfds_builder
 from nif_jax.data.movelines import odd_times, prepare, summary
-from nif_jax.data.schema import Movelines
+from nif_jax.data.schema import DataError, Movelines
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def _read_or_prepare(
         if store is not None:
             return store
     raw = sources.load(source, seed=seed, cache_dir=cache_dir, **source_kwargs)
+    if target.name != cache_key(source, seed=seed, **source_kwargs):
+        raise DataError(f"{raw.origin}: changed while it was read; run again when it is complete")
     store = prepare(raw, seed)
     try:
         if target.exists():

@@ -40,15 +40,20 @@ def reject(where: str, column: str, values: pd.Series, bad: np.ndarray, problem:
         )
 
 
-def check_columns(where: str, table: pd.DataFrame, columns: Mapping[str, str]) -> None:
-    """Raises DataError unless `table` has every column of `columns` (our name -> its name)."""
+def check_columns(
+    where: str, table: pd.DataFrame, columns: Mapping[str, str], hint: str = ""
+) -> None:
+    """Raises DataError unless `table` has every column of `columns` (our name -> its name).
+
+    `hint` is what else the message says.
+    """
     for ours, theirs in columns.items():
         if theirs not in table:
             choices = ", ".join(map(str, table.columns))
             raise DataError(
                 f"{where}: no column {theirs!r} for {ours!r}; the file has: {choices}. "
                 f"Name the right one with source.columns='{ours}=<column>'."
-                f"{_REMEDIES.get(ours, '')}"
+                f"{hint or _REMEDIES.get(ours, '')}"
             )
 
 

@@ -16,6 +16,16 @@ from nif_jax.data.windows import NUM_GAPS, Window
 embedding_init = nn.initializers.normal(stddev=0.05)
 
 
+def table_name(feature: str) -> str:
+    """Name of a feature's parameter: the feature's own, which may be any text.
+
+    But for "/", which separates the names of a path, "drop", which is a submodule's, and "params",
+    by which Flax tells variables from parameters.
+    """
+    escaped = feature.replace("%", "%25").replace("/", "%2F")
+    return f"%{escaped}" if escaped in ("drop", "params") else escaped
+
+
 class ItemEmbed(nn.Module):
     """Sum over features of the mean embedding of an item's values; the id is one feature.
 
@@ -32,7 +42,7 @@ class ItemEmbed(nn.Module):
 
     def setup(self):
         self.tables = {
-            name: self.param(name, embedding_init, (size, self.dim))
+            name: self.param(table_name(name), embedding_init, (size, self.dim))
             for name, size in sorted(self.sizes.items())
         }
         if self.id_dropout:
@@ -105,7 +115,7 @@ class UserEmbed(nn.Module):
 
     def setup(self):
         self.tables = {
-            name: self.param(name, embedding_init, (size, self.dim))
+            name: self.param(table_name(name), embedding_init, (size, self.dim))
             for name, size in sorted(self.sizes.items())
         }
 

@@ -1,8 +1,8 @@
 """Data sources: each is a function from plain keyword arguments to RawTables.
 
 A new source is a module with two functions: one that returns the tables, and `fingerprint`, which
-takes the same arguments and returns what identifies the bytes it would read (without reading them
-all), so that prepared data is never reused for changed input.
+takes the same arguments and returns the SHA-256 of the bytes it would read, so that prepared data
+is never reused for changed input.
 """
 
 import dataclasses

@@ -61,7 +61,7 @@ def _separator(values: pd.Series, role: str) -> str:
     Clearly: at least a tenth of the distinct values have several parts, and parts come up again.
     Titles are text.
     """
-    if role == "title" or values.dtype.kind in _KINDS:
+    if role == "title" or "lists" in role or values.dtype.kind in _KINDS:
         return ""
     given = values.dropna()
     if len(given) and isinstance(given.iloc[0], _LISTS) and role != "user feature":

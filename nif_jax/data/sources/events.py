@@ -52,7 +52,9 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
     for ours in [name for name in computed if found.get(name) in used and name != "timestamp"]:
         if used.get(found[ours]) == ours:
             del used[found[ours]]  # what is computed takes the place of the column
-    validate.check_columns(str(table.file), table.frame, read)
+    for column in table.nested.keys() & read.values():
+        table.column(column, "source.columns")  # raises: it cannot be read
+    validate.check_columns(str(table.file), table.frame, read, table.delimiter_hint())
     # Taking columns, not renaming them, lets one column serve as two, say as scene and action.
     chosen = {ours: table.frame[column] for ours, column in read.items()}
     for ours in ("user_id", "item_id"):

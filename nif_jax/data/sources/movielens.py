@@ -67,13 +67,13 @@ def movielens_100k(*, path: str = "", cache_dir: str = "") -> RawTables:
 
 
 def fingerprint(*, path: str = "", cache_dir: str = "") -> str:
-    """What identifies the data: the pinned wheel, or size and time of the files given."""
+    """What identifies the data: SHA-256 of the pinned wheel, or of the files given."""
     del cache_dir  # the same bytes wherever they are kept
     if not path:
         return WHEEL_SHA256
     given = pathlib.Path(path).expanduser()
     parts = [given] if given.suffix == ".whl" else sorted(given.glob("ml-100k.*"))
-    return " ".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in _existing(parts))
+    return " ".join(f"{p.name}:{storage.file_sha256(p)}" for p in _existing(parts))
 
 
 def _existing(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:

@@ -41,10 +41,11 @@ class Table:
             )
         raise DataError(
             f"{self.file}: no column {name!r} for {option}; the file has: "
-            f"{', '.join(map(str, self.frame.columns))}.{self._delimiter_hint()}"
+            f"{', '.join(map(str, self.frame.columns))}.{self.delimiter_hint()}"
         )
 
-    def _delimiter_hint(self) -> str:
+    def delimiter_hint(self) -> str:
+        """What to set where the whole header was read as one column, else ""."""
         if len(self.frame.columns) != 1 or formats.extension(self.file) == ".parquet":
             return ""
         name = str(self.frame.columns[0])
