@@ -1,4 +1,4 @@
-"""Every kind of bad or unusual input file, and what comes of it: a named error, or all of its rows."""
+"""Kinds of bad and unusual input files, and what comes of each: a named error, or all rows."""
 
 import dataclasses
 import gzip
@@ -92,7 +92,8 @@ KINDS = [
     Kind("csv, empty lines", 4, {"log.csv": CSV.replace("\n", "\n\n")}),
     Kind("two columns of one name", "'label' is there 2 times",
          {"log.csv": CSV.replace("timestamp,label", "label,label")}),
-    Kind("parquet, two columns of one name", "'a' is there 2 times", {"log.parquet": pa.table([[1], [2]], names=["a", "a"])}),
+    Kind("parquet, two columns of one name", "'a' is there 2 times",
+         {"log.parquet": pa.table([[1], [2]], names=["a", "a"])}),
     Kind("wrong delimiter", r"Is ';' the delimiter\? Set source.delimiter=';'",
          {"log.csv": CSV.replace(",", ";")}),
     Kind("that remedy", 4, {"log.csv": CSV.replace(",", ";")}, {"delimiter": ";"}),
@@ -176,7 +177,7 @@ KINDS = [
          {"log.parquet": LOG.assign(user_id=["u1", "u1", " ", "u3"])}),
     # Histories.
     Kind("history after the log", "row 0.*is later than the user's first event",
-         _beside("history.parquet", pd.DataFrame(_LISTS).assign(timestamp=1_700_000_000)), _HISTORY),
+         _beside("history.parquet", pd.DataFrame(_LISTS).assign(timestamp=17**8)), _HISTORY),
     Kind("history after the log, ids of another type", "row 0.*is later than the user's first",
          {"log.csv": LOG.assign(user_id=["1", "1", "2", "3"]),
           "log_history.parquet": pd.DataFrame(_LISTS).assign(user_id=[1, 2], timestamp=17**8)},
@@ -225,9 +226,9 @@ KINDS = [
          _log(timestamp="31/12/2020"), {"time_format": "YYMMDD"}),
     # Likely mistakes, which are read and reported.
     Kind("sets with another separator", 4,
-         _beside("items.csv", ITEMS.assign(genres=["x;y", "y;z", "x"])), {}, "looks like sets with"),
+         _beside("items.csv", ITEMS.assign(genres=["x;y", "y;z", "x"])), {}, "like sets"),
     Kind("sets as text of JSON", 4,
-         _beside("items.csv", ITEMS.assign(genres=['["x", "y"]', '["y"]', "[]"])), {}, "like sets"),
+         _beside("items.csv", ITEMS.assign(genres=['["x", "y"]', '["y"]', "[]"])), {}, "sets"),
     Kind("sets of users", 4, _beside("users.csv", USERS.assign(tags=["x|y", "y|z", "x"])), {},
          "looks like sets with"),
     Kind("a time far from the others", 21,

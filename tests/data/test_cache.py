@@ -235,6 +235,36 @@ class TestKey:
         keys.append(cache.cache_key("files", seed=0, path=str(log)))
         assert len(set(keys)) == 3
 
+    def test_content_changes_it_at_equal_size_and_time(self, tmp_path):
+        log = tmp_path / "log.csv"
+        log.write_text("user_id,item_id,timestamp,label\nu,a,1,1\n")
+        before, key = log.stat(), cache.cache_key("files", seed=0, path=str(log))
+        log.write_text("user_id,item_id,timestamp,label\nu,a,1,0\n")
+        os.utime(log, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert log.stat().st_size == before.st_size
+        assert cache.cache_key("files", seed=0, path=str(log)) != key
+        os.rename(log, tmp_path / "moved.csv")
+        log.write_text("user_id,item_id,timestamp,label\nu,a,1,1\n")
+        assert cache.cache_key("files", seed=0, path=str(log)) == key
+
+    def test_a_file_that_changes_while_it_is_read_is_refused(self, tmp_path, monkeypatch):
+        log = tmp_path / "log.csv"
+        log.write_text("user_id,item_id,timestamp,label\nu,a,1,1\n")
+        load = sources.load
+
+        def slow(*args, **kwargs):
+            found = load(*args, **kwargs)
+            with log.open("a") as file:
+                file.write("u,b,2,1\n")
+            return found
+
+        monkeypatch.setattr(sources, "load", slow)
+        options = {"seed": 0, "cache_dir": str(tmp_path), "path": str(log)}
+        with pytest.raises(schema.DataError, match="changed while it was read"):
+            cache.load_movelines("files", **options)
+        monkeypatch.undo()
+        assert cache.load_movelines("files", **options).num_events == 2
+
 
 def test_cache_dir_order(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")

@@ -351,7 +351,7 @@ class TestFiles:
             load("empty.csv", b"")
         with pytest.raises(DataError, match="no rows"):
             load("header.csv", b"user_id,item_id,timestamp,label\n")
-        with pytest.raises(DataError, match=r"unknown extension '.xls'; the formats are .parquet, .csv"):
+        with pytest.raises(DataError, match=r"unknown extension '.xls'; the formats are .parq"):
             load("log.xls", b"x")
         with pytest.raises(DataError, match="cannot be read as parquet"):
             load("broken.parquet", b"no parquet")
