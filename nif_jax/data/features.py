@@ -11,6 +11,8 @@ SEPARATOR = "|"
 MIN_TITLES = 5
 """A word of fewer titles than this tells items apart by name, and is not a feature."""
 MAX_TITLE_WORDS = 12
+MAX_TITLE_LENGTH = 1000
+"""Characters of a title that words are taken from: what is longer is no title."""
 MAX_BINS = 16
 
 Encoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -98,9 +100,14 @@ def _values(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return parts.iloc[:, 0].to_numpy(), parts.iloc[:, 1].to_numpy(dtype=object)
 
 
+def title_words(names: np.ndarray) -> pd.Series:
+    """[N] lists of the words of each title, in lower case."""
+    return pd.Series(names).str.slice(stop=MAX_TITLE_LENGTH).str.lower().str.findall(r"[^\W_]+")
+
+
 def _title_words(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(position, word) of the first 12 words, each once, that occur in 5 titles or more."""
-    words = pd.Series(names).str.lower().str.findall(r"[^\W_]+").explode().dropna()
+    words = title_words(names).explode().dropna()
     words = words.reset_index().drop_duplicates()
     words.columns = ["item", "word"]
     words = words[words.groupby("word")["item"].transform("size") >= MIN_TITLES]
