@@ -5,7 +5,6 @@ The rows that are fine-tuned are in nif_jax/build_rows.py.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,6 @@ from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.packing import SequencePlan
 from nif_jax.data.sampling import ImpressionPlan, ItemPlan
-from nif_jax.data.schema import ConfigError
 from nif_jax.losses.contrastive import item_frequency
 from nif_jax.metrics import ctr, mix, retrieval
 from nif_jax.models.baselines.interface import Baseline
@@ -31,6 +29,7 @@ from nif_jax.run_context import Run
 from nif_jax.scoring import Scorer, ScoringPlan
 from nif_jax.stages import base, generator, next_item, tokenizer
 from nif_jax.stages.interface import Stage
+from nif_jax.step_counts import log_steps, per_device, stretched, total_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,23 +61,6 @@ class Built:
     candidates: Callable | None = None
 
 
-def per_device(run: Run, section: ConfigDict) -> int:
-    """Rows of a device's batch; raises ConfigError where batch_size does not split evenly."""
-    size, rest = divmod(section.batch_size, run.parallel.num_shards)
-    if rest or size % 2:
-        raise ConfigError(
-            f"batch_size={section.batch_size} (config.train, pretrain or tokenize) has to be an "
-            f"even number of rows on each of {run.parallel.num_shards} devices, such as "
-            f"{4 * run.parallel.num_shards}."
-        )
-    return size
-
-
-def total_steps(section: ConfigDict, plan: Any) -> int:
-    """Steps of a stage that nothing stops early."""
-    return int(section.epochs * plan.steps_per_epoch)
-
-
 def _optimizer(section: ConfigDict, plan: Any):
     return optim.make_optimizer(
         learning_rate=section.learning_rate,
@@ -88,19 +70,6 @@ def _optimizer(section: ConfigDict, plan: Any):
         weight_decay=section.weight_decay,
         clip_norm=section.clip_norm,
     )
-
-
-def stretched(section: ConfigDict, steps_per_epoch: int) -> ConfigDict:
-    """Section `train` with as many whole epochs as min_steps takes, where it has fewer.
-
-    Evaluations are as many as before, further apart. No epochs remain none (closed forms).
-    """
-    epochs = math.ceil(section.min_steps / steps_per_epoch)
-    if not 0 < section.epochs < epochs:
-        return section
-    longer = section.copy_and_resolve_references()
-    longer.update(epochs=float(epochs), eval_epochs=section.eval_epochs * epochs / section.epochs)
-    return longer
 
 
 def _sizes(data: Dataset) -> dict[str, Any]:
@@ -171,6 +140,7 @@ def ranking_stage(run: Run, make: Callable[..., Stage], plan, data, predict, gat
         metric=section.metric,
         config=run.config.to_dict(),
     )
+    log_steps(run, stage.name, "train", section, plan)
     return Built(stage, section, data, scorer, gather=gather)
 
 
@@ -234,6 +204,7 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
         metric=section.metric,
         config=run.config.to_dict(),
     )
+    log_steps(run, name, "pretrain", section, plan)
     answers = Scorer(
         functools.partial(next_item.answer_next, model), gather, data, run.parallel
     )
@@ -266,7 +237,7 @@ def build_tokenizer(run: Run) -> Built:
         metric=section.metric,
         config=run.config.to_dict(),
     )
-
+    log_steps(run, stage.name, "tokenize", section, plan)
     return Built(stage, section, data)
 
 

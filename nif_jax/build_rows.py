@@ -10,25 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax import tokens
-from nif_jax.build import (
-    Built,
-    baseline,
-    flow_decoder,
-    per_device,
-    ranker,
-    ranking_stage,
-    stretched,
-    total_steps,
-)
+from nif_jax.build import Built, baseline, flow_decoder, ranker, ranking_stage
 from nif_jax.data import splits
 from nif_jax.data.sampling import ImpressionPlan
-from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
-from nif_jax.models.baselines.popularity import require_prior
+from nif_jax.data.schema import NO_LABEL, ConfigError
 from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.intent import Intent
-from nif_jax.models.quantizer import require_form
+from nif_jax.models.quantizer import require_codes
 from nif_jax.models.semantic_ids import SemanticIds
-from nif_jax.optim import require_decay
 from nif_jax.parallel import AXIS
 from nif_jax.rows import ROWS, row_config
 from nif_jax.run_context import Run
@@ -36,7 +25,7 @@ from nif_jax.scoring import Scorer
 from nif_jax.stages import finetune
 from nif_jax.stages.flow_source import FlowSource, gather_rows
 from nif_jax.stages.genci import CohortSource, rank_generated
-from nif_jax.stages.generator import FlowLoss
+from nif_jax.step_counts import per_device, require_passes, stretched, total_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +67,11 @@ def _cohort_source(
     )
     settings = dict(config.cohorts)
     levels = settings.pop("levels") or config.tokenizer.levels
-    if levels > config.tokenizer.levels:
-        raise ConfigError(
-            f"config.cohorts.levels={levels} is more than config.tokenizer.levels="
-            f"{config.tokenizer.levels}."
-        )
     network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
     side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
     names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
     slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
     settings = {name: config.genci[name] for name in names}
-    if not 0 <= genci.delta_fade <= 1:
-        raise ConfigError(f"config.genci.delta_fade={genci.delta_fade} is no share, 0 to 1.")
     fade = round(genci.delta_fade * steps)
     source = CohortSource(intent, slots=slots, fade=fade, **settings)
     return source, network, side
@@ -98,7 +80,6 @@ def _cohort_source(
 def _flow_source(config: ConfigDict, use: bool) -> FlowSource:
     if not use:
         return FlowSource()
-    require_choice("flow.returned", config.flow.returned, ("add", "init", "none"))
     return FlowSource(
         use=True,
         returned=config.flow.returned == "add",
@@ -128,28 +109,20 @@ def require_settings(run: Run) -> None:
                 f"config.init_from: there is no {seed}; give the workdir of a run with that seed."
             )
     _require_classes(run)
+    require_passes(run, "train")
     for name in run.config.rows:
         row, config = ROWS[name], row_config(run.config, name)
-        one = dataclasses.replace(run, config=config)
-        require_choice("init_rows", config.init_rows, ("scratch", "base"))
-        require_decay("train", config.train.decay)
-        if row.model == "popularity":
-            require_prior(config.baselines.prior)
-        _flow_source(config, row.flow)
-        _pairwise(config, row.tsp)
         if row.flow:
-            require_choice("pretrain.init", config.pretrain.init, ("base", "scratch"))
-            require_decay("pretrain", config.pretrain.decay)
-            per_device(one, config.pretrain)
-            FlowLoss(**config.flow_loss)
-            flow_decoder(one)
-            _require_answers(one)
+            require_passes(run, "pretrain")
+            _require_answers(dataclasses.replace(run, config=config))
         if row.cohorts:
-            require_decay("tokenize", config.tokenize.decay)
-            require_form(config.tokenizer.form)
+            items, form = run.dataset.movelines.num_items, config.tokenizer.form
+            if form in tokens.TRAINED:
+                require_passes(run, "tokenize")
+            if form != "random":
+                require_codes(config.tokenizer.codes, items)
             _ = run.seen_by("tokenizer").content  # raises where items have none
-            _cohort_source(one, config, 0, config.tokenizer.codes, config.tokenizer.levels)
-            tokens.require_beams(config.genci.beams, run.dataset.movelines.num_items)
+            tokens.require_beams(config.genci.beams, items)
 
 
 def _require_classes(run: Run) -> None:

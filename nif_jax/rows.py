@@ -139,8 +139,6 @@ RESPONSES = ("mix", "input", "none")
 def _require_flow(config: ConfigDict, responses: set[str]) -> None:
     """Raises ConfigError for what would be missing, or of no use, after the generator, where rows
     use its response head in these ways."""
-    for response in responses:
-        require_choice("flow.response", response, RESPONSES)
     if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
         raise ConfigError(
             "config.flow.tune=True changes the generator with every step, so that nothing of it "

@@ -18,15 +18,15 @@ from nif_jax.checkpoint import CheckpointError
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data import splits, storage
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.schema import ConfigError, DataError, digest, require_choice
+from nif_jax.data.schema import ConfigError, DataError, digest
 from nif_jax.files import write_whole
-from nif_jax.metrics import bootstrap
 from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
 from nif_jax.parallel import Pmap, barrier, is_writer, keep_programs, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
 from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
 from nif_jax.rows import SELECTED
+from nif_jax.settings import require_valid_settings
 from nif_jax.train import NonFiniteLossError
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
@@ -192,12 +192,12 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     Raises:
       USER_ERRORS: bad config, data, checkpoint, or a diverging loss.
     """
+    require_valid_settings(config)
     if ":/" in str(workdir):
         raise ConfigError(
             f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
             "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
         )
-    require_choice("eval.resample_unit", config.eval.resample_unit, bootstrap.UNITS)
     set_compiler_flags(config.xla_flags)
     keep_programs(storage.cache_dir(config.data.cache_dir) / "programs")
     require_own(config, workdir, grow=mode == "train")

@@ -38,11 +38,17 @@ def share_of_train(movelines: Movelines, train: np.ndarray, share: float, seed: 
       seed: of the draw.
 
     Raises:
-      ConfigError: for a share out of range.
+      ConfigError: for a share out of range, or one that leaves no label.
     """
     if not 0 < share <= 1:
         raise ConfigError(f"config.data.label_share={share} is not in (0, 1].")
     labelled = train & (movelines.label != NO_LABEL)
     drop = labelled & (np.random.default_rng(seed).random(len(train)) >= share)
+    if labelled.any() and not (labelled & ~drop).any():
+        raise ConfigError(
+            f"config.data.label_share={share} leaves none of the {labelled.sum()} labels of the "
+            f"train period; give at least {min(1.0, 10 / labelled.sum()):.2g}, which leaves about "
+            f"{min(10, labelled.sum())}."
+        )
     label = np.where(drop, NO_LABEL, movelines.label)
     return dataclasses.replace(movelines, label=label.astype(np.int8))

@@ -9,14 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.schema import require_choice
 from nif_jax.models.beam import Beams
 from nif_jax.models.embed import Mlp, embedding_init, second_order
 from nif_jax.models.semantic_ids import SemanticIds
-
-FORMS = ("prefix", "level")
-MEANS = ("members", "padded")
-ATTENTIONS = ("separate", "shared")
 
 
 class Generated(NamedTuple):
@@ -100,12 +95,6 @@ class CohortNetwork(nn.Module):
     attention: str
     residual: bool
     dropout: float
-
-    def __post_init__(self):
-        require_choice("cohorts.form", self.form, FORMS)
-        require_choice("cohorts.mean", self.mean, MEANS)
-        require_choice("cohorts.attention", self.attention, ATTENTIONS)
-        super().__post_init__()
 
     def setup(self):
         self.level = self.param("level", embedding_init, (self.levels, self.dim))

@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.windows import Window
 from nif_jax.models.embed import ContextEmbed, ItemEmbed
 from nif_jax.models.response import ResponseHead
@@ -32,7 +31,7 @@ class FlowDecoder(nn.Module):
       item_sizes: feature name -> rows of its table.
       num_scenes: largest scene id.
       num_actions: largest action id.
-      dim: D, divisible by heads.
+      dim: D, a multiple of 2 x heads: each head rotates pairs of numbers by their position.
       heads: H.
       layers: blocks, the last of which gives the flow.
       mlp_ratio: see CausalBlock.
@@ -57,15 +56,6 @@ class FlowDecoder(nn.Module):
     context_dropout: float
     flow: str
     response: int
-
-    def __post_init__(self):
-        require_choice("generator.flow", self.flow, ("heads", "mixed"))
-        if self.dim % (2 * self.heads):
-            raise ConfigError(
-                f"config.generator.dim={self.dim} has to be a multiple of 2 x heads={self.heads}: "
-                "each head turns pairs of numbers by their position."
-            )
-        super().__post_init__()
 
     def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)

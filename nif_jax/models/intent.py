@@ -8,14 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.windows import Window
 from nif_jax.models.attention import Attention, KeyValue
 from nif_jax.models.beam import Beams, beam_search
 from nif_jax.models.embed import ContextEmbed, embedding_init
 from nif_jax.models.semantic_ids import SemanticIds
-
-HISTORIES = ("item", "flat")
 
 
 class FeedForward(nn.Module):
@@ -116,7 +113,7 @@ class Intent(nn.Module):
     Attributes:
       num_codes: V; num_digits: K.
       num_scenes: largest scene id; num_actions: largest action id.
-      dim: D; heads; head_dim: 0 = D / heads; hidden: width of feed-forward layers.
+      dim: D; heads; head_dim: even, 0 = D / heads; hidden: width of feed-forward layers.
       encoder_layers, decoder_layers: blocks.
       dropout: rate.
       history: "item" is one token an event, the sum of its digits' embeddings and of its context;
@@ -135,15 +132,6 @@ class Intent(nn.Module):
     decoder_layers: int
     dropout: float
     history: str
-
-    def __post_init__(self):
-        require_choice("intent.history", self.history, HISTORIES)
-        if self.width % 2 or (not self.head_dim and self.dim % self.heads):
-            raise ConfigError(
-                f"config.intent: each head turns pairs of numbers by their position, so head_dim "
-                f"(or dim={self.dim} / heads={self.heads}) has to be even."
-            )
-        super().__post_init__()
 
     @property
     def width(self) -> int:

@@ -110,6 +110,15 @@ def update_codebooks(
     return Codebooks(total / jnp.maximum(count, 1e-9)[..., None], count, total)
 
 
+def require_codes(codes: int, items: int) -> None:
+    """Raises ConfigError if a level has more codes than the catalogue has items."""
+    if codes > items:
+        raise ConfigError(
+            f"config.tokenizer.codes={codes} is more than the {items} items of the catalogue; use "
+            "fewer codes."
+        )
+
+
 def fit_codebooks(latent: np.ndarray, levels: int, codes: int, batch: int, seed: int) -> Codebooks:
     """Residual k-means: the start of a trained quantizer, and a quantizer of its own.
 
@@ -123,11 +132,7 @@ def fit_codebooks(latent: np.ndarray, levels: int, codes: int, batch: int, seed:
     Raises:
       ConfigError: fewer items than codes.
     """
-    if len(latent) < codes:
-        raise ConfigError(
-            f"config.tokenizer.codes={codes} is more than the {len(latent)} items of the "
-            "catalogue; use fewer codes."
-        )
+    require_codes(codes, len(latent))
     books, counts, residual = [], [], np.asarray(latent, np.float32)
     spread = np.random.default_rng(seed)
     for _ in range(levels):

@@ -292,19 +292,6 @@ def test_parameter_count(window, items, flow, layers):
     assert found == parameter_count(flow, layers)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"flow": "tails"}, "flow='tails'"),
-        ({"heads": 3}, "dim=8 has to be a multiple of 2 x heads=3"),
-        ({"heads": 8}, "dim=8 has to be a multiple of 2 x heads=8"),
-    ],
-)
-def test_impossible_decoders_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(MODELS["heads"], **change)
-
-
 def test_rotary_by_hand():
     # Two numbers a head turn by one radian a position.
     found = rotate(np.ones((1, 3, 1, 2), np.float32) * [1.0, 0.0], np.arange(3))

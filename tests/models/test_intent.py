@@ -134,11 +134,3 @@ def test_a_greedy_trap_needs_a_second_beam():
     np.testing.assert_array_equal(one.code[0, 0], [1, 1])
     np.testing.assert_array_equal(two.code[0, 0], [2, 1])
     np.testing.assert_allclose(two.score[0, 0], np.log(0.36), rtol=1e-5)
-
-
-def test_an_odd_head_is_refused(random_window):
-    from nif_jax.data.schema import ConfigError
-
-    window = random_window(0, REAL, L, items=ITEMS, scenes=2, actions=2)
-    with pytest.raises(ConfigError, match="has to be even"):
-        make(head_dim=3).init(jax.random.key(0), window, IDS, jnp.ones((4, K), jnp.int32))

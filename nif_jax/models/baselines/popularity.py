@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from nif_jax.data.schema import ConfigError
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline
 
@@ -23,12 +22,6 @@ class Popularity(Baseline):
         return self.param("logit", nn.initializers.zeros, items["id"].shape[:1])[batch.item]
 
 
-def require_prior(prior: float) -> None:
-    """Raises ConfigError unless unseen items have a rate."""
-    if not prior > 0:
-        raise ConfigError(f"config.baselines.prior={prior} has to be positive, e.g. 2.0.")
-
-
 def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: float) -> np.ndarray:
     """[N + 1] log odds of a click on each item, smoothed towards the mean.
 
@@ -40,12 +33,9 @@ def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: flo
       item: [R] int ids of the train impressions.
       label: [R] 0 or 1.
       num_items: N.
-      prior: impressions at the mean rate that every item is given.
-
-    Raises:
-      ConfigError: the prior is not positive, which leaves an unseen item without a rate.
+      prior: impressions at the mean rate that every item is given, positive: at 0 an unseen item
+        has no rate.
     """
-    require_prior(prior)
     clicks = np.bincount(item, weights=label, minlength=num_items + 1)
     shown = np.bincount(item, minlength=num_items + 1)
     mean = (clicks.sum() + 1) / (shown.sum() + 2)

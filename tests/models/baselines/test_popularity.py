@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from nif_jax.data.schema import ConfigError
 from nif_jax.models.baselines.popularity import click_logits
 
 # Item 1: 2 of 3 clicked. Item 2: 0 of 1. Item 3: 1 of 2. Item 4: never shown.
@@ -46,9 +45,3 @@ def test_its_probabilities_are_calibrated_on_train():
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_period_of_one_class_has_finite_logits(label):
     assert np.isfinite(click_logits(ITEM, np.full(6, label), 4, 1.0)).all()
-
-
-@pytest.mark.parametrize("prior", [0.0, -1.0, float("nan")])
-def test_a_prior_that_is_not_positive_is_refused(prior):
-    with pytest.raises(ConfigError, match=r"baselines.prior=.* has to be positive"):
-        click_logits(ITEM, LABEL, 4, prior)
