@@ -15,6 +15,10 @@ DATASETS = ("movielens_100k", "files", "synthetic")
 WORDS = ("smoke",)
 
 
+class TextError(ValueError):
+    """A text that cannot be used; the message names the word, the choices and the fix."""
+
+
 def parse(text: str) -> tuple[str, bool, dict[str, str], dict[str, str]]:
     """Data set, whether the run is a smoke run, settings of its preset, and those of the text."""
     dataset, smoke, preset, settings = DATASETS[0], False, {}, {}
@@ -34,7 +38,7 @@ def parse(text: str) -> tuple[str, bool, dict[str, str], dict[str, str]]:
             choices = (*DATASETS, *PRESETS, *WORDS)
             close = difflib.get_close_matches(word, choices, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
+            raise TextError(
                 f"{word!r} is no data set or word of a config.{hint} Data sets: "
                 f"{', '.join(DATASETS)}; presets: {', '.join(PRESETS)}; words: "
                 f"{', '.join(WORDS)}; or key=value.{_comma_hint(settings)}"
@@ -65,7 +69,7 @@ def _child(section: ConfigDict, name: str, key: str, before: dict[str, str]):
         choices = list(section) if isinstance(section, ConfigDict) else []
         close = difflib.get_close_matches(name, choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
+        raise TextError(
             f"no config key {key!r}.{hint} Choices here: {', '.join(choices)}.{_comma_hint(before)}"
         )
     return section[name]
@@ -86,10 +90,10 @@ _KINDS = {int: "a whole number", float: "a number"}
 def _parse_value(key: str, value: str, old):
     if isinstance(old, bool):
         if value not in ("True", "False"):
-            raise ValueError(f"{key}={value!r} has to be True or False.")
+            raise TextError(f"{key}={value!r} has to be True or False.")
         return value == "True"
     if isinstance(old, ConfigDict):
-        raise ValueError(f"{key}={value!r} names a section; its keys are {', '.join(old)}.")
+        raise TextError(f"{key}={value!r} names a section; its keys are {', '.join(old)}.")
     several = isinstance(old, tuple)
     kind = type(old[0]) if several else type(old)
     try:
@@ -97,4 +101,4 @@ def _parse_value(key: str, value: str, old):
     except (TypeError, ValueError) as error:
         what = _KINDS.get(kind, f"a {kind.__name__}")
         what += ", or several with + between" if several else ""
-        raise ValueError(f"{key}={value!r} has to be {what}.") from error
+        raise TextError(f"{key}={value!r} has to be {what}.") from error

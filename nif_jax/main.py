@@ -8,13 +8,11 @@ import logging as std_logging
 import pathlib
 import shlex
 import sys
-import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-from ml_collections.config_flags import config_path
 
-from nif_jax import parallel, runner
+from nif_jax import flag_errors, parallel, runner, user_errors
 from nif_jax.reports import page, workdirs
 
 FLAGS = flags.FLAGS
@@ -67,20 +65,15 @@ def quiet_libraries() -> None:
 def report() -> None:
     """Writes the page of --workdirs."""
     command = shlex.join(["python", "-m", "nif_jax.main", *sys.argv[1:]])
-    try:
-        path = page.write_many(FLAGS.workdirs, FLAGS.output, command)
-    except workdirs.WorkdirError as error:
-        sys.exit(f"error: {error}")
+    path = page.write_many(FLAGS.workdirs, FLAGS.output, command)
     print(f"{path} has {', '.join(FLAGS.workdirs)}.")
 
 
-def main(argv: list[str]) -> None:
+def run_mode() -> None:
     """Joins the other processes and dispatches on --mode."""
-    if len(argv) > 1:
-        raise app.UsageError(f"what is {argv[1]!r}? Options start with --.")
     processes = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if any(p is not None for p in processes) and None in processes:
-        raise app.UsageError("--coordinator, --num_processes and --process_id go together.")
+        sys.exit("error: --coordinator, --num_processes and --process_id go together.")
     if FLAGS.mode == "report":
         report()
         return
@@ -88,36 +81,20 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     quiet_libraries()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
-    try:
-        runner.run(FLAGS.config, workdir, FLAGS.mode)
-    except runner.USER_ERRORS as error:
-        sys.exit(f"error: {error}")
+    runner.run(FLAGS.config, workdir, FLAGS.mode)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parsing; what configs/ refuse, and --config.<key> without such a key, get one line."""
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        # ml_collections puts the traceback of a config file into its message.
-        *_, last = str(error).strip().splitlines()
-        if last.startswith("ValueError: "):
-            sys.exit(f"error: --config: {last.removeprefix('ValueError: ')}")
-        return app.parse_flags_with_usage(argv)  # which fails likewise, and tells of --help
-    except (AttributeError, KeyError) as error:
-        # A KeyError for a section, one within an AttributeError for a key; what a config file of
-        # the user's own raises did not pass through an override's path, and keeps its traceback.
-        missing = error if isinstance(error, KeyError) else next(iter(error.args), None)
-        files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-        if config_path.__file__ not in files or not isinstance(missing, KeyError):
-            raise
-        text = str(missing.args[0]).replace("\n", ". ")
-        sys.exit(f"error: no such key in --config.<key>=<value>: {text}")
+def main(argv: list[str]) -> None:
+    """Runs the mode; errors that a user can correct become one line."""
+    if len(argv) > 1:
+        sys.exit(f"error: what is {argv[1]!r}? Options start with --.")
+    with user_errors.one_line((*runner.USER_ERRORS, workdirs.WorkdirError)):
+        run_mode()
 
 
 def run() -> None:
     """Entry point of the console script."""
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=lambda argv: flag_errors.parse(argv, FLAGS))
 
 
 if __name__ == "__main__":

@@ -76,10 +76,14 @@ def log_steps(run: Run, stage: str, name: str, section: ConfigDict, plan: Any) -
     reasons = []
     if longer != wanted:
         reasons.append(
-            f"{name}.min_steps={asked.min_steps} makes it {longer:g} steps ({section.epochs:g} "
-            f"epochs), and {name}.min_steps=0 turns that off"
+            f"{name}.min_steps={asked.min_steps} makes it {_count(longer, 'step')} "
+            f"({_count(section.epochs, 'epoch')}), and {name}.min_steps=0 turns that off"
         )
     if taken != longer:
-        reasons.append(f"{name}.steps_per_dispatch={unit} rounds it up to {taken} steps")
-    logging.info("%s: %s.epochs=%g is %g steps; %s.", stage, name, asked.epochs, wanted,
-                 "; ".join(reasons))  # fmt: skip
+        reasons.append(f"{name}.steps_per_dispatch={unit} rounds it up to {_count(taken, 'step')}")
+    logging.info("%s: %s.epochs=%g is %s; %s.", stage, name, asked.epochs,
+                 _count(wanted, "step"), "; ".join(reasons))  # fmt: skip
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:.10g} {noun}" + ("" if number == 1 else "s")

@@ -55,7 +55,9 @@ ALLOWED = {
     "runner": ["ab", "pipeline", "evaluation", "checkpoint", "config_keys", "data", "files",
                "metrics", "parallel", "pictures", "reports", "rows", "run_context", "selection",
                "settings", "train"],
-    "main": ["parallel", "reports", "runner"],
+    "flag_errors": [],
+    "user_errors": [],
+    "main": ["flag_errors", "parallel", "reports", "runner", "user_errors"],
 }  # fmt: skip
 # `from nif_jax.stages.base import ...` in finetune would make stages depend on each other;
 # stages.flow_source and stages.genci are no stages, but halves of finetune.
