@@ -372,7 +372,7 @@ def test_every_row_has_settings_and_a_model_that_exist(row):
          "error: no such key in --config.<key>=<value>: 'wieght'. Did you mean \"weight\""),
         (["--config=configs/nif.py:synthetic", "--config.trian.epochs=1"], "Did you mean \"train"),
         (["--config=configs/nif.py:netflix"], "error: --config: 'netflix' is no data set or word"),
-        (["--config=configs/nif.py:synthetic", "--mode=test"], "one of train, evaluate, predict, ab"),
+        (["--config=configs/nif.py:synthetic", "--mode=test"], "train, evaluate, predict, ab"),
         (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),
         ([], "--config is missing"),
         (["--config=configs/nif.py:synthetic", "--workdirs=runs/a"], "goes with --mode=report"),
