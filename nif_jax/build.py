@@ -205,9 +205,7 @@ def build_generator(run: Run, without: tuple[int, int] | None = None) -> Built:
         config=run.config.to_dict(),
     )
     log_steps(run, name, "pretrain", section, plan)
-    answers = Scorer(
-        functools.partial(next_item.answer_next, model), gather, data, run.parallel
-    )
+    answers = Scorer(functools.partial(next_item.answer_next, model), gather, data, run.parallel)
     return Built(stage, section, data, scorer, answers=answers)
 
 
