@@ -37,9 +37,6 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         problem = _explain(error, argv, values)
         if problem is None:
             raise
-    else:
-        problem = _repeated_flag(argv, values)
-    if problem:
         sys.exit(f"error: {problem}")
     return rest
 
@@ -79,18 +76,6 @@ def _config_file_problem(argv: Sequence[str], values: flags.FlagValues) -> str |
     near = difflib.get_close_matches(str(path), choices, n=1)
     hint = f" Did you mean {near[0]}?" if near else " An example is --config=configs/nif.py"
     return f"--config={path}: there is no such file.{hint}"
-
-
-def _repeated_flag(argv: Sequence[str], values: flags.FlagValues) -> str | None:
-    """After parsing: one line if a flag of one value has several, else None."""
-    seen = set()
-    for name, _ in _given_flags(argv, values):
-        # The flag of a tuple may be repeated: each adds a value.
-        several = name in values and isinstance(values[name], flags.MultiFlag)
-        if name in seen and not several:
-            return f"--{name} is given twice; give it once."
-        seen.add(name)
-    return None
 
 
 def _explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> str | None:

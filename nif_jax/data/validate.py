@@ -130,7 +130,11 @@ def _formatted(where: str, column: str, values: pd.Series, time_format: str) -> 
     missing = "is missing: every event needs a time; drop the row or fill it in"
     reject(where, column, values, values.isna(), missing)
     given = strftime_format(time_format)
-    dates = pd.to_datetime(values.astype(str), format=given, utc=True, errors="coerce")
+    try:
+        dates = pd.to_datetime(values.astype(str), format=given, utc=True, errors="coerce")
+    except ValueError as error:  # of the format itself
+        message = f"source.time_format={time_format!r} is no format of times: {error}"
+        raise DataError(message) from error
     problem = f"is no time of the form source.time_format={time_format!r} ({given})"
     reject(where, column, values, dates.isna(), problem)
     return (dates - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "s")

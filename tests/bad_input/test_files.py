@@ -224,6 +224,8 @@ KINDS = [
          {"time_format": "%d/%m/%Y"}),
     Kind("a time that is not of the format", r"row 0: value '31/12/2020' is no time of the form",
          _log(timestamp="31/12/2020"), {"time_format": "YYMMDD"}),
+    Kind("a format that is none", "source.time_format='%Q' is no format of times",
+         _log(timestamp="31/12/2020"), {"time_format": "%Q"}),
     # Likely mistakes, which are read and reported.
     Kind("sets with another separator", 4,
          _beside("items.csv", ITEMS.assign(genres=["x;y", "y;z", "x"])), {}, "like sets"),

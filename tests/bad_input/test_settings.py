@@ -279,8 +279,6 @@ BAD_FLAGS = [
     ([NIF, "--num_processes=two"], "--num_processes='two' has to be a whole number"),
     ([NIF, "--mode=evalute"], "--mode='evalute' has to be one of train.*did you mean 'evaluate'"),
     ([NIF, "--wrkdir=1"], "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
-    ([NIF, "--workdir=a", "--workdir=b"], "--workdir is given twice"),
-    ([NIF, "--config.train.epochs=1", "--config.train.epochs=2"], "epochs is given twice"),
     ([NIF, "--config.tsp.wieght=1"], "no such key .*'wieght'. Did you mean \"weight\""),
     (["--config=configs/nfi.py"], "nfi.py: there is no such file. Did you mean configs/nif"),
     (["--config=configs"], "--config=configs is a folder; give a file of it .*nif.py"),

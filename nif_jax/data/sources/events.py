@@ -34,6 +34,9 @@ class Rules:
     ids: str = "strict"
     labelled: bool = True
 
+    def __post_init__(self):
+        ids.require_rule(self.ids)
+
 
 def from_table(table: Table, rules: Rules) -> pd.DataFrame:
     """The checked events of a table, in its order.
