@@ -15,9 +15,8 @@ import tensorboardX
 import tqdm
 from absl import logging
 
-from nif_jax.files import write_whole
-
-METRICS_FILE = "metrics.jsonl"
+from nif_jax.files import unwritable, write_whole
+from nif_jax.metrics.records import METRICS_FILE, good_records, read_metrics
 
 
 class MetricWriter:
@@ -37,8 +36,12 @@ class MetricWriter:
         self._boards: dict[str, tensorboardX.SummaryWriter] = {}
         self._purge_steps: dict[str, int] = {}
         if enabled:
-            self._workdir.mkdir(parents=True, exist_ok=True)
-            _cut_torn_line(self._path)
+            try:
+                self._workdir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(self._workdir, error) from error
+            if self._path.exists():
+                self._rewrite(good_records(self._path))
 
     def write(self, step: int, stage: str, values: Mapping[str, Any]) -> None:
         """Records scalars at a step of a stage, and hands the line to the operating system.
@@ -51,16 +54,20 @@ class MetricWriter:
 
         Raises:
           TypeError: a value that is not one number.
+          OSError: a file cannot be written; names it.
         """
         if not self._enabled:
             return
         values = {name: _number(name, value) for name, value in values.items()}
         record = {"step": int(step), "stage": stage, "time": round(time.time(), 3),
                   "values": values}
-        if self._file is None:
-            self._file = self._path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            if self._file is None:
+                self._file = self._path.open("a", encoding="utf-8")
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(self._path, error) from error
         board = self._board(stage)
         for name, value in values.items():
             if value is not None:
@@ -84,8 +91,7 @@ class MetricWriter:
             return
         logging.info("%s: dropped %d records of stage %s after step %d", self._path,
                      len(records) - len(kept), stage, step)
-        lines = (json.dumps(record, allow_nan=False) + "\n" for record in kept)
-        write_whole(self._path, "".join(lines))
+        self._rewrite(kept)
 
     def flush(self) -> None:
         """Puts everything written so far on disk."""
@@ -111,6 +117,12 @@ class MetricWriter:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _rewrite(self, records: list[dict[str, Any]]) -> None:
+        """Replaces the file, where it holds anything else."""
+        content = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        if self._path.read_bytes() != content.encode():
+            write_whole(self._path, content)
+
     def _board(self, stage: str) -> tensorboardX.SummaryWriter:
         if stage not in self._boards:
             self._boards[stage] = tensorboardX.SummaryWriter(
@@ -118,26 +130,6 @@ class MetricWriter:
                 purge_step=self._purge_steps.pop(stage, None),
             )
         return self._boards[stage]
-
-
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, in order.
-
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: a line that is not a record, with its number.
-    """
-    records = []
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                if {"step", "stage", "time", "values"} - set(record):
-                    raise ValueError("a record has step, stage, time and values")
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not a metrics record: {error}") from error
-            records.append(record)
-    return records
 
 
 class Progress:
@@ -218,15 +210,3 @@ def _number(name: str, value: Any) -> int | float | None:
         return int(array.item())
     number = float(array.item())
     return number if math.isfinite(number) else None
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drops a last line that a killed process left without its end."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        logging.warning("%s: dropped an unfinished last line of %d bytes", path,
-                        len(content) - whole)
-        os.truncate(path, whole)

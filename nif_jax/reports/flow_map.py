@@ -105,7 +105,7 @@ def _draw_flow(panel: Axes, flow: np.ndarray) -> None:
                label="predicted flow")
     for index in sorted({0, len(flow) - 1}):
         panel.annotate(f"$f_{{{index + 1}}}$", flow[index], (-5, -12), textcoords="offset points",
-                       fontsize=10, path_effects=_HALO, zorder=6)
+                       fontsize=10, path_effects=_HALO, zorder=6, parse_math=True)
 
 
 def _draw_key(figure: Figure, panel: Axes, columns: int) -> None:

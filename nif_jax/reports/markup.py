@@ -147,7 +147,8 @@ def text(content: str) -> str:
 
 
 def _cell(tag: str, content: str, name: bool, key: bool) -> str:
-    verdict = next((v.replace(" ", "-") for v in VERDICTS if content.endswith(v)), "")
+    verdicts = [] if name else VERDICTS  # a run may be called "better"
+    verdict = next((v.replace(" ", "-") for v in verdicts if content.endswith(v)), "")
     classes = " ".join(filter(None, ("name" if name else "", "key" if key else "", verdict)))
     attribute = f' class="{classes}"' if classes else ""
     return f"<{tag}{attribute}>{text(content)}</{tag}>"

@@ -107,7 +107,9 @@ def document(
       command: what makes it again.
       notes: paragraphs below the command.
     """
-    parts = [f"# {title}", f"    {command}", *notes, tables.markdown(overview(runs))]
+    command = " ".join(command.splitlines())
+    parts = [f"# {tables.escape(title)}", f"    {command}", *notes,
+             tables.markdown(overview(runs))]  # fmt: skip
     saved = curves.labels_saved(runs)
     if saved.rows:
         parts += ["## Labels saved at equal AUC", tables.markdown(saved)]

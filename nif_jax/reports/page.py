@@ -29,6 +29,8 @@ CAPTIONS = {
 def write_report(workdir: str | os.PathLike[str]) -> Path:
     """Writes <workdir>/report.html from what the run left there; the page says what is missing.
 
+    A page that is there and would be the same is left alone.
+
     Args:
       workdir: of a finished run.
 
@@ -38,8 +40,10 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     Raises:
       WorkdirError: no results, or a file that cannot be read; names it.
     """
-    path = Path(workdir) / REPORT_FILE
-    return write_whole(path, one_run(workdirs.read(workdir)))
+    path, content = Path(workdir) / REPORT_FILE, one_run(workdirs.read(workdir))
+    if not path.is_file() or path.read_bytes() != content.encode():
+        write_whole(path, content)
+    return path
 
 
 def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command: str) -> Path:

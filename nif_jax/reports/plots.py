@@ -27,6 +27,7 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.edgecolor": GREY,
     "axes.axisbelow": True, "grid.color": "#E6E6E6", "legend.frameon": False, "text.color": INK,
     "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlepad": 8.0,
+    "text.parse_math": False,  # a $ in a name is no mathematics
 }
 _DPI = 150
 

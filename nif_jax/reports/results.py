@@ -6,10 +6,11 @@
      "retrieval": [{"model", "seed", "split", "targets", "hr@10", ...}],         # optional
      "semantic_ids": [{"seed", "form", "level", "codes", ...}],
      "buckets": {property: {model: [{"lower", "upper", "count", "auc"}]}},
-     "notes": [str]}
+     "files": {path of a file that reports read, within the workdir: its SHA-256},
+     "notes": [str],
+     "checksum": SHA-256 of all else}
 """
 
-import json
 import math
 import numbers
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nif_jax.files import write_whole
+from nif_jax.files import read_json, write_json
 from nif_jax.metrics import bootstrap
 
 RESULTS_FILE = "results.json"
@@ -33,6 +34,8 @@ RETRIEVAL_KEYS = ("model", "seed", "split", "targets")
 SELECTION_KEYS = ("seed", "selected", "metric", "validation")
 CODE_KEYS = ("seed", "form", "level")
 BUCKET_KEYS = ("lower", "upper", "count", "auc")
+AGAIN = "Give the command of that run again: --mode=train writes the file again"
+"""The remedy for a damaged file of a finished run."""
 
 
 def write_results(
@@ -50,8 +53,8 @@ def write_results(
       path: the file; its folder is made.
       run: config, commit, versions, devices, data set.
       rows: each has exactly ROW_KEYS; a metric or cost that was not measured is None.
-      **extra: "differences", "selection", "retrieval", "semantic_ids", "buckets", "notes" (module
-        docstring), or more keys of JSON values.
+      **extra: "differences", "selection", "retrieval", "semantic_ids", "buckets", "files", "notes"
+        (module docstring), or more keys of JSON values.
 
     Raises:
       ValueError: a key or value that breaks the schema, with its place and what is allowed.
@@ -59,7 +62,7 @@ def write_results(
     """
     results = _plain({"run": run, "rows": rows, **extra}, "results")
     check_results(results)
-    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
+    write_json(path, results)
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -70,18 +73,17 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: not strict JSON, or not the schema; names the file and the place.
+      ValueError: not strict JSON, not the schema, or not what was written; names the file and the
+        place.
     """
     path = Path(path)
     path = path / RESULTS_FILE if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"no results at {path}; a run writes them when its last stage ends")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-        check_results(results)
+        return read_json(path, check_results)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; run again, or restore the file") from error
-    return results
+        raise ValueError(f"{error}. {AGAIN}") from error
 
 
 def check_results(results: Any) -> None:
@@ -113,6 +115,9 @@ def check_results(results: Any) -> None:
         where = f"semantic_ids[{index}]"
         _check_keys(entry, where, required=CODE_KEYS, exact=False)
         _check_numbers(entry, entry.keys() - {"form"}, where)
+    files = results.get("files", {})
+    _require_object(files, "files")
+    _list_of(str, list(files.values()), "files")
     _list_of(str, results.get("notes", []), "notes")
     _check_buckets(results.get("buckets", {}))
 
@@ -204,7 +209,3 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"{where}: JSON has no form for a {type(value).__name__}: {value!r}")
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON; an undefined metric is null")

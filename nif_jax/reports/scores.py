@@ -7,14 +7,20 @@ models of one workdir and of several. R test impressions in store order.
 import hashlib
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from nif_jax.files import write_whole
+from nif_jax.reports.results import AGAIN
 
 SCORES_FILE = "scores.npz"
+# What zipfile, zlib and NumPy raise for a damaged file.
+_DAMAGE = (KeyError, ValueError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile,
+           zlib.error)  # fmt: skip
 _LOGIT = "logit/"
 
 
@@ -82,10 +88,9 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
                     history, model = name.removeprefix(_LOGIT).split("/", 1)
                     logits.setdefault(model, {})[history] = file[name]
             return Scores(file["label"], file["user"], str(file["fingerprint"]), logits)
-    except (KeyError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(
-            f"{path} is not a file of scores ({type(error).__name__}: {error}); write it again "
-            "with --mode=evaluate"
+            f"{path} is not a file of scores ({type(error).__name__}: {error}). {AGAIN}"
         ) from error

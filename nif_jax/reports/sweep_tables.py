@@ -34,7 +34,7 @@ class Entry:
 
 def configurations(entries: Sequence[Entry]) -> tables.Table:
     """What each run is."""
-    rows = [[entry.name, f"`{entry.text}`"] for entry in entries]
+    rows = [[entry.name, entry.text] for entry in entries]
     return tables.Table(["run", "--config"], rows, labels=2)
 
 

@@ -73,8 +73,8 @@ def document(sweep: Sweep, runs: Runs) -> str:
         "AUC by bucket, online histories, first seed": sweep_tables.buckets(entries, runs),
         "Configurations": sweep_tables.configurations(entries),
     }
-    parts = [f"# {sweep.name}: {question}", said.strip(), f"    {sweep.command}",
-             "\n".join(f"- {fact}" for fact in facts)]  # fmt: skip
+    parts = [f"# {tables.escape(sweep.name)}: {question}", said.strip(), f"    {sweep.command}",
+             "\n".join(f"- {tables.escape(fact)}" for fact in facts)]  # fmt: skip
     for title, table in sections.items():
         if table.rows:
             parts += [f"## {title}", tables.markdown(table).rstrip()]

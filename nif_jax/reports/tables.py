@@ -3,6 +3,7 @@
 A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by the page.
 """
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -230,7 +231,7 @@ def markdown(table: Table) -> str:
     """The table as aligned Markdown, readable as plain text too; "(no results)" without rows."""
     if not table.rows:
         return "(no results)\n"
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (table.header, *table.rows)]
+    lines = [[escape(cell) for cell in line] for line in (table.header, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rule = [":" + "-" * (width - 1) if index < table.labels else "-" * (width - 1) + ":"
             for index, width in enumerate(widths)]
@@ -240,6 +241,18 @@ def markdown(table: Table) -> str:
         for line in (lines[0], rule, *lines[1:])
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in aligned)
+
+
+# What Markdown reads as markup: code, emphasis, strikethrough, mathematics, HTML, cells; links and
+# entities by what follows. An underscore between letters or digits is plain text.
+_MARKUP = re.compile(
+    r"[\\`*~$<|]|&(?=#?\w+;)|\[(?=[^\]]*\][(\[])|(?<![^\W_])_|_(?![^\W_])", re.ASCII
+)
+
+
+def escape(text: str) -> str:
+    """Text as Markdown that shows exactly this text, on one line."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def spread(values: Sequence[float | None], form: str) -> str:

@@ -2,21 +2,24 @@
 
 import dataclasses
 import difflib
+import fnmatch
 import glob
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from nif_jax.config_keys import GROWING
-from nif_jax.metrics.writer import METRICS_FILE, read_metrics
+from nif_jax.files import read_json, sha256
+from nif_jax.metrics.records import METRICS_FILE, read_metrics
 from nif_jax.reports.lifts import AB_FILE
-from nif_jax.reports.results import RESULTS_FILE, read_results
+from nif_jax.reports.results import AGAIN, RESULTS_FILE, read_results
 from nif_jax.reports.scores import SCORES_FILE, Scores, read_scores
 
 CONFIG_FILE = "config.json"
-PLOTS_FOLDER = "plots"
+_PLOTS = "plots/*.png"
 
 
 class WorkdirError(ValueError):
@@ -61,6 +64,7 @@ class Workdir:
         """
         seeds = sorted({row["seed"] for row in self.results["rows"]})
         files = {seed: self.path / f"seed_{seed}" / SCORES_FILE for seed in seeds}
+        check_files(self.path, self.results, f"*/{SCORES_FILE}")
         try:
             return {seed: read_scores(file) for seed, file in files.items() if file.exists()}
         except ValueError as error:
@@ -96,36 +100,75 @@ def find(patterns: Sequence[str]) -> list[Path]:
 
 
 def is_finished(path: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a workdir has the results of all seeds and rows of a flat config.
+    """Whether a workdir has the intact results of all seeds and rows of a flat config.
 
-    Raises:
-      ValueError: results.json cannot be read; names it.
+    A damaged or missing file gets a warning that names it: the run's command writes it again.
     """
     if not (path / RESULTS_FILE).exists():
         return False
-    there = read_results(path)["run"]["config"]
-    return all(there[key] == config[key] for key in GROWING)
+    try:
+        found = read_results(path)
+        check_files(path, found)
+    except ValueError as error:
+        logging.warning("%s", error)
+        return False
+    there = found["run"].get("config", {})
+    return all(there.get(key) == config[key] for key in GROWING)
+
+
+def list_files(path: Path) -> dict[str, str]:
+    """"files" of results.json: {file that reports read: SHA-256}."""
+    found = [path / METRICS_FILE, *path.glob(f"seed_*/{SCORES_FILE}"), *path.glob(_PLOTS)]
+    there = sorted(file for file in found if file.is_file())
+    return {file.relative_to(path).as_posix(): sha256(file) for file in there}
+
+
+def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> None:
+    """Raises WorkdirError if a file of a workdir is not the one that its results were written with.
+
+    Args:
+      path: the workdir.
+      results: its results.json.
+      pattern: of the files that are checked.
+    """
+    for name, digest in results.get("files", {}).items():
+        file = path / name
+        if fnmatch.fnmatchcase(name, pattern) and (not file.is_file() or sha256(file) != digest):
+            state = "has changed" if file.exists() else "is missing"
+            raise WorkdirError(f"{file} {state} since {RESULTS_FILE} was written. {AGAIN}")
 
 
 def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
     """Reads a finished workdir; the label is its folder's name if none is given.
 
     Raises:
-      WorkdirError: no results, or a file that cannot be read; names it.
+      WorkdirError: no results, or a file that is damaged or missing; names it.
     """
     path = Path(path)
-    metrics, ab = path / METRICS_FILE, path / AB_FILE
     try:
+        results = read_results(path)
+        for pattern in (METRICS_FILE, _PLOTS):
+            check_files(path, results, pattern)
         return Workdir(
             label=label or path.resolve().name,
             path=path,
-            results=read_results(path),
-            records=read_metrics(metrics) if metrics.exists() else (),
-            plots={file.stem: file.read_bytes() for file in (path / PLOTS_FOLDER).glob("*.png")},
-            ab=_json(ab) if ab.exists() else None,
+            results=results,
+            records=_read_if_there(path / METRICS_FILE, read_metrics, AGAIN) or (),
+            plots={file.stem: file.read_bytes() for file in path.glob(_PLOTS)},
+            ab=_read_if_there(path / AB_FILE, read_json, "Delete it, or write it with --mode=ab"),
         )
-    except (FileNotFoundError, ValueError) as error:
+    except WorkdirError:
+        raise
+    except (OSError, ValueError) as error:
         raise WorkdirError(str(error)) from error
+
+
+def _read_if_there(path: Path, reader: Callable[[Path], Any], remedy: str) -> Any:
+    """What a reader makes of a file, or None where there is none."""
+    try:
+        return reader(path) if path.exists() else None
+    except ValueError as error:
+        raise WorkdirError(f"{error}. {remedy}") from error
 
 
 def read_all(patterns: Sequence[str]) -> list[Workdir]:
@@ -146,13 +189,6 @@ def labels(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}; delete it, or write it again") from error
 
 
 def _is_workdir(path: Path) -> bool:

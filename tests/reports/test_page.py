@@ -124,7 +124,7 @@ def test_writing_again_replaces_and_leaves_no_other_file(workdir):
 
 def test_errors_name_the_file(workdir):
     (workdir / "ab.json").write_text("{")
-    with pytest.raises(workdirs.WorkdirError, match=r"ab\.json: not JSON"):
+    with pytest.raises(workdirs.WorkdirError, match=r"ab\.json is damaged .*Delete it"):
         page.write_report(workdir)
     (workdir / "ab.json").unlink()
     (workdir / "results.json").write_text("{")
@@ -225,11 +225,24 @@ def test_many_runs_need_nothing_else_and_no_wide_table_leaves_its_box(runs):
 def test_tables_of_many_runs_as_markdown(runs):
     text = _many(runs, "tables.md").read_text(encoding="utf-8")
     assert text.startswith("# tables\n\n    command\n\n| data set | split")
-    for part in ("| labels <100> |", "## Labels saved", "| data.label_share |", "- **leaky**: "):
+    for part in (r"| labels \<100> |", "## Labels saved", "| data.label_share |", "- **leaky**: "):
         assert part in text, part
     assert "HR@k" not in text
     with pytest.raises(workdirs.WorkdirError, match=r"report\.pdf ends neither in \.html"):
         _many(runs, "report.pdf")
+
+
+@pytest.mark.parametrize("name", ["a|b_*c*", "<b>x", "[a](b) `c` $d$ better"])
+def test_any_name_of_a_run_is_shown_as_it_is(name, tmp_path):
+    for folder in (name, "other"):
+        _make_run(tmp_path / folder, 0.1, f"data of {name}")
+    patterns = [str(tmp_path / "*")]
+    text = page.write_many(patterns, tmp_path / "tables.md", "command").read_text()
+    cells = re.split(r"(?<!\\)\|", next(line for line in text.splitlines() if "| frozen" in line))
+    shown = [re.sub(r"\\([^a-z\s])", r"\1", cell.strip()) for cell in cells[1:]]
+    assert shown[0] == f"data of {name}" and {name, "other"} >= {shown[2]}
+    document = _Document(page.write_many(patterns, tmp_path / "a.html", "command").read_text())
+    assert document.open == [] and name in document.text and "b" not in dict(document.tags)
 
 
 def test_one_run_has_its_own_page(runs):

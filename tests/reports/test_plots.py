@@ -131,6 +131,14 @@ def test_flow_map(tmp_path, figures, users):
     assert flow.get_xydata().shape == (3, 2)
 
 
+def test_a_dollar_in_a_name_is_no_mathematics(tmp_path):
+    items = np.random.default_rng(0).normal(size=(60, 8))
+    _assert_picture(flow_map.flow_map(
+        items, items[None, :3], np.array([[4]]), tmp_path / "map.png",
+        categories=[r"$\frac{", r"a $ b$"] * 30, users=[r"user $\notmath$ _{"],
+    ))  # fmt: skip
+
+
 def test_flow_map_is_the_principal_plane_of_unit_vectors(tmp_path, figures):
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     plane = np.stack([np.cos(angles), np.sin(angles)], axis=1)

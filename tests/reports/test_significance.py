@@ -45,7 +45,7 @@ def test_files_that_are_no_scores_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"scores\.npz"):
         read_scores(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"scores\.npz is not a file of scores.*--mode=evaluate"):
+    with pytest.raises(ValueError, match=r"scores\.npz is not a file of scores.*--mode=train"):
         read_scores(path)
     np.savez(path, label=np.zeros(2))
     with pytest.raises(ValueError, match="not a file of scores"):

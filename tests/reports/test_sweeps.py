@@ -121,7 +121,7 @@ def test_the_document_has_question_command_and_tables(sweep, tmp_path):
         "Best score on validation, for choosing", "Next-item retrieval over the whole catalogue",
         "AUC by bucket, online histories, first seed", "Configurations", "How to read this",
     ]  # fmt: skip
-    assert "| less | `configs/nif.py:synthetic,a=1` |" in text
+    assert "| less | configs/nif.py:synthetic,a=1 |" in text
     assert "- **no difference**: " in text
     assert str(tmp_path) not in text
 

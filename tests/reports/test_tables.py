@@ -156,6 +156,15 @@ def test_markdown_escapes_and_aligns():
     assert tables.comparison_table([]) == "(no results)\n"
 
 
+@pytest.mark.parametrize(("text", "escaped"), [
+    ("a|b_*c*", r"a\|b\_\*c\*"), ("<b>x", r"\<b>x"), ("_x_", r"\_x\_"), ("a\nb", "a b"),
+    ("`c` ~d~ $e$ \\", r"\`c\` \~d\~ \$e\$ \\"), ("[a](b) &lt;", r"\[a](b) \&lt;"),
+    ("data.label_share", "data.label_share"), ("+0.5 [+0.1, +0.9] better",) * 2, ("A & B",) * 2,
+])  # fmt: skip
+def test_names_are_shown_as_they_are(text, escaped):
+    assert tables.escape(text) == escaped
+
+
 def test_results_come_back_as_strict_json(tmp_path):
     path = tmp_path / "run" / "results.json"
     buckets = {"history_length": {"base": [{"lower": 0, "upper": None, "count": np.int64(3),
@@ -246,5 +255,5 @@ def test_a_missing_file_says_what_writes_it(tmp_path):
 def test_a_corrupt_file_is_named(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"results\.json: "):
+    with pytest.raises(ValueError, match=r"results\.json is damaged .*--mode=train writes"):
         results.read_results(path)
