@@ -36,6 +36,7 @@ INSTALL_REQUIRES = [
     "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
     "matplotlib>=3.11.2",  # plots of a run
     "tqdm>=4.70.1",  # the line of progress
+    "filelock>=4.3.1",  # one run at a time in a workdir
 ]
 
 EXTRAS_REQUIRE = {

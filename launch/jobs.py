@@ -4,18 +4,18 @@ import collections
 import dataclasses
 import functools
 import importlib.util
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import common
 from nif_jax.config_keys import flatten, run_differences
 from nif_jax.data.schema import ConfigError
+from nif_jax.files import read_json
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
 from nif_jax.rows import require_rows
 
@@ -126,7 +126,11 @@ def check(jobs: Sequence[Job]) -> None:
             faults.append(f"{job.run.name}: {_reason(e)}")
             continue
         path = job.workdir / CONFIG_FILE
-        there = json.loads(path.read_text()) if path.exists() else wanted
+        try:
+            there = read_json(path) if path.exists() else wanted
+        except ValueError as error:  # its own command writes it again
+            logging.warning("%s", error)
+            there = wanted
         if job.missing:  # results can be gathered where the data is not
             wanted["source.path"] = there["source.path"]
         changed = run_differences(wanted, there, grow=True)

@@ -9,7 +9,6 @@ of the highest probability, the ceiling; "random" any of the slate.
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from nif_jax import build, build_rows, pipeline, truth
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.traffic import Traffic, draw_traffic, lay_behind
+from nif_jax.files import write_json
 from nif_jax.metrics import lift
 from nif_jax.parallel import is_writer
 from nif_jax.reports import lifts, tables
@@ -155,7 +155,7 @@ def run(
     if is_writer():
         path = workdir / lifts.AB_FILE
         found = {"run": described, "ab": settings.to_dict(), "arms": records}
-        path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+        write_json(path, found)
         print(tables.markdown(lifts.table(records)))
         print(f"{len(traffic.user):,} impressions of {settings.slate} candidates: {path}")
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from nif_jax.build_rows import Frozen
 from nif_jax.evaluation import test_plan
-from nif_jax.metrics.writer import METRICS_FILE, read_metrics
+from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.reports import flow_map, plots
 from nif_jax.rows import SELECTED
 from nif_jax.run_context import Run
@@ -18,9 +18,9 @@ def draw(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path) -> No
     """The run's pictures, of its first seed."""
     folder = workdir / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = run.folder / METRICS_FILE
-    if metrics.exists():
-        plots.training_curves(read_metrics(metrics), folder / "training_curves.png")
+    records = good_records(run.folder / METRICS_FILE)
+    if any("train/loss" in record["values"] for record in records):
+        plots.training_curves(records, folder / "training_curves.png")
     plan = test_plan(run, "online")
     labels = run.dataset.movelines.label[plan.rows]
     plots.auc_by_history(buckets["history_length"], folder / "auc_by_history.png")

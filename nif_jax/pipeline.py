@@ -9,14 +9,15 @@ the best of them on validation -> selected
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
-from nif_jax import checkpoint, flows, selection, tokens, train_state
+from nif_jax import checkpoint, checkpoint_meta, flows, selection, tokens, train_state
 from nif_jax.build import (
     Built,
     build_base,
@@ -28,6 +29,7 @@ from nif_jax.build import (
 from nif_jax.build_rows import Frozen, build_row, require_settings
 from nif_jax.data import splits
 from nif_jax.data.schema import NO_LABEL, ConfigError
+from nif_jax.identity import CONTENT
 from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
@@ -55,6 +57,13 @@ class TrainedStage:
     scorer: Scorer | None
     state: tuple[Any, Any]
     generators: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the state that later stages start from or read."""
+        return checkpoint_meta.tree_digest(
+            {"params": self.trained.params, "variables": self.trained.variables}
+        )
 
     def score(self, plan: ScoringPlan) -> dict[str, np.ndarray]:
         """{name: [R, ...]}, rows as in plan.rows."""
@@ -98,22 +107,42 @@ def initial_state(run: Run, built: Built, source: Any = None) -> tuple[Any, Any]
         logging.info("%s: %d arrays from the stage before, %d of other shape left alone %s",
                      stage.name, len(copied), len(different), different)  # fmt: skip
     if run.config.init_from:
-        seed = pathlib.Path(run.config.init_from) / f"seed_{run.seed}"
-        found = checkpoint.load_best(seed / stage.name, {"params": params, "variables": variables})
+        folder = _init_folder(run, stage.name)
+        found = checkpoint.load_best(folder, {"params": params, "variables": variables})
         if found is None:
-            logging.info("%s: not in %s, starts as usual", stage.name, seed)
+            logging.info("%s: not in %s, starts as usual", stage.name, folder.parent)
         else:
             params, variables = found["params"], found["variables"]
     return params, variables
 
 
-def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
+def _made_from(run: Run, name: str, reads: Sequence[TrainedStage]) -> dict[str, dict[str, str]]:
+    """Digests of what a stage is made from, see Checkpointer."""
+    data = dict(run.identity["sha256"])
+    if name != "tokenizer" and not getattr(ROWS.get(name), "cohorts", False):
+        data.pop(CONTENT, None)
+    stages = {stage.name: stage.digest for stage in reads}
+    if run.config.init_from:
+        other = checkpoint.best_digest(_init_folder(run, name))
+        stages |= {} if other is None else {"config.init_from": other}
+    return {"data": data, "stages": stages}
+
+
+def _init_folder(run: Run, name: str) -> pathlib.Path:
+    """Of the stage that config.init_from has for a stage."""
+    return pathlib.Path(run.config.init_from) / f"seed_{run.seed}" / name
+
+
+def train_stage(
+    run: Run, built: Built, source: Any = None, reads: Sequence[TrainedStage] = ()
+) -> TrainedStage:
     """Trains a stage, or reads it where it is finished.
 
     Args:
       run: the run.
       built: the stage.
       source: parameters of an earlier stage to copy equal layers from, or None.
+      reads: the stages that this one starts from or reads.
 
     Raises:
       CheckpointError: the run may not train, and the stage is not finished.
@@ -123,16 +152,26 @@ def train_stage(run: Run, built: Built, source: Any = None) -> TrainedStage:
         raise checkpoint.CheckpointError(
             f"{folder} holds no finished stage; run with --mode=train first."
         )
-    trained = train_and_evaluate(
+    train = functools.partial(
+        train_and_evaluate,
         built.stage,
         data=built.data,
         initial=initial_state(run, built, source),
         seed=run.seed,
         settings=loop_settings(built),
         folder=folder,
+        made_from=_made_from(run, built.stage.name, reads),
         parallel=run.parallel,
         writer=run.writer,
     )
+    try:
+        trained = train()
+    except checkpoint.DamagedError as error:
+        if not run.train:
+            raise
+        kept = checkpoint.set_aside(folder)
+        logging.warning("%s The stage is trained again; what was there is kept in %s.", error, kept)
+        trained = train()
     if "mix" in trained.metrics:
         logging.info("%s: weight of the generator's log odds %.1f", built.stage.name,
                      trained.metrics["mix"])  # fmt: skip
@@ -168,7 +207,9 @@ def freeze(run: Run, params: Any) -> Frozen:
     return Frozen(params, np.asarray(vectors), flow, past)
 
 
-def cross_fit(run: Run, stages: dict[str, TrainedStage], source: Any) -> np.ndarray:
+def cross_fit(
+    run: Run, stages: dict[str, TrainedStage], source: Any, reads: Sequence[TrainedStage] = ()
+) -> np.ndarray:
     """[D_local, E] log odds of the answers to train impressions, each by a generator that was
     trained without the row's fold of users.
 
@@ -181,7 +222,7 @@ def cross_fit(run: Run, stages: dict[str, TrainedStage], source: Any) -> np.ndar
     found = np.zeros(data.movelines.num_events, np.float32)
     for fold in range(folds):
         built = build_generator(run, (fold, folds))
-        stage = stages[built.stage.name] = train_stage(run, built, source)
+        stage = stages[built.stage.name] = train_stage(run, built, source, reads)
         response = built.answers(plan, *stage.state)["response"]
         found[plan.rows[fold_of == fold]] = response[fold_of == fold]
     width = data.stores.item.shape[1]
@@ -231,16 +272,18 @@ def run_seed(run: Run) -> tuple[Mapping[str, TrainedStage], Frozen]:
     if any(ROWS[row].cohorts for row in config.rows):
         frozen = tokenize(run, stages)
     if any(ROWS[row].flow for row in config.rows):
-        source = base_params if config.pretrain.init == "base" else None
-        stages["generator"] = train_stage(run, build_generator(run), source)
+        reads = [stages["base"]] if config.pretrain.init == "base" else []
+        source = base_params if reads else None
+        stages["generator"] = train_stage(run, build_generator(run), source, reads)
         found = freeze(run, stages["generator"].trained.params)
         frozen = dataclasses.replace(found, codes=frozen.codes, ids=frozen.ids)
         if config.flow.cross_fit:
-            frozen = dataclasses.replace(frozen, response=cross_fit(run, stages, source))
+            frozen = dataclasses.replace(frozen, response=cross_fit(run, stages, source, reads))
     for row in config.rows:
         if row not in ("base", SELECTED):
             source = _row_source(run, row, base_params, frozen)
-            stages[row] = train_stage(run, build_row(run, row, frozen), source)
+            reads = [stages[name] for name in _row_reads(config, row) if name in stages]
+            stages[row] = train_stage(run, build_row(run, row, frozen), source, reads)
     if SELECTED in config.rows:
         stages[SELECTED] = stages[selection.select(config, stages)]
         best = stages[SELECTED].name
@@ -263,6 +306,17 @@ def _row_source(run: Run, row: str, base_params: Any, frozen: Frozen) -> Any:
         if flow.tune:
             source["generator"] = frozen.params
     return source or None
+
+
+def _row_reads(config: ConfigDict, row: str) -> list[str]:
+    """Names of the stages that a row starts from or reads."""
+    names = ["base"] if config.init_rows == "base" else []
+    if ROWS[row].flow:
+        folds = config.flow.cross_fit
+        names += ["generator", *(f"generator_without_{n}_of_{folds}" for n in range(folds))]
+    if ROWS[row].cohorts and row_config(config, row).tokenizer.form in tokens.TRAINED:
+        names.append("tokenizer")
+    return names
 
 
 def _click_logits(run: Run) -> np.ndarray:

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nif_jax.config_keys import restrict
+from nif_jax.config_keys import flatten, restrict
 from nif_jax.data.cache import load_movelines
 from nif_jax.data.content import content_vectors
 from nif_jax.data.dataset import Dataset, build_dataset
 from nif_jax.data.schema import require_choice
+from nif_jax.identity import identify
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.parallel import Placed, Pmap
 
@@ -56,6 +57,12 @@ class Run:
             return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
 
         return self._once("content", self.dataset, make)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The data by content, see identity.identify."""
+        config, lines = flatten(self.config.to_dict()), self.dataset.movelines
+        return self._once("identity", self.dataset, lambda: identify(config, lines))
 
     def seen_by(self, stage: str) -> "Run":
         """This run with nothing in its config but what may shape a stage; see config_keys.READ."""

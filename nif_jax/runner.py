@@ -1,5 +1,6 @@
 """One run from config to results.json: seeds, modes, and the workdir's contract."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -13,66 +14,27 @@ import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax import ab, evaluation, pictures, pipeline, run_context, selection
+from nif_jax import ab, claims, evaluation, pictures, pipeline, run_context, selection
 from nif_jax.checkpoint import CheckpointError
-from nif_jax.config_keys import flatten, run_differences
+from nif_jax.config_keys import flatten
 from nif_jax.data import splits, storage
 from nif_jax.data.dataset import Dataset
-from nif_jax.data.schema import ConfigError, DataError, digest
+from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.files import write_whole
-from nif_jax.metrics.writer import METRICS_FILE, MetricWriter, read_metrics
+from nif_jax.identity import identify
+from nif_jax.metrics.records import METRICS_FILE, good_records
+from nif_jax.metrics.writer import MetricWriter
 from nif_jax.parallel import Pmap, barrier, is_writer, keep_programs, set_compiler_flags
 from nif_jax.reports import page, results, significance, tables
 from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
-from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
+from nif_jax.reports.workdirs import WorkdirError, is_finished, list_files
 from nif_jax.rows import SELECTED
 from nif_jax.settings import require_valid_settings
 from nif_jax.train import NonFiniteLossError
+from nif_jax.workdir_lock import hold
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError)
+USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, WorkdirError)
 """Errors whose message is all that a user needs."""
-
-DATA_FILE = "data.json"
-"""Of a workdir: what identifies the events that it was made of."""
-
-
-def require_own(config: ConfigDict, workdir: pathlib.Path, *, grow: bool) -> None:
-    """Raises ConfigError, naming the keys, if a workdir belongs to a run of another config.
-
-    Args:
-      config: of the run.
-      workdir: its folder.
-      grow: whether it may be given more seeds and rows than there are.
-    """
-    path = workdir / CONFIG_FILE
-    if not path.exists():
-        return
-    wanted, there = flatten(config.to_dict()), json.loads(path.read_text())
-    changed = run_differences(wanted, there, grow=grow)
-    if changed:
-        raise ConfigError(
-            f"{workdir} belongs to a run with another config (there -> here):\n  "
-            + "\n  ".join(changed)
-            + "\nUse another --workdir, or delete that folder to start over."
-        )
-
-
-def claim_workdir(config: ConfigDict, workdir: pathlib.Path, data: Mapping[str, str]) -> None:
-    """Writes config.json and what identifies the data into a workdir that is this run's."""
-    if is_writer():
-        for name, content in ((CONFIG_FILE, flatten(config.to_dict())), (DATA_FILE, data)):
-            write_whole(workdir / name, json.dumps(content, indent=2) + "\n")
-    barrier("workdir")
-
-
-def require_same_data(workdir: pathlib.Path, data: Mapping[str, str]) -> None:
-    """Raises ConfigError if a workdir's run was made of other events than these."""
-    path = workdir / DATA_FILE
-    if path.exists() and json.loads(path.read_text()) != data:
-        raise ConfigError(
-            f"{data['name']}: the events are not those that {workdir} was trained on, though the "
-            "config is the same. Use another --workdir, or the data as it was."
-        )
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -158,7 +120,7 @@ def merge_metrics(config: ConfigDict, workdir: pathlib.Path) -> None:
     lines = (
         json.dumps({"seed": seed} | record) + "\n"
         for seed in range(config.seed, config.seed + config.num_seeds)
-        for record in read_metrics(workdir / f"seed_{seed}" / METRICS_FILE)
+        for record in good_records(workdir / f"seed_{seed}" / METRICS_FILE)
     )
     write_whole(workdir / METRICS_FILE, "".join(lines))
 
@@ -190,7 +152,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
       mode: "train", "evaluate", "predict" or "ab", see nif_jax.main.
 
     Raises:
-      USER_ERRORS: bad config, data, checkpoint, or a diverging loss.
+      USER_ERRORS: bad config, data, checkpoint or workdir, or a diverging loss.
+      OSError: the workdir cannot be written; names the file.
     """
     require_valid_settings(config)
     if ":/" in str(workdir):
@@ -200,17 +163,28 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         )
     set_compiler_flags(config.xla_flags)
     keep_programs(storage.cache_dir(config.data.cache_dir) / "programs")
-    require_own(config, workdir, grow=mode == "train")
-    if mode == "train" and is_finished(workdir, flatten(config.to_dict())):
-        logging.info("%s is finished; nothing to train.", workdir)
-        if is_writer():
-            print_results(workdir)
-        return
+    flat, train = flatten(config.to_dict()), mode == "train"
+    claimed = claims.require_own(flat, workdir, train=train)
     parallel = Pmap()
     dataset = run_context.load_dataset(config, parallel)
-    data = {"name": dataset.movelines.name, "sha256": digest(dataset.movelines)}
-    require_same_data(workdir, data)
-    runs = _make_runs(config, workdir, dataset, parallel, train=mode == "train")
+    data = identify(flat, dataset.movelines)
+    claimed &= claims.require_same_data(workdir, data, train=train)
+    # Without its claims a workdir is finished only if each of its stages proves to be this run's.
+    if train and claimed and is_finished(workdir, flat):
+        logging.info("%s is finished; nothing to train.", workdir)
+        if is_writer():
+            page.write_report(workdir)
+            print_results(workdir)
+        return
+    locked = is_writer() and (train or workdir.is_dir())  # only training makes the folder
+    with hold(workdir) if locked else contextlib.nullcontext():
+        runs = _make_runs(config, workdir, dataset, parallel, train)
+        _run_mode(config, workdir, mode, runs, data)
+        barrier(mode)
+
+
+def _run_mode(config: ConfigDict, workdir, mode: str, runs, data: Mapping[str, Any]) -> None:
+    """`run` in a workdir that is this run's alone."""
     if mode == "ab":
         ab.run(runs, workdir, describe_run)
         if is_writer() and (workdir / results.RESULTS_FILE).exists():
@@ -218,8 +192,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     elif mode == "predict":
         _write_predictions([_predictions(one) for one in runs], workdir)
     else:
-        _write_results(config, workdir, dataset, _findings(runs, workdir, data))
-    barrier(mode)
+        _write_results(config, workdir, _findings(runs, workdir, data))
 
 
 @dataclasses.dataclass
@@ -231,10 +204,11 @@ class _Findings:
     retrieval: list = dataclasses.field(default_factory=list)
     semantic_ids: list = dataclasses.field(default_factory=list)
     buckets: dict = dataclasses.field(default_factory=dict)
+    described: dict = dataclasses.field(default_factory=dict)
     scores: dict[int, Scores] = dataclasses.field(default_factory=dict)
 
 
-def _findings(runs: Iterator[run_context.Run], workdir, data: Mapping[str, str]) -> _Findings:
+def _findings(runs: Iterator[run_context.Run], workdir, data: Mapping[str, Any]) -> _Findings:
     """Trains what is to be trained and measures all of it on test, seed by seed.
 
     Files of a seed, and the pictures of the first, are written as soon as they are known.
@@ -244,7 +218,7 @@ def _findings(runs: Iterator[run_context.Run], workdir, data: Mapping[str, str])
         config, first = one.config, one.seed == one.config.seed
         if one.train:  # a mistake in the config leaves the workdir free
             pipeline.require_run(one)
-            claim_workdir(config, workdir, data)
+            claims.claim_workdir(flatten(config.to_dict()), workdir, data)
         stages = frozen = None  # the seed before's, which hold its arrays
         with one.writer:
             stages, frozen = pipeline.run_seed(one)
@@ -258,17 +232,19 @@ def _findings(runs: Iterator[run_context.Run], workdir, data: Mapping[str, str])
         found.retrieval += evaluation.retrieval_rows(one, stages)
         found.semantic_ids += evaluation.code_rows(one, stages, frozen)
         if first:
+            found.described = describe_run(config, one.dataset)
             found.buckets = evaluation.bucket_rows(one, scores)
             if is_writer():
                 pictures.draw(one, scores, found.buckets, frozen, workdir)
     return found
 
 
-def _write_results(config: ConfigDict, workdir, dataset: Dataset, found: _Findings) -> None:
-    """results.json, metrics.jsonl and report.html of a workdir, and the tables on the screen."""
+def _write_results(config: ConfigDict, workdir, found: _Findings) -> None:
+    """metrics.jsonl, results.json and report.html of a workdir, and the tables on the screen."""
     if not is_writer():
         return
-    described = describe_run(config, dataset)
+    merge_metrics(config, workdir)
+    described = found.described
     described["dataset"]["test_fingerprint"] = found.scores[config.seed].fingerprint
     results.write_results(
         workdir / results.RESULTS_FILE,
@@ -284,8 +260,8 @@ def _write_results(config: ConfigDict, workdir, dataset: Dataset, found: _Findin
         retrieval=found.retrieval,
         semantic_ids=found.semantic_ids,
         buckets=found.buckets,
+        files=list_files(workdir),
     )
-    merge_metrics(config, workdir)
     page.write_report(workdir)
     print_results(workdir)
 
@@ -296,6 +272,5 @@ def _write_predictions(tables_by_seed: list[pd.DataFrame], workdir: pathlib.Path
     keys = ["user_id", "item_id", "timestamp", "label"]
     first, *rest = tables_by_seed
     table = pd.concat([first, *(t.drop(columns=keys) for t in rest)], axis=1)
-    path = workdir / "predictions.parquet"
-    table.to_parquet(path, index=False)
+    path = write_whole(workdir / "predictions.parquet", table.to_parquet(index=False))
     print(f"{len(table)} test impressions with {len(table.columns) - 4} scores: {path}")

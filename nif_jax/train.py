@@ -99,7 +99,8 @@ class _Stepper:
     ):
         step = make_train_step(stage, settings.microbatch, data.on_device)
         self._train_step = parallel.map(step, donate=(0,))
-        self._stage, self._data, self._settings, self._writer = stage, data, settings, writer
+        self._stage, self._data = stage, data
+        self.parallel, self.settings, self.writer = parallel, settings, writer
         self._shards = parallel.local_shards
         self._epochs = Epochs(stage.plan, self._shards)
         self._uncounted = 1  # the first dispatch compiles, which says nothing about speed
@@ -107,7 +108,7 @@ class _Stepper:
 
     def run(self, state, first: int, last: int, progress: Progress):
         """State after steps first to last - 1."""
-        settings, unit = self._settings, self._settings.steps_per_dispatch
+        settings, unit = self.settings, self.settings.steps_per_dispatch
         stream = self._epochs.batches(
             first_step=first,
             last_step=last,
@@ -139,7 +140,7 @@ class _Stepper:
         means = _mean(pending)
         rate = progress.update(step, means["loss"], int(sum(counts)))
         values = {f"train/{name}": value for name, value in means.items()}
-        self._writer.write(step, self._stage.name, values | {"examples_per_second": rate})
+        self.writer.write(step, self._stage.name, values | {"examples_per_second": rate})
 
 
 def train_and_evaluate(
@@ -150,6 +151,7 @@ def train_and_evaluate(
     seed: int,
     settings: Settings,
     folder: pathlib.Path,
+    made_from: Mapping[str, Mapping[str, str]],
     parallel: Pmap,
     writer: MetricWriter,
 ) -> Trained:
@@ -162,52 +164,63 @@ def train_and_evaluate(
       seed: of dropout and other chance within steps.
       settings: length and pace.
       folder: checkpoints go here; one with a checkpoint is resumed, a finished one is only read.
+      made_from: digests of what the stage reads, see Checkpointer.
       parallel: the devices.
       writer: metrics.
 
     Raises:
       NonFiniteLossError: the loss is not finite.
-      CheckpointError: a checkpoint is damaged, or made by another config.
+      DamagedError: a checkpoint is missing, or is not what was saved.
+      CheckpointError: a checkpoint was made with another config or from something else, or cannot
+        be written.
     """
-    unit = settings.steps_per_dispatch
-    period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
-    total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
     params, variables = initial
     fresh = jax.tree.map(np.asarray, train_state.create(params, variables, stage.optimizer, seed))
-    best_like = {"params": fresh.params, "variables": fresh.variables}
-    checkpoints = Checkpointer(folder, stage.config)
     record = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
-    host_state, record = checkpoints.restore_last(fresh) or (fresh, record)
-    step = int(host_state.step)
-    if not record["done"]:
-        writer.truncate_after(step, stage.name)
-        state = parallel.replicate(host_state)
-        stepper = _Stepper(stage, data, parallel, settings, writer)
-        with Progress(stage.name, total, step, enabled=is_writer()) as progress:
-            while not record["done"]:
-                last = min((step // period + 1) * period, total)
-                state = stepper.run(state, step, last, progress)
-                step = last
-                metrics = dict(stage.evaluate(state.params, state.variables))
-                writer.write(step, stage.name, {f"validation/{k}": v for k, v in metrics.items()})
-                host_state = parallel.unreplicate(state)
-                value = metrics[stage.metric]
-                if value is None:
-                    raise ValueError(
-                        f"stage {stage.name}: {stage.metric} is undefined on validation (a split "
-                        "with one class?), so no step can be chosen. Use another split or share."
-                    )
-                record = _judge(record, value, step, total, settings, stepper)
-                if record["best_step"] == step:
-                    variables = _as_chosen(host_state.variables, metrics)
-                    checkpoints.save_best(step, host_state.params, variables, metrics)
-                checkpoints.save_last(step, host_state, record)
-    restored = checkpoints.restore_best(best_like)
-    checkpoints.close()
-    best, metrics = restored
+    with Checkpointer(folder, stage.config, made_from) as checkpoints:
+        host_state, record = checkpoints.resume(fresh) or (fresh, record)
+        if not record["done"]:
+            writer.truncate_after(int(host_state.step), stage.name)
+            stepper = _Stepper(stage, data, parallel, settings, writer)
+            record = _train(stage, stepper, host_state, record, checkpoints)
+        like = {"params": fresh.params, "variables": fresh.variables}
+        best, metrics = checkpoints.restore_best(like, record["best_step"])
     logging.info("%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric,
                  record["best"])  # fmt: skip
     return Trained(best["params"], best["variables"], metrics, record["best_step"], record["rate"])
+
+
+def _train(
+    stage: Stage, stepper: _Stepper, host_state, record: dict, checkpoints: Checkpointer
+) -> dict:
+    """Trains to the end from a state and its record, and returns the last record."""
+    settings, parallel = stepper.settings, stepper.parallel
+    unit, step = settings.steps_per_dispatch, int(host_state.step)
+    period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
+    total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
+    state = parallel.replicate(host_state)
+    with Progress(stage.name, total, step, enabled=is_writer()) as progress:
+        while not record["done"]:
+            last = min((step // period + 1) * period, total)
+            state = stepper.run(state, step, last, progress)
+            step = last
+            metrics = dict(stage.evaluate(state.params, state.variables))
+            stepper.writer.write(
+                step, stage.name, {f"validation/{k}": v for k, v in metrics.items()}
+            )
+            host_state = parallel.unreplicate(state)
+            value = metrics[stage.metric]
+            if value is None:
+                raise ValueError(
+                    f"stage {stage.name}: {stage.metric} is undefined on validation (a split "
+                    "with one class?), so no step can be chosen. Use another split or share."
+                )
+            record = _judge(record, value, step, total, settings, stepper)
+            if record["best_step"] == step:
+                variables = _as_chosen(host_state.variables, metrics)
+                checkpoints.save_best(step, host_state.params, variables, metrics)
+            checkpoints.save_last(step, host_state, record)
+    return record
 
 
 def _as_chosen(variables: Any, metrics: Mapping[str, Any]) -> Any:

@@ -441,15 +441,6 @@ class TestResume:
         jax.tree.map(np.testing.assert_array_equal, a, b)
         assert not np.array_equal(a["Dense_0"]["kernel"], c["Dense_0"]["kernel"])
 
-    def test_a_damaged_checkpoint_names_folder_and_fix(self, tmp_path):
-        runner.run(base.get_config(TINY), tmp_path, "train")
-        best = next((tmp_path / "seed_0" / "base" / "best").glob("[0-9]*"))
-        for path in (best / "tree").rglob("*"):
-            if path.is_file():
-                path.write_bytes(b"")
-        with pytest.raises(checkpoint.CheckpointError, match=r"best/\d+ cannot be read.*delete"):
-            runner.run(base.get_config(TINY), tmp_path, "evaluate")
-
     def test_a_half_written_checkpoint_is_passed_over(self, tmp_path):
         config = base.get_config(TINY)
         runner.run(config, tmp_path, "train")
@@ -574,7 +565,7 @@ class TestTraining:
         run = make_run(tmp_path, TINY_NIF + ",flow.response=input,flow.cross_fit=2", devices=2)
         states = []
 
-        def untrained(run, built, source):
+        def untrained(run, built, source, reads):
             params, _ = pipeline.initial_state(run, built, source)
             params = jax.tree.map(lambda x: x * (1.5 + len(states)), params)
             states.append(run.parallel.replicate((params, {})))

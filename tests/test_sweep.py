@@ -15,6 +15,7 @@ import pytest
 
 from configs.sweeps import common
 from launch import jobs, pool, sharing
+from nif_jax import files
 from nif_jax.config_keys import flatten
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import writer
@@ -290,6 +291,9 @@ class TestPool:
             "12 s", "2 min", "1 h 00 min", "2 h 05 min"]  # fmt: skip
 
 
+_DATA = {"name": "toy", "sha256": {"events": "0", "items": "1", "users": "2"}}
+
+
 class TestSharing:
     """What a finished run has trained with equal settings is copied to one that starts."""
 
@@ -297,10 +301,16 @@ class TestSharing:
     STAGES = ("amen", "base", "generator", "generator_without_0_of_2", "genci", "lr", "nif",
               "tokenizer")  # fmt: skip
 
+    @pytest.fixture(autouse=True)
+    def _identity(self, monkeypatch):
+        monkeypatch.setattr(sharing, "load_identity", lambda _: _DATA)
+
     def _workdir(self, folder, stages=()):
         config = flatten(jobs.build_config([f"--config={self.CONFIG}"]).to_dict())
         (folder / "seed_0").mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(config))
+        files.write_json(folder / "config.json", config)
+        if stages:
+            files.write_json(folder / "data.json", _DATA)
         for stage in stages:
             (folder / "seed_0" / stage / "best").mkdir(parents=True)
             (folder / "seed_0" / stage / "best" / "array").write_text(stage)
@@ -335,6 +345,19 @@ class TestSharing:
             assert (borrower / "seed_0" / stage / "best" / "array").read_text() == stage
         records = writer.read_metrics(borrower / "seed_0" / "metrics.jsonl") if wanted else []
         assert [record["stage"] for record in records] == wanted
+
+    @pytest.mark.parametrize("damage", ["other data", "data.json", "config.json"])
+    def test_nothing_comes_from_other_data_or_a_damaged_lender(self, damage, tmp_path):
+        lender, config = self._workdir(tmp_path / "lender", ("base",))
+        good, _ = self._workdir(tmp_path / "good", ("base",))
+        if damage == "other data":
+            others = _DATA["sha256"] | {"items": "changed"}
+            files.write_json(lender / "data.json", _DATA | {"sha256": others})
+        else:
+            (lender / damage).write_text("{")
+        borrower, _ = self._workdir(tmp_path / "borrower")
+        assert sharing.borrow(borrower, config, [lender]) == []
+        assert sharing.borrow(borrower, config, [lender, good]) == ["seed_0/base from good"]
 
     def test_finished_runs_of_other_sweeps_lend(self, tmp_path):
         for run, file in {"main/a": "results.json", "labels/b": "config.json",

@@ -122,10 +122,37 @@ class Movelines:
         return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.user_offsets))
 
 
-def digest(lines: Movelines) -> str:
-    """SHA-256 of what happened: who met what, where and when, and how it was answered."""
-    found = hashlib.sha256()
-    for column in (lines.user_offsets, lines.item, lines.scene, lines.action, lines.time,
-                   lines.label):  # fmt: skip
-        found.update(np.ascontiguousarray(column))
-    return found.hexdigest()
+def digests(lines: Movelines) -> dict[str, str]:
+    """SHA-256 of each part of a store, by content.
+
+    Returns:
+      "events": who met what, where and when, the labels, and the names of all ids.
+      "items": features and titles of the items.
+      "users": features of the users.
+    """
+    columns = ("user_offsets", "item", "scene", "action", "time", "label", "truth")
+    events = {name: getattr(lines, name) for name in columns if getattr(lines, name) is not None}
+    parts = {"events": events, "items": {"titles": lines.titles}, "users": {}}
+    for part, features in (("items", lines.item_features), ("users", lines.user_features)):
+        parts[part] |= {f"feature {name}": ids for name, ids in features.items()}
+    for name, values in lines.vocabulary.items():
+        group = {"item/": "items", "user/": "users"}.get(name[:5], "events")
+        parts[group][f"vocabulary {name}"] = values
+    return {part: _digest(arrays) for part, arrays in parts.items()}
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays; texts are equal whether NumPy or Python holds them."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        if array.dtype.kind in "OU":
+            # With their lengths: ["ab", "c"] is not ["a", "bc"].
+            texts = [str(text).encode("utf-8", "surrogatepass") for text in array.ravel().tolist()]
+            lengths = np.array([len(text) for text in texts], "<i8")
+            kind, content = "text", lengths.tobytes() + b"".join(texts)
+        else:
+            kind, content = array.dtype.str, np.ascontiguousarray(array).tobytes()
+        total.update(repr((name, kind, array.shape)).encode())
+        total.update(content)
+    return total.hexdigest()
