@@ -170,7 +170,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
     data = identify(flat, dataset.movelines)
     claimed &= claims.require_same_data(workdir, data, train=train)
     # Without its claims a workdir is finished only if each of its stages proves to be this run's.
-    if train and claimed and is_finished(workdir, flat):
+    finished = train and claimed and is_finished(workdir, flat)
+    barrier("workdir checked")  # all have read it before one writes
+    if finished:
         logging.info("%s is finished; nothing to train.", workdir)
         if is_writer():
             page.write_report(workdir)
