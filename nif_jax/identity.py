@@ -6,7 +6,7 @@ from typing import Any
 
 from nif_jax.data.cache import load_movelines
 from nif_jax.data.schema import Movelines, digests
-from nif_jax.files import sha256
+from nif_jax.files import file_sha256
 
 CONTENT = "content"
 """The part that is the file of config.content.path."""
@@ -29,7 +29,7 @@ def identify(config: Mapping[str, Any], lines: Movelines) -> dict[str, Any]:
     parts = digests(lines)
     path = pathlib.Path(config.get("content.path", ""))
     if config.get("content.source") == "file" and path.is_file():
-        parts[CONTENT] = sha256(path)
+        parts[CONTENT] = file_sha256(path)
     return {"name": lines.name, "sha256": parts}
 
 

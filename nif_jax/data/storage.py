@@ -1,7 +1,6 @@
 """Where downloaded and prepared data is kept, and writes that are whole or absent."""
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import shutil
@@ -19,12 +18,6 @@ def cache_dir(override: str = "") -> pathlib.Path:
         return pathlib.Path(chosen).expanduser()
     caches = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
     return pathlib.Path(caches).expanduser() / "nif_jax"
-
-
-def file_sha256(path: pathlib.Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ TFDS metadata. Everything comes back exactly: dtypes, shapes, order.
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nif_jax.data.features import strings
-from nif_jax.data.schema import Movelines
+from nif_jax.data.schema import Movelines, digests
 
 FORMAT_VERSION = "1.3.0"
 """Part of every cache key: raise it when a source, preparation or this format changes what is
@@ -86,21 +87,9 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
 
 
 def digest(store: Movelines) -> str:
-    """sha256 of everything in a store: two stores with the same digest are equal."""
-    sha = hashlib.sha256(repr((store.name, store.origin, sorted(store.counts.items()))).encode())
-    arrays = {column: getattr(store, column) for column in (*event_columns(store), "user_offsets")}
-    arrays["titles"] = store.titles
-    for group in ("item_features", "user_features", "vocabulary"):
-        arrays |= {f"{group}/{key}": value for key, value in getattr(store, group).items()}
-    for key in sorted(arrays):
-        array = np.ascontiguousarray(arrays[key])
-        sha.update(repr((key, array.dtype.str, array.shape)).encode())
-        if array.dtype == object:  # text
-            encoded = [text.encode("utf-8", "surrogatepass") for text in array]
-            array = np.array([len(text) for text in encoded])
-            sha.update(b"".join(encoded))
-        sha.update(array.tobytes())
-    return sha.hexdigest()
+    """SHA-256 of everything in a store: two stores with the same digest are equal."""
+    parts = [store.name, store.origin, sorted(store.counts.items()), sorted(digests(store).items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def write(store: Movelines, folder: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 
 from nif_jax.config_keys import GROWING
-from nif_jax.files import read_json, sha256
+from nif_jax.files import file_sha256, read_json
 from nif_jax.metrics.records import METRICS_FILE, read_metrics
 from nif_jax.reports.lifts import AB_FILE
 from nif_jax.reports.results import AGAIN, RESULTS_FILE, read_results
@@ -120,7 +120,7 @@ def list_files(path: Path) -> dict[str, str]:
     """"files" of results.json: {file that reports read: SHA-256}."""
     found = [path / METRICS_FILE, *path.glob(f"seed_*/{SCORES_FILE}"), *path.glob(_PLOTS)]
     there = sorted(file for file in found if file.is_file())
-    return {file.relative_to(path).as_posix(): sha256(file) for file in there}
+    return {file.relative_to(path).as_posix(): file_sha256(file) for file in there}
 
 
 def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> None:
@@ -132,8 +132,10 @@ def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> N
       pattern: of the files that are checked.
     """
     for name, digest in results.get("files", {}).items():
+        if not fnmatch.fnmatchcase(name, pattern):
+            continue
         file = path / name
-        if fnmatch.fnmatchcase(name, pattern) and (not file.is_file() or sha256(file) != digest):
+        if not file.is_file() or file_sha256(file) != digest:
             state = "has changed" if file.exists() else "is missing"
             raise WorkdirError(f"{file} {state} since {RESULTS_FILE} was written. {AGAIN}")
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from nif_jax.data import sources, storage
+from nif_jax.data import sources
 from nif_jax.data.schema import DataError
 from nif_jax.data.sources import movielens
 
@@ -29,7 +29,7 @@ def fake_wheel(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel, "w") as archive:
         for part, text in ATOMIC.items():
             archive.writestr(f"{movielens.MEMBER}.{part}", text)
-    monkeypatch.setattr(movielens, "WHEEL_SHA256", storage.file_sha256(wheel))
+    monkeypatch.setattr(movielens, "WHEEL_SHA256", movielens.file_sha256(wheel))
     return wheel
 
 

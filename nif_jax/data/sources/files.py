@@ -11,7 +11,6 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from nif_jax.data import storage
 from nif_jax.data.schema import DataError, RawTables
 from nif_jax.data.sources import columns as column_log
 from nif_jax.data.sources import events as event_source
@@ -22,6 +21,7 @@ from nif_jax.data.sources.formats import TextFormat
 from nif_jax.data.sources.locate import Files, locate
 from nif_jax.data.sources.readers import Table
 from nif_jax.data.sources.tables import parse_columns, split_words
+from nif_jax.files import file_sha256
 
 DEFAULT_ITEM_COLUMNS = ("title", "category", "genres", "year", "brand")
 _LOG = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def fingerprint(
 ) -> str:
     """Name and SHA-256 of each file that would be read."""
     given = locate(path, items, users, history).given
-    return " ".join(f"{file.name}:{storage.file_sha256(file)}" for file in given)
+    return " ".join(f"{file.name}:{file_sha256(file)}" for file in given)
 
 
 _Known = dict[str, dict[str, ids.Ids]]

@@ -18,6 +18,7 @@ import pandas as pd
 
 from nif_jax.data import storage
 from nif_jax.data.schema import DataError, RawTables
+from nif_jax.files import file_sha256
 
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
@@ -73,7 +74,7 @@ def fingerprint(*, path: str = "", cache_dir: str = "") -> str:
         return WHEEL_SHA256
     given = pathlib.Path(path).expanduser()
     parts = [given] if given.suffix == ".whl" else sorted(given.glob("ml-100k.*"))
-    return " ".join(f"{p.name}:{storage.file_sha256(p)}" for p in _existing(parts))
+    return " ".join(f"{p.name}:{file_sha256(p)}" for p in _existing(parts))
 
 
 def _existing(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
@@ -82,7 +83,7 @@ def _existing(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 def _sha256(wheel: pathlib.Path) -> str:
     try:
-        return storage.file_sha256(wheel)
+        return file_sha256(wheel)
     except OSError as error:
         raise DataError(f"{wheel}: cannot be read: {error}") from error
 
@@ -98,7 +99,7 @@ def _cached_wheel(folder: pathlib.Path) -> pathlib.Path:
     """The checked wheel in `folder`, downloaded if it is absent or damaged."""
     wheel = folder / WHEEL
     if wheel.exists():
-        found = storage.file_sha256(wheel)
+        found = file_sha256(wheel)
         if found == WHEEL_SHA256:
             return wheel
         _LOG.warning(
@@ -112,7 +113,7 @@ def _cached_wheel(folder: pathlib.Path) -> pathlib.Path:
         if not fresh.exists():
             had = sorted(p.name for p in scratch.iterdir())
             raise DataError(f"pip download {REQUIREMENT} left {had} and not {WHEEL}")
-        found = storage.file_sha256(fresh)
+        found = file_sha256(fresh)
         if found != WHEEL_SHA256:
             raise DataError(
                 f"{WHEEL} as downloaded has sha256 {found}, expected {WHEEL_SHA256}: the package "
