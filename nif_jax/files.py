@@ -1,9 +1,10 @@
 """Files that are written whole or not at all, and JSON files that carry a checksum."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     path = Path(path)
     # By process: two that write the same file do not write into each other's.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -35,9 +36,16 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    return path
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an OSError within name the path, see `unwritable`."""
+    try:
+        yield
     except OSError as error:
         raise unwritable(path, error) from error
-    return path
 
 
 def unwritable(path: Path, error: OSError) -> OSError:

@@ -17,7 +17,6 @@ from nif_jax.scoring import ScoringPlan
 def draw(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path) -> None:
     """The run's pictures, of its first seed."""
     folder = workdir / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
     records = good_records(run.folder / METRICS_FILE)
     if any("train/loss" in record["values"] for record in records):
         plots.training_curves(records, folder / "training_curves.png")

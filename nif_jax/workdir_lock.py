@@ -29,7 +29,7 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except filelock.Timeout as error:
+    except filelock.Timeout as error:  # an OSError too
         raise WorkdirError(
             f"{workdir} is in use by another run{_holder(workdir)}. Wait until it ends, or use "
             "another --workdir."

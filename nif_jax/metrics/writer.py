@@ -15,7 +15,7 @@ import tensorboardX
 import tqdm
 from absl import logging
 
-from nif_jax.files import unwritable, write_whole
+from nif_jax.files import naming, write_whole
 from nif_jax.metrics.records import METRICS_FILE, good_records, read_metrics
 
 
@@ -36,10 +36,8 @@ class MetricWriter:
         self._boards: dict[str, tensorboardX.SummaryWriter] = {}
         self._purge_steps: dict[str, int] = {}
         if enabled:
-            try:
+            with naming(self._workdir):
                 self._workdir.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise unwritable(self._workdir, error) from error
             if self._path.exists():
                 self._rewrite(good_records(self._path))
 
@@ -61,17 +59,16 @@ class MetricWriter:
         values = {name: _number(name, value) for name, value in values.items()}
         record = {"step": int(step), "stage": stage, "time": round(time.time(), 3),
                   "values": values}
-        try:
+        with naming(self._path):
             if self._file is None:
                 self._file = self._path.open("a", encoding="utf-8")
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise unwritable(self._path, error) from error
-        board = self._board(stage)
-        for name, value in values.items():
-            if value is not None:
-                board.add_scalar(name, value, step)
+        with naming(self._workdir / "tensorboard"):
+            board = self._board(stage)
+            for name, value in values.items():
+                if value is not None:
+                    board.add_scalar(name, value, step)
 
     def truncate_after(self, step: int, stage: str) -> None:
         """Forgets the records of `stage` later than `step`, which the resumed run writes again.
@@ -95,20 +92,22 @@ class MetricWriter:
 
     def flush(self) -> None:
         """Puts everything written so far on disk."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        for board in self._boards.values():
-            board.flush()
+        with naming(self._workdir):
+            if self._file is not None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            for board in self._boards.values():
+                board.flush()
 
     def close(self) -> None:
         """Flushes and closes the files."""
         self.flush()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        for board in self._boards.values():
-            board.close()
+        with naming(self._workdir):
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            for board in self._boards.values():
+                board.close()
         self._boards.clear()
 
     def __enter__(self) -> Self:

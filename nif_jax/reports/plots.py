@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from nif_jax.files import write_whole
 from nif_jax.metrics import ctr
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = PALETTE = (
@@ -205,10 +206,7 @@ def reliability(
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Writes the figure as a PNG, making its folder, and returns where."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(figure))
-    return path
+    return write_whole(path, png(figure))
 
 
 def png(figure: Figure) -> bytes:

@@ -351,7 +351,7 @@ except (*runner.USER_ERRORS, OSError) as error:
 """
 
 
-@pytest.mark.parametrize("size", [400, 3_000, 9_000])
+@pytest.mark.parametrize("size", [400, 3_000, 20_000])
 def test_a_disk_that_is_full_names_the_file_and_the_run_resumes(size, made, tmp_path):
     workdir = tmp_path / "run"
     done = subprocess.run(
