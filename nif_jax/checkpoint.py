@@ -25,11 +25,14 @@ from nif_jax.checkpoint_meta import (
     CheckpointError,
     DamagedError,
     described_digest,
+    manifest_of,
     pack,
     require_same_arrays,
+    require_same_files,
     require_same_origin,
     require_undamaged,
     unpack,
+    write_manifest,
 )
 from nif_jax.config_keys import flatten
 from nif_jax.parallel import barrier, is_writer
@@ -53,7 +56,7 @@ def _manager(folder: pathlib.Path, keep: int = 1) -> ocp.CheckpointManager:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:200]
 
 
 class Checkpointer:
@@ -109,6 +112,8 @@ class Checkpointer:
             raise _unwritten(manager, step, _reason(error)) from error
         if reason:
             raise _unwritten(manager, step, reason)
+        if is_writer():
+            write_manifest(pathlib.Path(str(manager.directory)), step)
 
     def restore_best(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
         """{"params", "variables"} and record of the best checkpoint, which has to be of a step."""
@@ -169,7 +174,8 @@ def _read(manager: ocp.CheckpointManager, step: int, path: pathlib.Path, items: 
 
 
 def _read_meta(manager: ocp.CheckpointManager, step: int, path: pathlib.Path) -> dict[str, Any]:
-    """The description of a checkpoint, see checkpoint_meta.unpack."""
+    """The description of a checkpoint whose files are intact, see checkpoint_meta.unpack."""
+    require_same_files(path)
     return unpack(_read(manager, step, path, {"meta": ocp.args.JsonRestore()})["meta"], path)
 
 
@@ -223,6 +229,7 @@ def set_aside(folder: pathlib.Path) -> pathlib.Path:
     if is_writer():
         target.mkdir(parents=True)
         for name in (LAST, BEST):
+            manifest_of(folder / name).unlink(missing_ok=True)
             if (folder / name).exists():
                 (folder / name).rename(target / name)
     barrier(f"{folder.name} set aside")

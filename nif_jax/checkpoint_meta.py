@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nif_jax.config_keys import differences
-from nif_jax.files import json_sha256
+from nif_jax.files import file_sha256, json_sha256, read_json, write_json
 from nif_jax.identity import changes
 
 ANY_ORIGIN: Mapping[str, Any] = {"config": None, "made_from": None}
@@ -21,12 +21,17 @@ class CheckpointError(RuntimeError):
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint that is missing or is not what was saved; training its stage again helps."""
+    """A checkpoint that is missing or is not what was saved; training its stage again helps.
+
+    Attributes:
+      what: the message without the remedy.
+    """
 
     def __init__(self, path: pathlib.Path, reason: str):
+        self.what = f"{path} is damaged ({reason})."
         super().__init__(
-            f"{path} is damaged ({reason}). Run the same command with --mode=train: it trains this "
-            "stage again and keeps the others."
+            f"{self.what} Run the same command with --mode=train: it trains this stage again and "
+            "keeps the others."
         )
 
 
@@ -89,6 +94,39 @@ def unpack(stored: Any, path: pathlib.Path) -> dict[str, Any]:
 
 def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def manifest_of(folder: pathlib.Path) -> pathlib.Path:
+    """The file beside <stage>/<best or last> that lists the files of its newest checkpoint."""
+    return folder.with_name(f"{folder.name}.files.json")
+
+
+def write_manifest(folder: pathlib.Path, step: int) -> None:
+    """Writes the SHA-256 of each file of a checkpoint of <stage>/<best or last>."""
+    path = folder / str(step)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    digests = {file.relative_to(path).as_posix(): file_sha256(file) for file in files}
+    write_json(manifest_of(folder), {"step": step, "files": digests})
+
+
+def require_same_files(path: pathlib.Path) -> None:
+    """Raises DamagedError, naming the file, if a checkpoint's files are not those that were saved.
+
+    Orbax then reads no damaged file, of which TensorStore would print tracebacks. A run that was
+    killed between the two writes has a manifest of an earlier step, and digests of arrays only.
+    """
+    try:
+        manifest = read_json(manifest_of(path.parent))
+    except (FileNotFoundError, ValueError):
+        return
+    if manifest.get("step") != int(path.name):
+        return
+    for name, digest in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise DamagedError(path, f"its file {name} is missing")
+        if file_sha256(file) != digest:
+            raise DamagedError(path, f"its file {name} has changed")
 
 
 def require_same_arrays(path: pathlib.Path, like: Any, described: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ the best of them on validation -> selected
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -107,10 +107,10 @@ def initial_state(run: Run, built: Built, source: Any = None) -> tuple[Any, Any]
         logging.info("%s: %d arrays from the stage before, %d of other shape left alone %s",
                      stage.name, len(copied), len(different), different)  # fmt: skip
     if run.config.init_from:
-        folder = _init_folder(run, stage.name)
-        found = checkpoint.load_best(folder, {"params": params, "variables": variables})
+        like = {"params": params, "variables": variables}
+        found = _from_init(run, stage.name, lambda folder: checkpoint.load_best(folder, like))
         if found is None:
-            logging.info("%s: not in %s, starts as usual", stage.name, folder.parent)
+            logging.info("%s: not in %s, starts as usual", stage.name, run.config.init_from)
         else:
             params, variables = found["params"], found["variables"]
     return params, variables
@@ -123,14 +123,20 @@ def _made_from(run: Run, name: str, reads: Sequence[TrainedStage]) -> dict[str, 
         data.pop(CONTENT, None)
     stages = {stage.name: stage.digest for stage in reads}
     if run.config.init_from:
-        other = checkpoint.best_digest(_init_folder(run, name))
+        other = _from_init(run, name, checkpoint.best_digest)
         stages |= {} if other is None else {"config.init_from": other}
     return {"data": data, "stages": stages}
 
 
-def _init_folder(run: Run, name: str) -> pathlib.Path:
-    """Of the stage that config.init_from has for a stage."""
-    return pathlib.Path(run.config.init_from) / f"seed_{run.seed}" / name
+def _from_init(run: Run, name: str, read: Callable[[pathlib.Path], Any]) -> Any:
+    """What `read` makes of the folder that config.init_from has for a stage."""
+    try:
+        return read(pathlib.Path(run.config.init_from) / f"seed_{run.seed}" / name)
+    except checkpoint.DamagedError as error:
+        raise checkpoint.CheckpointError(
+            f"config.init_from: {error.what} Run the command of that workdir again, which trains "
+            "the stage anew, or start without config.init_from."
+        ) from error
 
 
 def train_stage(
@@ -170,7 +176,8 @@ def train_stage(
         if not run.train:
             raise
         kept = checkpoint.set_aside(folder)
-        logging.warning("%s The stage is trained again; what was there is kept in %s.", error, kept)
+        logging.warning("%s The stage is trained again; what was there is kept in %s.",
+                        error.what, kept)  # fmt: skip
         trained = train()
     if "mix" in trained.metrics:
         logging.info("%s: weight of the generator's log odds %.1f", built.stage.name,

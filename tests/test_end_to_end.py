@@ -463,6 +463,12 @@ class TestResume:
         params, _ = pipeline.initial_state(run, build.build_base(run))
         old = best_parameters(tmp_path / "old" / "seed_0" / "base")["params"]
         jax.tree.map(np.testing.assert_array_equal, params, old)
+        # Damage to it is not taken for damage to this run's own stage, and the file is named.
+        (manifest,) = (tmp_path / "old").glob("seed_0/base/best/*/tree/manifest.ocdbt")
+        manifest.write_bytes(manifest.read_bytes()[:-1] + b"x")
+        message = r"config.init_from: .*tree/manifest\.ocdbt has changed.*command of that workdir"
+        with pytest.raises(checkpoint.CheckpointError, match=message):
+            pipeline.initial_state(run, build.build_base(run))
 
 
 class TestTraining:
