@@ -58,19 +58,19 @@ SIZE = "synthetic,source.num_users=943,source.num_items=1682,source.events_per_u
 
 
 def make_run(get_config: Callable, text: str = ""):
-    """A run_context.Run of a config on data of MovieLens-100K's size; trains and writes nothing."""
+    """A context.Run of a config on data of MovieLens-100K's size; trains and writes nothing."""
     # After pin: JAX counts the cores when it starts.
-    from nif_jax import run_context
     from nif_jax.metrics.writer import MetricWriter
-    from nif_jax.parallel import Pmap
+    from nif_jax.stages import context
+    from nif_jax.training.devices.pmap import Pmap
 
     config = get_config(",".join(filter(None, [SIZE, text])))
     parallel = Pmap()
-    return run_context.Run(
+    return context.Run(
         config=config,
         seed=0,
         folder=pathlib.Path(),
-        dataset=run_context.load_dataset(config, parallel),
+        dataset=context.load_dataset(config, parallel),
         parallel=parallel,
         writer=MetricWriter(".", enabled=False),
         train=True,
@@ -89,9 +89,11 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     """
     import jax
 
-    from nif_jax import build, build_rows, pipeline, train_state
     from nif_jax.data.input import Epochs
-    from nif_jax.step import make_train_step
+    from nif_jax.experiment import pipeline
+    from nif_jax.stages import build, build_rows
+    from nif_jax.training import train_state
+    from nif_jax.training.step import make_train_step
 
     if stage == "base":
         built = build.build_base(run)
@@ -115,8 +117,8 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
 
 def random_ids(run):
     """build_rows.Frozen with random semantic IDs: speed does not depend on what codes mean."""
-    from nif_jax import tokens
-    from nif_jax.build_rows import Frozen
+    from nif_jax.stages import tokens
+    from nif_jax.stages.build_rows import Frozen
 
     section, items = run.config.tokenizer, run.dataset.movelines.num_items
     codes = tokens.untrained_codes(

@@ -24,7 +24,8 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from configs import genci
-    from nif_jax import build_rows, pipeline
+    from nif_jax.experiment import pipeline
+    from nif_jax.stages import build_rows
 
     run = common.make_run(genci.get_config)
     frozen = common.random_ids(run)

@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
     import numpy as np  # after the pin, as all that starts JAX
 
     from configs import nif
-    from nif_jax import build, pipeline, run_context
+    from nif_jax.experiment import pipeline
+    from nif_jax.stages import build, context
 
     size = f"train.batch_size={FLAGS.batch_size}"
     run = common.make_run(nif.get_config, size)
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
     frozen = pipeline.freeze(run, params)
     uncached = common.make_run(nif.get_config, f"{size},flow.cache=False")
 
-    def stepper(run: run_context.Run, row: str, microbatch: int | None = None):
+    def stepper(run: context.Run, row: str, microbatch: int | None = None):
         return common.stepper(run, row, frozen, FLAGS.steps, microbatch)
 
     candidates = {

@@ -5,7 +5,7 @@ python -m nif_jax.main --config=configs/genci.py:synthetic,smoke
 python -m nif_jax.main --config=configs/genci.py:data.history=positive,rows=base+genci+genci_quirks
 
 Ablations are rows too: genci_no_cohorts, genci_no_ssr, genci_no_ntp, genci_level_1, genci_beams_1,
-genci_beams_4, genci_beams_16, genci_random_codes (nif_jax/rows.py).
+genci_beams_4, genci_beams_16, genci_random_codes (nif_jax/variants.py).
 """
 
 from configs import common, text
@@ -24,7 +24,7 @@ def get_config(words: str = "") -> common.ConfigDict:
 
 def add_cohorts(config: common.ConfigDict, smoke: bool) -> None:
     """The sections of tokenizer, intent model and cohorts."""
-    # Whether all rows with cohorts do what the authors' code does (nif_jax/rows.py, QUIRKS).
+    # Whether all rows with cohorts do what the authors' code does (nif_jax/variants.py, QUIRKS).
     config.quirks = False
     _tokenizer(config, smoke)
     _intent(config, smoke)

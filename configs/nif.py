@@ -3,7 +3,8 @@
 python -m nif_jax.main --config=configs/nif.py
 python -m nif_jax.main --config=configs/nif.py:synthetic,smoke
 
-The row nif_flow_only is nif without the generator's item vectors and response (nif_jax/rows.py).
+The variant nif_flow_only is nif without the generator's item vectors and label head
+(nif_jax/variants.py).
 """
 
 from configs import common, text

@@ -13,11 +13,11 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import common
-from nif_jax.config_keys import flatten, run_differences
+from nif_jax.config import flatten, run_differences
+from nif_jax.data.files import read_json
 from nif_jax.data.schema import ConfigError
-from nif_jax.files import read_json
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
-from nif_jax.rows import require_rows
+from nif_jax.variants import require_rows
 
 SWEEPS = pathlib.Path(common.__file__).parent
 

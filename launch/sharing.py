@@ -8,16 +8,16 @@ from typing import Any
 
 from absl import logging
 
-from nif_jax.checkpoint import DAMAGED
-from nif_jax.claims import DATA_FILE
-from nif_jax.config_keys import READ, seen_by
+from nif_jax.config import READ, seen_by
+from nif_jax.data.files import read_json
+from nif_jax.data.preparation.identity import load_identity
 from nif_jax.data.schema import DataError
-from nif_jax.files import read_json
-from nif_jax.identity import load_identity
+from nif_jax.experiment.claims import DATA_FILE
 from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.workdirs import CONFIG_FILE
+from nif_jax.training.checkpoint import DAMAGED
 
 
 def finished_below(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -11,13 +11,15 @@ from ml_collections import ConfigDict
 from configs import base, genci, hybrid, nif
 from configs.datasets import PRESETS
 from configs.text import DATASETS
-from nif_jax import build, build_rows, pipeline, rows, run_context, runner, selection
+from nif_jax import variants
 from nif_jax.data import sources
+from nif_jax.experiment import pipeline, runner, selection
+from nif_jax.experiment.settings import require_valid_settings
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.registry import BASELINES
-from nif_jax.parallel import Pmap
 from nif_jax.reports.scores import Scores
-from nif_jax.settings import require_valid_settings
+from nif_jax.stages import build, build_rows, context
+from nif_jax.training.devices.pmap import Pmap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -112,7 +114,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.checkpoint, "is_finished", lambda *_: True)
     runner.run(config, tmp_path / "run", "train")
     runner.run(config, tmp_path / "run", "ab")
-    run = run_context.Run(config, 0, tmp_path, run_context.load_dataset(config, Pmap()), Pmap(),
+    run = context.Run(config, 0, tmp_path, context.load_dataset(config, Pmap()), Pmap(),
                     MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
     build.validation_plan(run)
     unread = set(runner.flatten(plain.to_dict())) - config.all_read()
@@ -120,7 +122,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
 
 
 def _trained_without_training(stage, *, initial, settings, **_):
-    from nif_jax.train import Trained
+    from nif_jax.training.loop import Trained
 
     return Trained(*initial, {"mix": 0.0}, 0, 0.0)
 
@@ -263,7 +265,7 @@ def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp
 def test_a_baseline_has_no_flow_and_no_cohorts():
     for part in ("flow", "cohorts"):
         with pytest.raises(ValueError, match="'din' attends to neither flow nor cohorts"):
-            rows.Row("din", **{part: True})
+            variants.Row("din", **{part: True})
 
 
 def test_few_labels_get_the_steps_they_need():
@@ -284,7 +286,7 @@ def test_few_labels_get_the_steps_they_need():
 def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     config = base.get_config(f"{TINY},data.label_share=0.2,train.min_steps=40")
-    run = run_context.Run(config, 0, tmp_path, run_context.load_dataset(config, Pmap()), Pmap(),
+    run = context.Run(config, 0, tmp_path, context.load_dataset(config, Pmap()), Pmap(),
                     MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
     assert config.train.epochs * build.build_base(run).stage.plan.steps_per_epoch < 40
     rankers = [build.build_base(run), build_rows.build_row(run, "din", build_rows.Frozen())]
@@ -312,22 +314,22 @@ def test_a_flow_that_nobody_could_learn_is_refused_before_training(text, message
 
 def test_a_row_that_leaves_the_response_out_needs_no_loss_for_it():
     text = f"{TINY},flow_loss.response=0.0,rows="
-    rows.require_rows(nif.get_config(text + "base+tsp+nif_flow_only"))
+    variants.require_rows(nif.get_config(text + "base+tsp+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="leaves untrained"):
-        rows.require_rows(nif.get_config(text + "base+nif_flow_only+nif"))
+        variants.require_rows(nif.get_config(text + "base+nif_flow_only+nif"))
 
 
 def test_cross_fitting_is_for_the_rows_that_read_the_response():
     text = f"{TINY},flow.response=input,flow.cross_fit=2,rows="
-    rows.require_rows(nif.get_config(text + "base+nif+nif_flow_only"))
+    variants.require_rows(nif.get_config(text + "base+nif+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="in some row"):
-        rows.require_rows(nif.get_config(text + "base+nif_flow_only"))
+        variants.require_rows(nif.get_config(text + "base+nif_flow_only"))
 
 
 @pytest.mark.parametrize("text", ["rows=selected", "rows=base+selected", "rows=nif+nif+selected"])
 def test_selected_needs_a_choice(text):
     with pytest.raises(runner.ConfigError, match="name two or more"):
-        rows.require_rows(nif.get_config(f"{TINY},{text}"))
+        variants.require_rows(nif.get_config(f"{TINY},{text}"))
 
 
 def test_a_metric_of_which_less_is_better_chooses_nothing(tmp_path, monkeypatch):
@@ -346,22 +348,23 @@ def test_a_metric_of_which_less_is_better_chooses_nothing(tmp_path, monkeypatch)
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):
-        found = rows.row_config(config if row == "genci" else genci.get_config("synthetic"), row)
+        given = config if row == "genci" else genci.get_config("synthetic")
+        found = variants.row_config(given, row)
         assert (found.genci.targets, found.genci.beams, found.genci.detach) == ("all", 1, False)
         assert found.genci.delta_fade == 0
         assert (found.cohorts.form, found.cohorts.mean) == ("level", "padded")
         assert (found.cohorts.attention, found.cohorts.residual) == ("shared", False)
-    assert rows.row_config(genci.get_config("synthetic"), "genci").genci.beams == 4
+    assert variants.row_config(genci.get_config("synthetic"), "genci").genci.beams == 4
     # A row's own setting wins, and the run's config stays what it was.
-    assert rows.row_config(config, "genci_beams_16").genci.beams == 16
+    assert variants.row_config(config, "genci_beams_16").genci.beams == 16
     assert config.genci.beams == 4
 
 
-@pytest.mark.parametrize("row", rows.ROWS)
+@pytest.mark.parametrize("row", variants.ROWS)
 def test_every_row_has_settings_and_a_model_that_exist(row):
-    assert rows.ROWS[row].model in {"ranker", rows.SELECTED, *BASELINES}
+    assert variants.ROWS[row].model in {"ranker", variants.SELECTED, *BASELINES}
     config = hybrid.get_config("synthetic")
-    changed = rows.row_config(config, row)
+    changed = variants.row_config(config, row)
     assert set(runner.flatten(changed.to_dict())) == set(runner.flatten(config.to_dict()))
 
 

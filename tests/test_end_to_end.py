@@ -14,22 +14,25 @@ import pytest
 
 from benchmarks.common import random_ids
 from configs import base, hybrid, nif
-from nif_jax import ab, build, build_rows, checkpoint, pipeline, run_context, runner, train, truth
 from nif_jax.data import splits
-from nif_jax.data.traffic import draw_traffic, lay_behind
+from nif_jax.experiment import ab, pipeline, runner
 from nif_jax.metrics import ctr, mix
 from nif_jax.metrics.writer import MetricWriter, read_metrics
-from nif_jax.parallel import Pmap
 from nif_jax.reports import results
 from nif_jax.reports.scores import read_scores
-from nif_jax.scoring import Scorer, ScoringPlan
+from nif_jax.simulation import bounds
+from nif_jax.simulation.traffic import draw_traffic, lay_behind
+from nif_jax.stages import build, build_rows, context
 from nif_jax.stages.genci import CohortSource
+from nif_jax.training import checkpoint, loop
+from nif_jax.training.devices.pmap import Pmap
+from nif_jax.training.scoring import Scorer, ScoringPlan
 
 TINY = ",".join(
     [
         "synthetic,smoke,source.num_users=48,source.num_items=30,source.events_per_user=24.0",
         "ranker.dim=8,ranker.attention=8,ranker.tower=16,ranker.calibration=4",
-        "data.history_length=6,train.batch_size=64,train.microbatch=0,train.epochs=2.0",
+        "data.history_length=6,loop.batch_size=64,loop.microbatch=0,loop.epochs=2.0",
         "train.steps_per_dispatch=2,eval.batch_size=16",
     ]
 )
@@ -100,15 +103,15 @@ def finished_baselines(tmp_path_factory):
     return workdir
 
 
-def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> run_context.Run:
+def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> context.Run:
     config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
     writer = MetricWriter(folder)
     _WRITERS.append(writer)
-    return run_context.Run(
+    return context.Run(
         config=config,
         seed=0,
         folder=folder,
-        dataset=run_context.load_dataset(config, parallel),
+        dataset=context.load_dataset(config, parallel),
         parallel=parallel,
         writer=writer,
         train=True,
@@ -244,7 +247,7 @@ class TestOutputs:
         events.to_csv(file, index=False)
         text = TINY.replace("synthetic", "files", 1)
         text = ",".join(w for w in text.split(",") if not w.startswith("source."))
-        config = base.get_config(f"{text},source.path={file},train.epochs=1.0,rows=base")
+        config = base.get_config(f"{text},source.path={file},loop.epochs=1.0,rows=base")
         runner.run(config, workdir, "train")
         runner.run(config, workdir, "evaluate")
         events.assign(label=1 - events["label"]).to_csv(file, index=False)
@@ -252,20 +255,20 @@ class TestOutputs:
             runner.run(config, workdir, "evaluate")
 
     def test_more_seeds_and_rows_keep_what_is_trained(self, tmp_path, monkeypatch):
-        text = TINY + ",train.epochs=1.0,rows="
+        text = TINY + ",loop.epochs=1.0,rows="
         runner.run(base.get_config(text + "base"), tmp_path, "train")
         first = results.read_results(tmp_path)["rows"]
         more = base.get_config(text + "base+lr,num_seeds=2")
         with pytest.raises(runner.ConfigError, match=r"num_seeds: 1 -> 2\n  rows: "):
             runner.run(more, tmp_path, "evaluate")
         trained = []
-        step = train._Stepper.run
+        step = loop._Stepper.run
 
         def recorded(self, state, first, *rest):
             trained.extend([self._stage.name] * (first == 0))  # a start from scratch
             return step(self, state, first, *rest)
 
-        monkeypatch.setattr(train._Stepper, "run", recorded)
+        monkeypatch.setattr(loop._Stepper, "run", recorded)
         runner.run(more, tmp_path, "train")
         assert trained == ["lr", "base", "lr"]
         rows = results.read_results(tmp_path)["rows"]
@@ -291,7 +294,7 @@ class TestOutputs:
 
     def test_evaluate_repeats_the_metrics_without_training(self, finished, monkeypatch):
         before = results.read_results(finished)
-        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        monkeypatch.setattr(loop._Stepper, "run", lambda *_: pytest.fail("trained"))
         runner.run(nif.get_config(TINY_NIF), finished, "evaluate")
         after = results.read_results(finished)
         for key in ("auc", "gauc", "logloss", "ece", "parameters"):
@@ -342,7 +345,7 @@ class TestOnline:
         )
         stages, frozen = pipeline.run_seed(run)
         traffic = draw_traffic(
-            run.dataset.movelines, truth.load_world(run), impressions=2, slate=5, seed=1
+            run.dataset.movelines, bounds.load_world(run), impressions=2, slate=5, seed=1
         )
         scores = ab.score_arms(run, stages, frozen, traffic)["amen"]
         laid, shard_rows, place = lay_behind(run.dataset, traffic)
@@ -473,14 +476,14 @@ class TestResume:
 
 class TestTraining:
     def test_a_loss_that_is_not_finite_names_step_and_rows(self, tmp_path, monkeypatch):
-        config = base.get_config(TINY + ",train.learning_rate=1e38,train.clip_norm=0.0")
-        with pytest.raises(train.NonFiniteLossError, match=r"loss of step \d+ is .*'row': \["):
+        config = base.get_config(TINY + ",loop.learning_rate=1e38,loop.clip_norm=0.0")
+        with pytest.raises(loop.NonFiniteLossError, match=r"loss of step \d+ is .*'row': \["):
             runner.run(config, tmp_path, "train")
 
     def test_one_batch_can_be_learned_by_heart(self, tmp_path):
         text = TINY.replace("train.epochs=2.0", "train.epochs=150.0")
         run = make_run(tmp_path, text + ",ranker.dropout=0.0,ranker.id_dropout=0.0,"
-                       "train.learning_rate=0.01,train.weight_decay=0.0,train.patience=0,"
+                       "train.learning_rate=0.01,loop.weight_decay=0.0,loop.patience=0,"
                        "train.eval_epochs=150.0,data.label_share=0.08")  # fmt: skip
         built = build.build_base(run)
         assert built.stage.plan.steps_per_epoch <= 2
@@ -502,7 +505,7 @@ class TestTraining:
         np.testing.assert_array_equal(frozen.vectors, after["returned"])
 
     def test_a_trained_row_mixes_with_the_weight_that_validation_chose(self, tmp_path):
-        run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0")
+        run = make_run(tmp_path, TINY_NIF + ",loop.epochs=2.0")
         params, _ = pipeline.initial_state(run, build.build_generator(run))
         # An untrained head is wrong or right by chance: turned round, this one earns a weight.
         last = params["responder"]["perceptron"]["Dense_1"]
@@ -673,7 +676,7 @@ def test_stages_share_the_store_on_the_devices_and_count_what_they_add(tmp_path)
 
 
 def load_other(run):
-    return run_context.load_dataset(nif.get_config(f"{TINY_NIF},data.seed=1"), run.parallel)
+    return context.load_dataset(nif.get_config(f"{TINY_NIF},data.seed=1"), run.parallel)
 
 
 @pytest.mark.parametrize("targets", ["all", "positive"])
@@ -723,7 +726,7 @@ class TestBaselines:
     def test_popularity_is_the_click_rate_of_the_labels_that_rankers_may_use(
         self, finished_baselines
     ):
-        data = run_context.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
+        data = context.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
         lines = data.movelines
         shown, clicked = np.zeros((2, lines.num_items + 1))
         for item, label, period in zip(lines.item, lines.label, data.split, strict=True):
@@ -737,7 +740,7 @@ class TestBaselines:
 
     def test_evaluate_repeats_the_metrics(self, finished_baselines, monkeypatch):
         before = results.read_results(finished_baselines)["rows"]
-        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        monkeypatch.setattr(loop._Stepper, "run", lambda *_: pytest.fail("trained"))
         runner.run(nif.get_config(TINY_BASELINES), finished_baselines, "evaluate")
         after = results.read_results(finished_baselines)["rows"]
         assert [r["logloss"] for r in before] == [r["logloss"] for r in after]
@@ -759,7 +762,7 @@ class TestHybrid:
 
     @pytest.mark.parametrize(("row", "share"), [("genci", 0.25), ("genci_quirks", 0.0)])
     def test_self_supervision_fades_in_the_share_of_steps_asked_for(self, tmp_path, row, share):
-        config = hybrid.get_config(TINY_HYBRID + ",train.epochs=4.0,genci.delta_fade=0.25")
+        config = hybrid.get_config(TINY_HYBRID + ",loop.epochs=4.0,genci.delta_fade=0.25")
         run = dataclasses.replace(make_run(tmp_path), config=config)
         stage = build_rows.build_row(run, row, random_ids(run)).stage
         (source,) = (a for a in stage.loss_fn.args if isinstance(a, CohortSource))
@@ -773,7 +776,7 @@ class TestHybrid:
 
     def test_evaluate_repeats_the_metrics(self, finished_hybrid, monkeypatch):
         before = results.read_results(finished_hybrid)
-        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        monkeypatch.setattr(loop._Stepper, "run", lambda *_: pytest.fail("trained"))
         runner.run(hybrid.get_config(TINY_HYBRID), finished_hybrid, "evaluate")
         after = results.read_results(finished_hybrid)
         assert [r["auc"] for r in before["rows"]] == [r["auc"] for r in after["rows"]]
@@ -791,6 +794,6 @@ def test_a_seed_leaves_nothing_on_the_devices_to_the_next(tmp_path, monkeypatch)
 
     monkeypatch.setattr(pipeline, "run_seed", recorded)
     jax.clear_caches()  # what the tests before hold
-    text = f"{TINY_NIF},rows=base+nif,num_seeds=3,train.epochs=1.0,pretrain.epochs=1.0"
+    text = f"{TINY_NIF},rows=base+nif,num_seeds=3,loop.epochs=1.0,pretrain.epochs=1.0"
     runner.run(nif.get_config(text), tmp_path / "run", "train")
     assert held == [held[0]] * 3

@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks import informed_learner
 from configs import nif
-from nif_jax import run_context
 from nif_jax.data import sources, splits
 from nif_jax.data.schema import NO_LABEL, ConfigError
 from nif_jax.data.simulator import DAY, START
-from nif_jax.parallel import Pmap
+from nif_jax.stages import context
+from nif_jax.training.devices.pmap import Pmap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = "source.num_users=60,source.num_items=50"
@@ -27,7 +27,7 @@ SMALL = "source.num_users=60,source.num_items=50"
 def _world(tmp_path, monkeypatch, text=""):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     config = nif.get_config(f"synthetic,{SMALL}{text}")
-    lines = run_context.load_dataset(config, Pmap()).movelines
+    lines = context.load_dataset(config, Pmap()).movelines
     return sources.world("synthetic", lines, seed=config.data.seed, **config.source)
 
 
@@ -74,7 +74,7 @@ def test_another_law_of_drift_is_refused(tmp_path, monkeypatch):
 
 def test_it_reads_the_labels_that_are_there_before_the_test_period(tmp_path, monkeypatch):
     world = _world(tmp_path, monkeypatch)
-    data = run_context.load_dataset(nif.get_config(f"synthetic,{SMALL}"), Pmap())
+    data = context.load_dataset(nif.get_config(f"synthetic,{SMALL}"), Pmap())
     lines = data.movelines
     label = np.where(np.arange(lines.num_events) % 3 == 0, NO_LABEL, lines.label)
     hidden = dataclasses.replace(data, movelines=dataclasses.replace(lines, label=label))

@@ -15,8 +15,8 @@ import pytest
 
 from configs.sweeps import common
 from launch import jobs, pool, sharing
-from nif_jax import files
-from nif_jax.config_keys import flatten
+from nif_jax.config import flatten
+from nif_jax.data import files
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import writer
 from nif_jax.reports import results

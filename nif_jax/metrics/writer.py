@@ -15,7 +15,7 @@ import tensorboardX
 import tqdm
 from absl import logging
 
-from nif_jax.files import naming, write_whole
+from nif_jax.data.files import naming, write_whole
 from nif_jax.metrics.records import METRICS_FILE, good_records, read_metrics
 
 

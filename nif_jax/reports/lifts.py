@@ -1,4 +1,4 @@
-"""The table of ab.json: arms of an online A/B test on simulated traffic (nif_jax/ab.py)."""
+"""The table of ab.json: arms of an online A/B test on simulated traffic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

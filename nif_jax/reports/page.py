@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nif_jax.files import write_whole
+from nif_jax.data.files import write_whole
 from nif_jax.metrics.writer import METRICS_FILE
 from nif_jax.reports import glossary, lifts, markup, overview, tables, workdirs
 from nif_jax.reports.across import Across, between

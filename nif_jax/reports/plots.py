@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from nif_jax.files import write_whole
+from nif_jax.data.files import write_whole
 from nif_jax.metrics import ctr
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW = PALETTE = (

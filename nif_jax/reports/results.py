@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nif_jax.files import read_json, write_json
+from nif_jax.data.files import read_json, write_json
 from nif_jax.metrics import bootstrap
 
 RESULTS_FILE = "results.json"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nif_jax.files import write_whole
+from nif_jax.data.files import write_whole
 from nif_jax.reports.results import AGAIN
 
 SCORES_FILE = "scores.npz"

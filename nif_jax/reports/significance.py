@@ -8,7 +8,7 @@ import numpy as np
 from nif_jax.metrics import bootstrap, ctr
 from nif_jax.reports.scores import Scores
 from nif_jax.reports.tables import BASELINES, REFERENCE
-from nif_jax.rows import ROWS
+from nif_jax.variants import ROWS
 
 Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 """(model, history, seed) -> metric -> [1 + B], see metrics.bootstrap.resampled_metrics."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nif_jax.files import write_whole
+from nif_jax.data.files import write_whole
 from nif_jax.reports import curves, glossary, overview, sweep_tables, tables, workdirs
 from nif_jax.reports.results import METRICS, RESULTS_FILE
 from nif_jax.reports.sweep_tables import Entry, Runs

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nif_jax.rows import SELECTED
+from nif_jax.variants import SELECTED
 
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
 """Rows that are none of ours; the strongest of them is a reference beside the base ranker."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from absl import logging
 
-from nif_jax.config_keys import GROWING
-from nif_jax.files import file_sha256, read_json
+from nif_jax.config import GROWING
+from nif_jax.data.files import file_sha256, read_json
 from nif_jax.metrics.records import METRICS_FILE, read_metrics
 from nif_jax.reports.lifts import AB_FILE
 from nif_jax.reports.results import AGAIN, RESULTS_FILE, read_results

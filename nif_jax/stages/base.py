@@ -10,7 +10,7 @@ from nif_jax.data.windows import Impressions, gather_impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
-from nif_jax.stages.interface import Aux, Stage
+from nif_jax.training.stage import Aux, Stage
 
 
 def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:

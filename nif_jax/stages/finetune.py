@@ -26,7 +26,7 @@ from nif_jax.stages.flow_source import (
     with_flow,
 )
 from nif_jax.stages.genci import CohortSource, generate, generate_in_training, next_item_loss
-from nif_jax.stages.interface import Aux, Stage
+from nif_jax.training.stage import Aux, Stage
 
 
 @dataclasses.dataclass(frozen=True)

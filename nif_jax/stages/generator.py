@@ -15,7 +15,7 @@ from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.initialize import init_params
-from nif_jax.stages.interface import Aux, Stage
+from nif_jax.training.stage import Aux, Stage
 
 
 class Asked(NamedTuple):

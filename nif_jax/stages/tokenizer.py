@@ -20,7 +20,7 @@ from nif_jax.models.quantizer import (
     resolve_collisions,
     update_codebooks,
 )
-from nif_jax.stages.interface import Aux, Stage
+from nif_jax.training.stage import Aux, Stage
 
 
 @dataclasses.dataclass(frozen=True)

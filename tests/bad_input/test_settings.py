@@ -17,11 +17,13 @@ from ml_collections import config_flags
 from configs import base, genci, hybrid, nif
 from configs.datasets import PRESETS
 from configs.text import DATASETS
-from nif_jax import flag_errors, main, pipeline, runner, step_counts, user_errors
-from nif_jax.config_keys import flatten
-from nif_jax.rows import ROWS, row_config
-from nif_jax.setting_kinds import Choice, Kind, Number, Several
-from nif_jax.settings import SETTINGS, require_valid_settings
+from nif_jax import main
+from nif_jax.config import flatten
+from nif_jax.experiment import flag_errors, pipeline, runner, user_errors
+from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Several
+from nif_jax.experiment.settings import SETTINGS, require_valid_settings
+from nif_jax.stages import step_counts
+from nif_jax.variants import ROWS, row_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = {"base": base, "nif": nif, "genci": genci, "hybrid": hybrid}

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nif_jax import checkpoint, identity, pipeline, runner, workdir_lock
-from nif_jax.config_keys import flatten
-from nif_jax.files import read_json, write_json
+from nif_jax.config import flatten
+from nif_jax.data.files import read_json, write_json
+from nif_jax.data.preparation import identity
+from nif_jax.experiment import lock, pipeline, runner
 from nif_jax.metrics.records import read_metrics
 from nif_jax.reports import page, workdirs
+from nif_jax.training import checkpoint
 from tests.bad_input.workdir_cases import (
     STAGES,
     array_file,
@@ -290,8 +292,8 @@ def test_a_workdir_that_is_a_file_or_below_one(made, tmp_path):
 
 HOLDER = """
 import pathlib, sys, time
-from nif_jax import workdir_lock
-with workdir_lock.hold(pathlib.Path(sys.argv[1])):
+from nif_jax.experiment import lock
+with lock.hold(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -312,7 +314,7 @@ def test_a_workdir_in_use_is_refused_until_its_holder_ends_however_it_ends(made,
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    assert (workdir / workdir_lock.HOLDER_FILE).exists()  # left behind, and no hindrance
+    assert (workdir / lock.HOLDER_FILE).exists()  # left behind, and no hindrance
     runner.run(made.config, workdir, "train")
     assert measured(workdir) == made.results
     assert (workdir / "seed_0" / "metrics.jsonl").read_bytes() == before
@@ -339,7 +341,7 @@ def test_a_write_that_fails_names_the_folder_and_the_run_resumes(made, tmp_path,
 SMALL_FILES = """
 import pathlib, resource, sys
 import tests.conftest  # the same compiler settings, hence the same bits
-from nif_jax import runner
+from nif_jax.experiment import runner
 from tests.bad_input.workdir_cases import get_config
 folder, workdir, size = map(pathlib.Path, sys.argv[1:])
 config = get_config(folder)

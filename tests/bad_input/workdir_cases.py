@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from configs import hybrid
-from nif_jax import runner
+from nif_jax.experiment import runner
 from nif_jax.reports import results
 
 TEXT = ",".join(

@@ -14,8 +14,8 @@ from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.intent import Intent
 from nif_jax.models.ranker import Ranker
 from nif_jax.models.semantic_ids import build_semantic_ids
-from nif_jax.parallel import AXIS
 from nif_jax.stages import finetune, flow_source, genci
+from nif_jax.training.devices.pmap import AXIS
 
 ITEMS, DIM, V = 9, 4, 3
 CODES = np.array([[i // 3, i % 3] for i in range(ITEMS)])

@@ -9,9 +9,9 @@ import pytest
 from nif_jax.losses.ctr import cross_entropy
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
-from nif_jax.parallel import AXIS
 from nif_jax.stages import base, finetune, flow_source
 from nif_jax.stages.genci import CohortSource
+from nif_jax.training.devices.pmap import AXIS
 
 DIM, HORIZON, ITEMS = 4, 3, 9
 MODEL = Ranker(

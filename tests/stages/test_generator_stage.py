@@ -13,8 +13,8 @@ from nif_jax.data.schema import NO_LABEL
 from nif_jax.losses import contrastive
 from nif_jax.losses import flow as flow_losses
 from nif_jax.models.flow import FlowDecoder, unit
-from nif_jax.parallel import AXIS
 from nif_jax.stages import generator, next_item
+from nif_jax.training.devices.pmap import AXIS
 
 DIM, HEADS, ITEMS, LENGTH = 8, 2, 9, 6
 

@@ -36,7 +36,7 @@ class Baseline(nn.Module):
         """Logits [B] and {"calibration": [B]}, see Ranker.
 
         The generator's vectors, cohorts, semantic IDs and pairs of one moveline are for Ranker
-        alone: nif_jax/rows.py refuses a baseline with them.
+        alone: nif_jax/variants.py refuses a baseline with them.
         """
         del returned, shared_pairs, generated, ids
         logits = self.score(batch, items, train)
