@@ -17,7 +17,7 @@ from nif_jax.config import flatten, run_differences
 from nif_jax.data.files import read_json
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
-from nif_jax.variants import require_rows
+from nif_jax.variants import require_variants
 
 SWEEPS = pathlib.Path(common.__file__).parent
 
@@ -112,7 +112,7 @@ def build_config(arguments: Sequence[str]) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     values(argv)
-    require_rows(values.config)
+    require_variants(values.config)
     return values.config
 
 

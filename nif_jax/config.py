@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from nif_jax.variants import ROWS
+from nif_jax.variants import VARIANTS
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -53,7 +53,7 @@ def seen_by(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     read = READ.get("generator" if stage.startswith("generator") else stage)
     if read:
         return {key: value for key, value in flat.items() if within(key, read)}
-    lacks = [_PARTS[part] for part in _PARTS if not getattr(ROWS[stage], part)]
+    lacks = [_PARTS[part] for part in _PARTS if not getattr(VARIANTS[stage], part)]
     hidden = sum(lacks, _NO_STAGE)
     return {key: value for key, value in flat.items() if not within(key, hidden)}
 

@@ -10,7 +10,7 @@ from nif_jax.data.schema import ConfigError, require_choice
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Variant:
     """Attributes:
     model: "ranker", ours, a baseline of nif_jax/models/baselines/registry.py, or SELECTED.
     flow: the frozen generator's flow and item vectors.
@@ -45,9 +45,9 @@ QUIRKS = {
 """How the authors' GenCI code differs from a careful reading of their paper (method.md, 2)."""
 
 
-def _genci(**settings: Any) -> Row:
+def _genci(**settings: Any) -> Variant:
     settings = {k.replace("__", "."): v for k, v in settings.items()}
-    return Row(cohorts=True, settings=settings, against=("genci",))
+    return Variant(cohorts=True, settings=settings, against=("genci",))
 
 
 # Weights of its own for each id have far to go: chosen on validation, as train.learning_rate was.
@@ -59,23 +59,23 @@ SELECTED = "selected"
 CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
 """One dispatch of the loop that changes nothing: scores and checkpoint come as any row's do."""
 
-ROWS: Mapping[str, Row] = {
-    "popularity": Row("popularity", settings=CLOSED_FORM),
-    "lr": Row("lr", settings=LINEAR),
-    "deepfm": Row("deepfm"),
-    "dcn": Row("dcn"),
-    "din": Row("din"),
-    "sasrec": Row("sasrec"),
-    "sasrec_tsp": Row("sasrec", tsp=True, against=("sasrec",)),
-    "base": Row(),
-    "nif": Row(flow=True),
-    "tsp": Row(tsp=True),
-    "amen": Row(flow=True, tsp=True, against=("nif", "tsp")),
-    "genci": Row(cohorts=True),
-    "hybrid": Row(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
-    "genci_quirks": Row(cohorts=True, settings=QUIRKS, against=("genci",)),
+VARIANTS: Mapping[str, Variant] = {
+    "popularity": Variant("popularity", settings=CLOSED_FORM),
+    "lr": Variant("lr", settings=LINEAR),
+    "deepfm": Variant("deepfm"),
+    "dcn": Variant("dcn"),
+    "din": Variant("din"),
+    "sasrec": Variant("sasrec"),
+    "sasrec_tsp": Variant("sasrec", tsp=True, against=("sasrec",)),
+    "base": Variant(),
+    "nif": Variant(flow=True),
+    "tsp": Variant(tsp=True),
+    "amen": Variant(flow=True, tsp=True, against=("nif", "tsp")),
+    "genci": Variant(cohorts=True),
+    "hybrid": Variant(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
+    "genci_quirks": Variant(cohorts=True, settings=QUIRKS, against=("genci",)),
     # The paper's flow alone, without the generator's item vectors and opinion of the answer.
-    "nif_flow_only": Row(
+    "nif_flow_only": Variant(
         flow=True,
         settings={"flow.returned": "none", "flow.response": "none"},
         against=("nif",),
@@ -89,35 +89,36 @@ ROWS: Mapping[str, Row] = {
     "genci_beams_4": _genci(genci__beams=4),
     "genci_beams_16": _genci(genci__beams=16),
     "genci_random_codes": _genci(tokenizer__form="random"),
-    "hybrid_no_tsp": Row(flow=True, cohorts=True, against=("nif", "genci", "hybrid")),
-    "hybrid_no_ssr": Row(
+    "hybrid_no_tsp": Variant(flow=True, cohorts=True, against=("nif", "genci", "hybrid")),
+    "hybrid_no_ssr": Variant(
         flow=True,
         tsp=True,
         cohorts=True,
         settings={"genci.delta": 0.0},
         against=("amen", "genci_no_ssr", "hybrid"),
     ),
-    SELECTED: Row(SELECTED),
+    SELECTED: Variant(SELECTED),
 }
 
 _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
 
 
-def require_rows(config: ConfigDict) -> None:
+def require_variants(config: ConfigDict) -> None:
     """Raises ConfigError for a row that is unknown, or that this config does not provide for.
 
     So that a run dies before it trains, not between two stages.
     """
     for name in config.rows:
-        require_choice("rows", name, ROWS)
+        require_choice("rows", name, VARIANTS)
         for part, section in _NEEDS.items():
-            if getattr(ROWS[name], part) and section not in config:
+            if getattr(VARIANTS[name], part) and section not in config:
                 raise ConfigError(
                     f"row {name!r} needs the section {section!r}, which this config lacks: use "
                     "configs/nif.py for flow and TSP, configs/genci.py for cohorts, and "
                     "configs/hybrid.py for all rows."
                 )
-        if (ROWS[name].tsp and ROWS[name].model != "ranker") and config.tsp.moveline == "positive":
+        own = VARIANTS[name]
+        if own.tsp and own.model != "ranker" and config.tsp.moveline == "positive":
             raise ConfigError(
                 f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
                 "scores a negative: use config.tsp.moveline='own', or leave the row out."
@@ -127,7 +128,7 @@ def require_rows(config: ConfigDict) -> None:
             f"row {SELECTED!r} is the best on validation of the other rows, which are "
             f"{[name for name in config.rows if name != SELECTED]} here: name two or more."
         )
-    flows = [row_config(config, name).flow for name in config.rows if ROWS[name].flow]
+    flows = [variant_config(config, name).flow for name in config.rows if VARIANTS[name].flow]
     if flows:
         _require_flow(config, {flow.response for flow in flows})
 
@@ -164,10 +165,10 @@ def _require_flow(config: ConfigDict, responses: set[str]) -> None:
         )
 
 
-def row_config(config: ConfigDict, name: str) -> ConfigDict:
+def variant_config(config: ConfigDict, name: str) -> ConfigDict:
     """The config as a row has it: config.quirks, then the row's own settings."""
-    settings = dict(ROWS[name].settings)
-    if ROWS[name].cohorts and config.quirks:
+    settings = dict(VARIANTS[name].settings)
+    if VARIANTS[name].cohorts and config.quirks:
         settings = QUIRKS | settings
     if not settings:
         return config

@@ -16,7 +16,7 @@ from configs.sweeps import common
 
 ABLATIONS = ("genci_no_cohorts", "genci_no_ssr", "genci_no_ntp", "genci_level_1", "genci_beams_1",
              "genci_beams_16", "genci_random_codes")  # fmt: skip
-VARIANTS = {
+ROWS = {
     "full": {"rows": ("base", "genci", *ABLATIONS)},
     "straight_through": {"tokenizer.form": "straight_through"},
     "kmeans": {"tokenizer.form": "kmeans"},
@@ -32,7 +32,7 @@ def get_sweep() -> list[common.Run]:
     """One change at a time."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "genci")}
     runs = common.grid(
-        "configs/genci.py", ("movielens_100k",), VARIANTS, shared, reference="full"
+        "configs/genci.py", ("movielens_100k",), ROWS, shared, reference="full"
     )
     # The impressions differ, so that no run can be the other's reference.
     turnover = common.axis("source.turnover", (0.0, 0.5))

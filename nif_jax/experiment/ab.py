@@ -22,10 +22,12 @@ from nif_jax.metrics import lift
 from nif_jax.reports import lifts, tables
 from nif_jax.simulation import bounds
 from nif_jax.simulation.traffic import Traffic, draw_traffic, lay_behind
-from nif_jax.stages import build, build_rows
-from nif_jax.stages.context import Run
+from nif_jax.stages import base, finetune
+from nif_jax.stages.context import Context
+from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.training.devices.pmap import is_writer
 from nif_jax.training.scoring import ScoringPlan
+from nif_jax.training.stage import Trained
 
 ORACLE, RANDOM = "oracle", "random"
 
@@ -47,7 +49,7 @@ class TrafficPlan(ScoringPlan):
 
 
 def score_arms(
-    run: Run, stages: Mapping[str, pipeline.TrainedStage], frozen: build_rows.Frozen,
+    run: Context, stages: Mapping[str, Trained], outputs: GeneratorOutputs,
     traffic: Traffic,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """row -> [V, C] logits of the traffic's candidates."""
@@ -57,9 +59,9 @@ def score_arms(
     found = {}
     for row in run.config.rows:
         name = stages[row].name  # of a selected row, that of the row which it is
-        built = build.build_base(run) if name == "base" else build_rows.build_row(run, name, frozen)
+        stage = base.make(run) if name == "base" else finetune.make(run, name, outputs)
         logits = np.empty(traffic.slate.size, np.float32)
-        logits[place] = built.scorer(plan, *stages[row].state)["logit"]
+        logits[place] = stage.scorers["scores"](plan, *stages[row].state)["logit"]
         found[row] = logits.reshape(traffic.slate.shape)
     return found
 
@@ -118,7 +120,7 @@ def compare(
 
 
 def run(
-    runs: Iterator[Run], workdir: pathlib.Path, describe: Callable[..., Mapping[str, Any]]
+    runs: Iterator[Context], workdir: pathlib.Path, describe: Callable[..., Mapping[str, Any]]
 ) -> None:
     """Tests the finished rows of all seeds, writes <workdir>/ab.json and prints its table.
 
@@ -144,8 +146,8 @@ def run(
             arms = {name: [outcomes(traffic, place)] for name, place in places.items()}
             described = describe(one.config, one.dataset)
         with one.writer:
-            stages, frozen = pipeline.run_seed(one)
-        for row, logits in score_arms(one, stages, frozen, traffic).items():
+            stages, outputs = pipeline.run_seed(one)
+        for row, logits in score_arms(one, stages, outputs, traffic).items():
             arms.setdefault(row, []).append(outcomes(traffic, first_shown(logits)))
     records = compare(
         {row: arms[row] for row in (*one.config.rows, RANDOM, ORACLE)},
@@ -162,7 +164,7 @@ def run(
         print(f"{len(traffic.user):,} impressions of {settings.slate} candidates: {path}")
 
 
-def _draw(one: Run) -> Traffic:
+def _draw(one: Context) -> Traffic:
     """The traffic that config.ab describes."""
     settings, lines = one.config.ab, one.dataset.movelines
     world = bounds.load_world(one)

@@ -12,16 +12,17 @@ from ml_collections import ConfigDict
 
 from nif_jax.data import splits
 from nif_jax.data.schema import Movelines
-from nif_jax.experiment.pipeline import TrainedStage, base_vectors
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
 from nif_jax.simulation import bounds
 from nif_jax.stages import next_item, tokens
-from nif_jax.stages.build import evaluate_ranking
-from nif_jax.stages.build_rows import Frozen
-from nif_jax.stages.context import Run
+from nif_jax.stages.base import item_vectors
+from nif_jax.stages.context import Context
+from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.stages.ranking import evaluate_ranking
 from nif_jax.training.scoring import Scorer, ScoringPlan
+from nif_jax.training.stage import Trained
 from nif_jax.variants import SELECTED
 
 HISTORIES = {"online": False, "frozen": True}
@@ -40,12 +41,12 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_plan(run: Run, history: str) -> ScoringPlan:
+def test_plan(run: Context, history: str) -> ScoringPlan:
     """Test impressions with "online" or "frozen" histories."""
     return ScoringPlan(run.dataset, splits.TEST, run.config.eval.batch_size, HISTORIES[history])
 
 
-def history_lengths(run: Run, plan: ScoringPlan) -> np.ndarray:
+def history_lengths(run: Context, plan: ScoringPlan) -> np.ndarray:
     """[R] number of earlier events that a plan's rows may see, online."""
     lines, eligible = run.dataset.movelines, run.dataset.eligible
     before = np.append(0, np.cumsum(eligible))
@@ -66,7 +67,7 @@ def item_ages(movelines: Movelines, is_event: np.ndarray, rows: np.ndarray) -> n
     return seconds / 86_400
 
 
-def score_rankers(run: Run, stages: Mapping[str, TrainedStage]) -> dict[str, dict[str, Any]]:
+def score_rankers(run: Context, stages: Mapping[str, Trained]) -> dict[str, dict[str, Any]]:
     """row -> history -> {"logit", "calibration"} of the test impressions, each scored once."""
     plans = {history: test_plan(run, history) for history in HISTORIES}
     found = {
@@ -82,7 +83,7 @@ def test_name(config: ConfigDict) -> str:
     return "random" if config.data.split == "random" else "test"
 
 
-def test_scores(run: Run, scores) -> Scores:
+def test_scores(run: Context, scores) -> Scores:
     """What scores.npz keeps, in store order, which does not depend on the number of devices.
 
     Where the click probabilities are known, so is the model that knows them.
@@ -106,11 +107,11 @@ def test_scores(run: Run, scores) -> Scores:
     )
 
 
-def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
+def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
     """Rows of results.json for one seed."""
     rows = []
     for row in run.config.rows:
-        trained = stages[row].trained
+        trained = stages[row]
         for history in HISTORIES:
             plan = test_plan(run, history)
             metrics = evaluate_ranking(run.dataset, plan, scores[row][history]["logit"])
@@ -126,7 +127,7 @@ def result_rows(run: Run, stages, scores) -> list[dict[str, Any]]:
     return rows + bayes_rows(run)
 
 
-def bayes_rows(run: Run) -> list[dict[str, Any]]:
+def bayes_rows(run: Context) -> list[dict[str, Any]]:
     """Rows of the true click probabilities, the bound of every other row; none where not known."""
     rows = []
     for history in HISTORIES:
@@ -141,7 +142,7 @@ def bayes_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[str, Any]]:
+def retrieval_rows(run: Context, stages: Mapping[str, Trained]) -> list[dict[str, Any]]:
     """Next-item retrieval on test: what generates, popularity, the base's own embeddings, and,
     where the law is known, the best possible ("bayes").
 
@@ -154,8 +155,9 @@ def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[st
         past = run.config.pretrain.context
         ranks["generator"] = stages["generator"].score(plan)["rank"]
     for row in dict.fromkeys(stages[row].name for row in run.config.rows):
-        for kind, scorer in stages[row].generators.items():
-            ranks[f"{row}, {kind}"] = scorer(plan, *stages[row].state)["rank"]
+        for kind in stages[row].stage.scorers:
+            if kind != "scores":
+                ranks[f"{row}, {kind}"] = stages[row].score(plan, kind)["rank"]
     if ranks:
         ranks |= _control_ranks(run, stages["base"], plan, past)
     found = [
@@ -178,12 +180,12 @@ def retrieval_rows(run: Run, stages: Mapping[str, TrainedStage]) -> list[dict[st
     return rows
 
 
-def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int):
+def _control_ranks(run: Context, base: Trained, plan: ScoringPlan, context: int):
     """{control: [R] ranks} of popularity and of the mean of the history in the base's space."""
     lines = run.dataset.movelines
     counts = np.bincount(lines.item[run.dataset.train_events], minlength=lines.num_items + 1)
     gather = functools.partial(next_item.gather_next, context, context)
-    vectors = base_vectors(run, base.trained.params)
+    vectors = item_vectors(run, base.params)
 
     def by_popularity(params, variables, frozen, batch):
         del params, variables
@@ -203,21 +205,23 @@ def _control_ranks(run: Run, base: TrainedStage, plan: ScoringPlan, context: int
     }
 
 
-def code_rows(run: Run, stages: Mapping[str, TrainedStage], frozen: Frozen) -> list[dict[str, Any]]:
+def code_rows(
+    run: Context, stages: Mapping[str, Trained], outputs: GeneratorOutputs
+) -> list[dict[str, Any]]:
     """A record for each level of each form of semantic IDs."""
     lines, rows = run.dataset.movelines, []
     feature = next((f for f in ("category", "genres") if f in lines.item_features), None)
     categories = lines.item_features[feature][1:, 0] if feature else None
-    for form, codes in frozen.codes.items():
+    for form, codes in outputs.codes.items():
         rebuilt = None
         if form in tokens.TRAINED:
-            rebuilt = stages["tokenizer"].trained.metrics["r2"]
+            rebuilt = stages["tokenizer"].metrics["r2"]
         found = tokens.describe(form, codes, run.config.tokenizer.codes, categories, rebuilt)
         rows += [{"seed": run.seed} | record for record in found]
     return rows
 
 
-def bucket_rows(run: Run, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def bucket_rows(run: Context, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """AUC by history length, by age of the item, and for items and users new to train or not."""
     plan, dataset = test_plan(run, "online"), run.dataset
     ages = item_ages(dataset.movelines, ~dataset.sampled, plan.rows)

@@ -8,13 +8,13 @@ import numpy as np
 from nif_jax.experiment.evaluation import test_plan
 from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.reports import flow_map, plots
-from nif_jax.stages.build_rows import Frozen
-from nif_jax.stages.context import Run
+from nif_jax.stages.context import Context
+from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.training.scoring import ScoringPlan
 from nif_jax.variants import SELECTED
 
 
-def draw(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path) -> None:
+def draw(run: Context, scores, buckets, outputs: GeneratorOutputs, workdir: pathlib.Path) -> None:
     """The run's pictures, of its first seed."""
     folder = workdir / "plots"
     records = good_records(run.folder / METRICS_FILE)
@@ -35,11 +35,13 @@ def draw(run: Run, scores, buckets, frozen: Frozen, workdir: pathlib.Path) -> No
             {name: (c[labels == 1], c[labels == 0]) for name, c in found.items()},
             folder / "calibration_scores.png",
         )
-    if frozen.flow is not None:
-        _draw_flow_map(run, plan, frozen, folder / "flow_map.png")
+    if outputs.flow is not None:
+        _draw_flow_map(run, plan, outputs, folder / "flow_map.png")
 
 
-def _draw_flow_map(run: Run, plan: ScoringPlan, frozen: Frozen, path: pathlib.Path) -> None:
+def _draw_flow_map(
+    run: Context, plan: ScoringPlan, outputs: GeneratorOutputs, path: pathlib.Path
+) -> None:
     """Four users at the start of their test period: history, flow, and what came next."""
     dataset, lines = run.dataset, run.dataset.movelines
     shard = run.parallel.local_shards[0]
@@ -62,11 +64,11 @@ def _draw_flow_map(run: Run, plan: ScoringPlan, frozen: Frozen, path: pathlib.Pa
         names = vocabulary[ids]
     global_rows = dataset.shard_rows[shard][chosen]
     flow_map.flow_map(
-        frozen.vectors[1:],
-        frozen.flow[0][end - 1],
+        outputs.vectors[1:],
+        outputs.flow[0][end - 1],
         store.item[np.minimum(following, len(store.item) - 1)] - 1,
         path,
         categories=names,
-        histories=frozen.vectors[store.item[past]],
+        histories=outputs.vectors[store.item[past]],
         users=[f"user {lines.vocabulary['user'][u]}" for u in lines.user[global_rows]],
     )

@@ -2,30 +2,26 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import flax
 import jax
 import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
 from nif_jax.config import flatten
-from nif_jax.data import splits, storage
-from nif_jax.data.dataset import Dataset
+from nif_jax.data import storage
 from nif_jax.data.files import write_whole
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.experiment import ab, claims, evaluation, pictures, pipeline, selection
 from nif_jax.experiment.lock import hold
+from nif_jax.experiment.outputs import describe_run, merge_metrics, print_results
 from nif_jax.experiment.settings import require_valid_settings
-from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.metrics.writer import MetricWriter
-from nif_jax.reports import page, results, significance, tables
+from nif_jax.reports import page, results, significance
 from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import WorkdirError, is_finished, list_files
 from nif_jax.stages import context
@@ -44,63 +40,7 @@ USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, Work
 """Errors whose message is all that a user needs."""
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What results.json says of the data."""
-    lines = dataset.movelines
-    impressions = {
-        name: sum(len(dataset.impressions(s, code)) for s in range(len(dataset.shard_rows)))
-        for code, name in enumerate(splits.SPLIT_NAMES)
-    }
-    return {
-        "name": lines.name,
-        "origin": lines.origin,
-        "events": lines.num_events,
-        "users": lines.num_users,
-        "items": lines.num_items,
-        "impressions": impressions,
-        "preparation": dict(lines.counts),
-    }
-
-
-def _commit() -> str | None:
-    root = pathlib.Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
-
-
-def describe_run(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
-    """The "run" object of results.json."""
-    return {
-        "config": flatten(config.to_dict()),
-        "commit": _commit(),
-        "jax": jax.__version__,
-        "flax": flax.__version__,
-        "devices": [str(device) for device in jax.devices()],
-        "dataset": describe_dataset(dataset),
-    }
-
-
-def print_results(workdir: pathlib.Path) -> None:
-    """The tables of a finished workdir."""
-    found = results.read_results(workdir)
-    print(tables.comparison_table(found["rows"]))
-    if found.get("selection"):
-        print("\nSelected on validation\n")
-        print(tables.markdown(tables.selection(found["selection"])))
-    if found.get("differences"):
-        print("\nDifferences, 95 % intervals by paired bootstrap\n")
-        print(tables.markdown(tables.differences(found["differences"])))
-    if found.get("retrieval"):
-        print("\nNext-item retrieval over the whole catalogue\n")
-        print(tables.retrieval_table(found["retrieval"]))
-    if found.get("semantic_ids"):
-        print("\nSemantic IDs\n")
-        print(tables.markdown(tables.semantic_ids(found["semantic_ids"])))
-    print(f"\n{workdir}/report.html has the pictures, {workdir}/results.json the numbers.")
-
-
-def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[context.Run]:
+def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[context.Context]:
     """A run a seed. JAX's caches hold what mapped functions close over, a seed's flows included:
     they are emptied before the next, whose functions are others."""
     for seed in range(config.seed, config.seed + config.num_seeds):
@@ -109,9 +49,9 @@ def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[cont
         yield _make_run(config, seed, workdir, dataset, parallel, train)
 
 
-def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Run:
+def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Context:
     folder = workdir / f"seed_{seed}"
-    return context.Run(
+    return context.Context(
         config=config,
         seed=seed,
         folder=folder,
@@ -122,17 +62,7 @@ def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> con
     )
 
 
-def merge_metrics(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Writes <workdir>/metrics.jsonl: the records of all seeds, "seed" added to each."""
-    lines = (
-        json.dumps({"seed": seed} | record) + "\n"
-        for seed in range(config.seed, config.seed + config.num_seeds)
-        for record in good_records(workdir / f"seed_{seed}" / METRICS_FILE)
-    )
-    write_whole(workdir / METRICS_FILE, "".join(lines))
-
-
-def _predictions(run: context.Run) -> pd.DataFrame:
+def _predictions(run: context.Context) -> pd.DataFrame:
     """Test impressions with each trained model's click probability, online and frozen."""
     scores = evaluation.score_rankers(run, pipeline.run_seed(run)[0])
     plan = evaluation.test_plan(run, "online")
@@ -217,7 +147,7 @@ class _Findings:
     scores: dict[int, Scores] = dataclasses.field(default_factory=dict)
 
 
-def _findings(runs: Iterator[context.Run], workdir, data: Mapping[str, Any]) -> _Findings:
+def _findings(runs: Iterator[context.Context], workdir, data: Mapping[str, Any]) -> _Findings:
     """Trains what is to be trained and measures all of it on test, seed by seed.
 
     Files of a seed, and the pictures of the first, are written as soon as they are known.
@@ -228,9 +158,9 @@ def _findings(runs: Iterator[context.Run], workdir, data: Mapping[str, Any]) -> 
         if one.train:  # a mistake in the config leaves the workdir free
             pipeline.require_run(one)
             claims.claim_workdir(flatten(config.to_dict()), workdir, data)
-        stages = frozen = None  # the seed before's, which hold its arrays
+        stages = outputs = None  # the seed before's, which hold its arrays
         with one.writer:
-            stages, frozen = pipeline.run_seed(one)
+            stages, outputs = pipeline.run_seed(one)
         scores = evaluation.score_rankers(one, stages)
         kept = found.scores[one.seed] = evaluation.test_scores(one, scores)
         if is_writer():
@@ -239,12 +169,12 @@ def _findings(runs: Iterator[context.Run], workdir, data: Mapping[str, Any]) -> 
         if SELECTED in config.rows:
             found.selection.append(selection.record(config, one.seed, stages))
         found.retrieval += evaluation.retrieval_rows(one, stages)
-        found.semantic_ids += evaluation.code_rows(one, stages, frozen)
+        found.semantic_ids += evaluation.code_rows(one, stages, outputs)
         if first:
             found.described = describe_run(config, one.dataset)
             found.buckets = evaluation.bucket_rows(one, scores)
             if is_writer():
-                pictures.draw(one, scores, found.buckets, frozen, workdir)
+                pictures.draw(one, scores, found.buckets, outputs, workdir)
     return found
 
 

@@ -32,10 +32,10 @@ def validation_metrics(config: ConfigDict, stages: Mapping[str, Any]) -> dict[st
 
     Args:
       config: of the run.
-      stages: row -> pipeline.TrainedStage.
+      stages: row -> Trained.
     """
     rows = dict.fromkeys(row for row in config.rows if row != SELECTED)
-    return {row: stages[row].trained.metrics[config.train.metric] for row in rows}
+    return {row: stages[row].metrics[config.train.metric] for row in rows}
 
 
 def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:

@@ -5,10 +5,10 @@ from ml_collections import ConfigDict
 from nif_jax.config import flatten
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.experiment.selection import METRICS
-from nif_jax.variants import Row
+from nif_jax.variants import Variant
 
 
-def require_row_relations(config: ConfigDict, row: Row) -> None:
+def require_row_relations(config: ConfigDict, row: Variant) -> None:
     """Raises ConfigError where keys that a row uses contradict each other."""
     _require_flow_shapes(config, row)
     _require_pairs(config, row)
@@ -48,7 +48,7 @@ def _require_multiple(config: ConfigDict, dim: str, heads: str, times: int = 1) 
         )
 
 
-def _require_flow_shapes(config: ConfigDict, row: Row) -> None:
+def _require_flow_shapes(config: ConfigDict, row: Variant) -> None:
     if not row.flow:
         return
     _require_multiple(config, "generator.dim", "generator.heads", 2)
@@ -66,7 +66,7 @@ def _require_flow_shapes(config: ConfigDict, row: Row) -> None:
         )
 
 
-def _require_pairs(config: ConfigDict, row: Row) -> None:
+def _require_pairs(config: ConfigDict, row: Variant) -> None:
     if not row.tsp:
         return
     tsp = config.tsp
@@ -82,7 +82,7 @@ def _require_pairs(config: ConfigDict, row: Row) -> None:
         )
 
 
-def _require_cohort_shapes(config: ConfigDict, row: Row) -> None:
+def _require_cohort_shapes(config: ConfigDict, row: Variant) -> None:
     if not row.cohorts:
         return
     if config.cohorts.levels > config.tokenizer.levels:

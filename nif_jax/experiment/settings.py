@@ -35,7 +35,7 @@ from nif_jax.experiment.setting_kinds import (
     widths,
 )
 from nif_jax.experiment.setting_relations import require_relations, require_row_relations
-from nif_jax.variants import RESPONSES, ROWS, require_rows, row_config
+from nif_jax.variants import RESPONSES, VARIANTS, require_variants, variant_config
 
 TRAINING: Mapping[str, Setting] = {
     "batch_size": even,
@@ -63,7 +63,7 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrain.eval_rows": whole(0),
     "seed": seed,
     "num_seeds": whole(1),
-    "rows": Several(one_of(*ROWS)),
+    "rows": Several(one_of(*VARIANTS)),
     "init_from": text,
     "init_rows": one_of("scratch", "base"),
     "xla_flags": text,
@@ -183,13 +183,13 @@ def require_valid_settings(config: ConfigDict) -> None:
       config: of the run; each row is checked with its own settings (nif_jax/variants.py) as well.
     """
     _require_ranges(config)
-    require_rows(config)
+    require_variants(config)
     require_relations(config)
     for name in dict.fromkeys(config.rows):
-        own = row_config(config, name)
+        own = variant_config(config, name)
         if own is not config:
             _require_ranges(own)
-        require_row_relations(own, ROWS[name])
+        require_row_relations(own, VARIANTS[name])
 
 
 def _require_ranges(config: ConfigDict) -> None:
@@ -220,4 +220,4 @@ def _require_row_names(names: tuple) -> None:
             raise ConfigError(
                 f"config.rows={name!r} is no row. Repeat the flag for several rows: {several}"
             )
-        require_choice("rows", name, ROWS)
+        require_choice("rows", name, VARIANTS)

@@ -8,7 +8,7 @@ import numpy as np
 from nif_jax.metrics import bootstrap, ctr
 from nif_jax.reports.scores import Scores
 from nif_jax.reports.tables import BASELINES, REFERENCE
-from nif_jax.variants import ROWS
+from nif_jax.variants import VARIANTS
 
 Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 """(model, history, seed) -> metric -> [1 + B], see metrics.bootstrap.resampled_metrics."""
@@ -38,7 +38,8 @@ def differences(
     references = [name for name in (REFERENCE, strongest_baseline(scores)) if name in models]
     pairs = [(model, reference) for reference in references for model in models
              if model != reference]
-    pairs += [(model, other) for model in models if model in ROWS for other in ROWS[model].against
+    pairs += [(model, other) for model in models if model in VARIANTS
+              for other in VARIANTS[model].against
               if other in models and other not in references]
     found = resample(scores, unit=unit, resamples=resamples) if pairs else {}
     return compare(found, found, pairs, split)

@@ -13,7 +13,7 @@ from nif_jax.data import sources
 from nif_jax.data.simulator import World, sigmoid
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.stages import next_item
-from nif_jax.stages.context import Run
+from nif_jax.stages.context import Context
 from nif_jax.training.scoring import Scorer, ScoringPlan
 
 BAYES = "bayes"
@@ -21,7 +21,7 @@ BAYES = "bayes"
 _CHUNK = 32  # rows whose next-item law is held at once
 
 
-def load_world(run: Run) -> World:
+def load_world(run: Context) -> World:
     """The law of the run's data; raises DataError where nobody knows it."""
     config = run.config
     return sources.world(
@@ -29,7 +29,7 @@ def load_world(run: Run) -> World:
     )
 
 
-def ranking_metrics(run: Run, plan: ScoringPlan) -> dict[str, float | None] | None:
+def ranking_metrics(run: Context, plan: ScoringPlan) -> dict[str, float | None] | None:
     """metrics.ctr.evaluate of the true log odds of a plan's rows; None where they are not known."""
     lines = run.dataset.movelines
     if lines.truth is None:
@@ -38,7 +38,7 @@ def ranking_metrics(run: Run, plan: ScoringPlan) -> dict[str, float | None] | No
     return ctr.evaluate(lines.label[rows], lines.truth[rows], lines.user[rows])
 
 
-def next_item_ranks(run: Run, plan: ScoringPlan, context: int) -> Mapping[str, np.ndarray]:
+def next_item_ranks(run: Context, plan: ScoringPlan, context: int) -> Mapping[str, np.ndarray]:
     """What comes next, in the order of the true law; {} where that is not known.
 
     The order has the highest expected HR@k and NDCG@k of all that do not know the item: by

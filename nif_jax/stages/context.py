@@ -20,7 +20,7 @@ from nif_jax.training.devices.pmap import Placed, Pmap
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Context:
     """What all stages of one seed share.
 
     Attributes:
@@ -64,7 +64,7 @@ class Run:
         config, lines = flatten(self.config.to_dict()), self.dataset.movelines
         return self._once("identity", self.dataset, lambda: identify(config, lines))
 
-    def seen_by(self, stage: str) -> "Run":
+    def seen_by(self, stage: str) -> "Context":
         """This run with nothing in its config but what may shape a stage; see config_keys.READ."""
         seen = restrict(self.config, stage)
         return self if seen is self.config else dataclasses.replace(self, config=seen)

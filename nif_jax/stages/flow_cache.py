@@ -15,6 +15,9 @@ import numpy as np
 from nif_jax.data.input import Epochs
 from nif_jax.data.windows import gather_history
 from nif_jax.models.flow import FlowDecoder
+from nif_jax.stages.context import Context
+from nif_jax.stages.generator import flow_decoder
+from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.training.devices.pmap import Placed, Pmap
 
 
@@ -119,3 +122,31 @@ def compute_flows(
             for result, part in zip(results, found, strict=True):
                 result[device][position[device][keep]] = part[device][keep]
     return results
+
+
+def generator_outputs(run: Context, params: Any) -> GeneratorOutputs:
+    """Computes once what fine-tuning reads again and again."""
+    vectors = jax.jit(functools.partial(flow_decoder(run).apply, method="vectors"))(
+        {"params": params}, run.items
+    )
+    flow, past = _all_flows(run, params) if run.config.flow.cache else (None, None)
+    return GeneratorOutputs(params, np.asarray(vectors), flow, past)
+
+
+def _all_flows(run: Context, params: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`compute_flows` of the run's generator."""
+    context = run.config.pretrain.context
+    bounds = []
+    for rows in run.dataset.shard_rows:
+        users = run.dataset.movelines.user[rows[run.dataset.eligible[rows]]]
+        _, first = np.unique(users, return_index=True)
+        bounds.append(np.append(first, len(users)))
+    return compute_flows(
+        flow_decoder(run),
+        run.parallel.replicate(params),
+        run.place(),
+        plan=FlowPlan(bounds, max(1, context // 2), batch_size=64),
+        context=context,
+        horizon=run.config.flow.horizon,
+        parallel=run.parallel,
+    )

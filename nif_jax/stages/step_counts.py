@@ -1,5 +1,6 @@
 """How many rows and steps a stage's settings come to on the devices of a run."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -8,10 +9,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from nif_jax.data.schema import ConfigError
-from nif_jax.stages.context import Run
+from nif_jax.stages.context import Context
+from nif_jax.training import optim
+from nif_jax.training.stage import Settings
 
 
-def per_device(run: Run, section: ConfigDict) -> int:
+def per_device(run: Context, section: ConfigDict) -> int:
     """Rows of a device's batch; raises ConfigError where batch_size does not split evenly."""
     size, rest = divmod(section.batch_size, run.parallel.num_shards)
     if rest or size % 2:
@@ -23,17 +26,45 @@ def per_device(run: Run, section: ConfigDict) -> int:
     return size
 
 
-def require_passes(run: Run, name: str) -> None:
+def require_passes(run: Context, name: str) -> None:
     """Raises ConfigError where a section's batches cannot be split over devices and passes."""
     section = run.config[name]
-    rows = per_device(run, section)
+    _rows_of_pass(f"config.{name}.", section, per_device(run, section))
+
+
+def _rows_of_pass(where: str, section: ConfigDict, rows: int) -> int:
+    """Rows of a gradient pass on this kind of device, of a batch of `rows`; 0 = all of them."""
     key = "microbatch" if jax.default_backend() == "cpu" else "accelerator_microbatch"
     part = section[key]
     if 0 < part < rows and (part % 2 or rows % part):
         raise ConfigError(
-            f"config.{name}.{key}={part} has to be even and to divide the {rows} rows of a "
-            "device's batch; 0 takes them in one pass."
+            f"{where}{key}={part} has to be even and to divide the {rows} rows of a device's "
+            "batch; 0 takes them in one pass."
         )
+    return part
+
+
+def loop_settings(section: ConfigDict, plan: Any) -> Settings:
+    """What the loop reads of a stage's section of the config.
+
+    Raises:
+      ConfigError: the passes that this kind of device is given do not divide its batch.
+    """
+    names = [field.name for field in dataclasses.fields(Settings)]
+    part = _rows_of_pass("", section, plan.batch_size)
+    return Settings(**{name: section[name] for name in names} | {"microbatch": part})
+
+
+def make_optimizer(section: ConfigDict, plan: Any):
+    """The optimizer of a stage, see nif_jax/training/optim.py."""
+    return optim.make_optimizer(
+        learning_rate=section.learning_rate,
+        total_steps=total_steps(section, plan),
+        warmup_steps=section.warmup_steps,
+        decay=section.decay,
+        weight_decay=section.weight_decay,
+        clip_norm=section.clip_norm,
+    )
 
 
 def total_steps(section: ConfigDict, plan: Any) -> int:
@@ -54,7 +85,7 @@ def stretched(section: ConfigDict, steps_per_epoch: int) -> ConfigDict:
     return longer
 
 
-def log_steps(run: Run, stage: str, name: str, section: ConfigDict, plan: Any) -> None:
+def log_steps(run: Context, stage: str, name: str, section: ConfigDict, plan: Any) -> None:
     """Logs why a stage takes more steps than its epochs have, where it does.
 
     Args:

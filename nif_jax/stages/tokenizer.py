@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nif_jax.data.sampling import ItemPlan
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.metrics import codebook
 from nif_jax.models.initialize import init_params
@@ -20,7 +21,10 @@ from nif_jax.models.quantizer import (
     resolve_collisions,
     update_codebooks,
 )
-from nif_jax.training.stage import Aux, Stage
+from nif_jax.stages.context import Context
+from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
+from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.stage import Aux, Evaluation, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,26 +138,38 @@ def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, 
     }
 
 
-def make_stage(
-    model: RqVae,
-    *,
-    spec: Codes,
-    axis_name: str | None,
-    plan: Any,
-    optimizer: Any,
-    evaluate: Callable,
-    metric: str,
-    config: Mapping[str, Any],
-) -> Stage:
-    """The stage `tokenizer`; other arguments as in Stage."""
+def rq_vae(run: Context) -> RqVae:
+    """The configured tokenizer."""
+    section = run.config.tokenizer
+    return RqVae(run.content.shape[1], section.dim, section.hidden)
+
+
+def make(run: Context) -> Stage:
+    """The stage `tokenizer`."""
+    run = run.seen_by("tokenizer")
+    config, section = run.config, run.config.tokenize
+    names = ("form", "levels", "codes", "commitment", "decay", "dead_share")
+    settings = {name: config.tokenizer[name] for name in names}
+    model = rq_vae(run)
+    spec = Codes(**settings, batch=section.batch_size, seed=run.seed)
+    shards = run.parallel.num_shards
+    plan = ItemPlan(run.dataset.movelines.num_items, per_device(run, section), shards, run.seed)
+
+    def evaluate_codes(params, variables):
+        params, variables = run.parallel.unreplicate((params, variables))
+        return Evaluation(evaluate(model, params, variables, run.content))
+
+    log_steps(run, "tokenizer", "tokenize", section, plan)
     return Stage(
         name="tokenizer",
         init=functools.partial(init, model, spec),
         gather=lambda arrays, index: index,
-        loss_fn=functools.partial(loss, model, spec, axis_name),
+        loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
-        evaluate=evaluate,
-        optimizer=optimizer,
-        metric=metric,
-        config=config,
+        evaluate=evaluate_codes,
+        optimizer=make_optimizer(section, plan),
+        metric=section.metric,
+        config=config.to_dict(),
+        settings=loop_settings(section, plan),
+        data=run.place(content=run.content),
     )

@@ -1,6 +1,5 @@
 """The only training loop."""
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
@@ -14,54 +13,13 @@ from nif_jax.data.input import Epochs
 from nif_jax.metrics.writer import MetricWriter, Progress
 from nif_jax.training import train_state
 from nif_jax.training.checkpoint import Checkpointer
-from nif_jax.training.devices.pmap import Placed, Pmap, is_writer
-from nif_jax.training.stage import Stage
+from nif_jax.training.devices.pmap import Pmap, is_writer
+from nif_jax.training.stage import Settings, Stage, Trained
 from nif_jax.training.step import make_train_step
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; the message names step and batch rows."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Section `train` of a config, one a stage.
-
-    Attributes:
-      epochs: passes over the plan at most.
-      eval_epochs: epochs between evaluations (and checkpoints); may be below 1.
-      patience: evaluations without a better metric before the stage stops; 0 = never.
-      steps_per_dispatch: K, steps that one call of the device takes; evaluations wait for its end.
-      log_dispatches: calls between log lines; nothing is read back from the device in between.
-      microbatch: see step.make_train_step.
-    """
-
-    epochs: float
-    eval_epochs: float
-    patience: int
-    steps_per_dispatch: int
-    log_dispatches: int
-    microbatch: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """The best state of a stage.
-
-    Attributes:
-      params: host arrays; variables likewise.
-      variables: see TrainState.
-      metrics: validation metrics at the best step.
-      step: the best step.
-      examples_per_second: rows (for sequences: targets) of all devices over the time spent in train
-        steps, compilation, evaluation and checkpoints left out.
-    """
-
-    params: Any
-    variables: Any
-    metrics: Mapping[str, float]
-    step: int
-    examples_per_second: float
 
 
 def _rounds(steps: float, unit: int) -> int:
@@ -94,13 +52,10 @@ def _raise_if_not_finite(
 class _Stepper:
     """Takes steps up to a boundary, reading back from the device at log steps only."""
 
-    def __init__(
-        self, stage: Stage, data: Placed, parallel: Pmap, settings: Settings, writer: MetricWriter
-    ):
-        step = make_train_step(stage, settings.microbatch, data.on_device)
+    def __init__(self, stage: Stage, parallel: Pmap, writer: MetricWriter):
+        step = make_train_step(stage, stage.settings.microbatch, stage.data.on_device)
         self._train_step = parallel.map(step, donate=(0,))
-        self._stage, self._data = stage, data
-        self.parallel, self.settings, self.writer = parallel, settings, writer
+        self._stage, self.parallel, self.writer = stage, parallel, writer
         self._shards = parallel.local_shards
         self._epochs = Epochs(stage.plan, self._shards)
         self._uncounted = 1  # the first dispatch compiles, which says nothing about speed
@@ -108,17 +63,18 @@ class _Stepper:
 
     def run(self, state, first: int, last: int, progress: Progress):
         """State after steps first to last - 1."""
-        settings, unit = self.settings, self.settings.steps_per_dispatch
+        settings, data = self._stage.settings, self._stage.data
+        unit = settings.steps_per_dispatch
         stream = self._epochs.batches(
             first_step=first,
             last_step=last,
             steps_per_dispatch=unit,
-            gather=self._data.host_gather(self._stage.gather),
+            gather=data.host_gather(self._stage.gather),
         )
         pending, logged = [], first
         clock = time.perf_counter()
         for step in range(first + unit, last + 1, unit):
-            state, measurements = self._train_step(state, *self._data.step_arguments, next(stream))
+            state, measurements = self._train_step(state, *data.step_arguments, next(stream))
             pending.append(measurements)
             if self._uncounted and len(pending) == 1:
                 jax.block_until_ready(measurements)
@@ -146,10 +102,8 @@ class _Stepper:
 def train_and_evaluate(
     stage: Stage,
     *,
-    data: Placed,
     initial: tuple[Any, Any],
     seed: int,
-    settings: Settings,
     folder: pathlib.Path,
     made_from: Mapping[str, Mapping[str, str]],
     parallel: Pmap,
@@ -159,10 +113,8 @@ def train_and_evaluate(
 
     Args:
       stage: what to train.
-      data: what steps read.
       initial: params and variables of a start from scratch (cross-stage copies included).
       seed: of dropout and other chance within steps.
-      settings: length and pace.
       folder: checkpoints go here; one with a checkpoint is resumed, a finished one is only read.
       made_from: digests of what the stage reads, see Checkpointer.
       parallel: the devices.
@@ -181,20 +133,22 @@ def train_and_evaluate(
         host_state, record = checkpoints.resume(fresh) or (fresh, record)
         if not record["done"]:
             writer.truncate_after(int(host_state.step), stage.name)
-            stepper = _Stepper(stage, data, parallel, settings, writer)
+            stepper = _Stepper(stage, parallel, writer)
             record = _train(stage, stepper, host_state, record, checkpoints)
         like = {"params": fresh.params, "variables": fresh.variables}
         best, metrics = checkpoints.restore_best(like, record["best_step"])
     logging.info("%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric,
                  record["best"])  # fmt: skip
-    return Trained(best["params"], best["variables"], metrics, record["best_step"], record["rate"])
+    state = parallel.replicate((best["params"], best["variables"]))
+    step, rate = record["best_step"], record["rate"]
+    return Trained(stage, best["params"], best["variables"], metrics, step, rate, state)
 
 
 def _train(
     stage: Stage, stepper: _Stepper, host_state, record: dict, checkpoints: Checkpointer
 ) -> dict:
     """Trains to the end from a state and its record, and returns the last record."""
-    settings, parallel = stepper.settings, stepper.parallel
+    settings, parallel = stage.settings, stepper.parallel
     unit, step = settings.steps_per_dispatch, int(host_state.step)
     period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
     total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
@@ -204,7 +158,7 @@ def _train(
             last = min((step // period + 1) * period, total)
             state = stepper.run(state, step, last, progress)
             step = last
-            metrics = dict(stage.evaluate(state.params, state.variables))
+            metrics, chosen = stage.evaluate(state.params, state.variables)
             stepper.writer.write(
                 step, stage.name, {f"validation/{k}": v for k, v in metrics.items()}
             )
@@ -217,16 +171,11 @@ def _train(
                 )
             record = _judge(record, value, step, total, settings, stepper)
             if record["best_step"] == step:
-                variables = _as_chosen(host_state.variables, metrics)
-                checkpoints.save_best(step, host_state.params, variables, metrics)
+                chosen = {name: np.float32(value) for name, value in chosen.items()}
+                variables = host_state.variables | chosen
+                checkpoints.save_best(step, host_state.params, variables, dict(metrics))
             checkpoints.save_last(step, host_state, record)
     return record
-
-
-def _as_chosen(variables: Any, metrics: Mapping[str, Any]) -> Any:
-    """Variables with the values that evaluation chose for some, such as the weight of a mix: it
-    returns those among its metrics, by the variable's name."""
-    return variables | {k: np.float32(metrics[k]) for k in variables.keys() & metrics.keys()}
 
 
 def _judge(record, value: float, step: int, total: int, settings: Settings, stepper) -> dict:

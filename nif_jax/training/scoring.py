@@ -75,7 +75,9 @@ class ScoringPlan:
 class Scorer:
     """A predict function, compiled once, over any plan of its batch size.
 
-    `predict` is (params, variables, frozen, batch) -> {name: [B, ...]}.
+    Attributes:
+      predict: (params, variables, frozen, batch) -> {name: [B, ...]}.
+      gather: (arrays, index) -> the batch that it reads.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Scorer:
         parallel: Pmap,
     ):
         """See Stage.gather for gather."""
-        self._data, self._gather, self._parallel = data, gather, parallel
+        self.predict, self.gather = predict, gather
+        self._data, self._parallel = data, parallel
 
         def predict_dispatch(params, variables, arrays, frozen, batches):
             def one(batch):
@@ -103,7 +106,7 @@ class Scorer:
             first_step=0,
             last_step=plan.steps_per_epoch,
             steps_per_dispatch=DISPATCH,
-            gather=self._data.host_gather(self._gather),
+            gather=self._data.host_gather(self.gather),
         )
         arguments = (params, variables, *self._data.step_arguments)
         # Every call is on its way before the first result is read back.

@@ -23,7 +23,7 @@ from nif_jax.experiment import flag_errors, pipeline, runner, user_errors
 from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Several
 from nif_jax.experiment.settings import SETTINGS, require_valid_settings
 from nif_jax.stages import step_counts
-from nif_jax.variants import ROWS, row_config
+from nif_jax.variants import VARIANTS, variant_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = {"base": base, "nif": nif, "genci": genci, "hybrid": hybrid}
@@ -128,10 +128,10 @@ def test_every_key_is_in_the_table_and_every_default_is_valid():
 
 
 def test_every_row_has_valid_settings():
-    config = hybrid.get_config(f"{TINY},rows={'+'.join(ROWS)}")
+    config = hybrid.get_config(f"{TINY},rows={'+'.join(VARIANTS)}")
     require_valid_settings(config)
-    for row in ROWS:
-        require_valid_settings(row_config(config, row))
+    for row in VARIANTS:
+        require_valid_settings(variant_config(config, row))
 
 
 def outside(setting):

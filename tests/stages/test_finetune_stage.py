@@ -9,8 +9,8 @@ import pytest
 from nif_jax.losses.ctr import cross_entropy
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
-from nif_jax.stages import base, finetune, flow_source
-from nif_jax.stages.genci import CohortSource
+from nif_jax.stages import base, finetune, flow_input, pairs
+from nif_jax.stages.cohort_input import CohortInput
 from nif_jax.training.devices.pmap import AXIS
 
 DIM, HORIZON, ITEMS = 4, 3, 9
@@ -19,14 +19,14 @@ MODEL = Ranker(
     dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
     align_heads=2, align_dropout=0.0, calibration=4,
 )  # fmt: skip
-WITH_FLOW = flow_source.FlowSource(True, True, HORIZON, context=5, cache=True)
-NO_COHORTS = CohortSource()
-WITHOUT = flow_source.FlowSource()
+WITH_FLOW = flow_input.FlowInput(True, True, HORIZON, context=5, cache=True)
+NO_COHORTS = CohortInput()
+WITHOUT = flow_input.FlowInput()
 
 
 def tsp(**changes):
     values = {"weight": 0.5, "margin": 0.3, "score": "calibration", "moveline": "own"}
-    return finetune.PairwiseLoss(**values | changes)
+    return pairs.PairwiseLoss(**values | changes)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_a_response_that_is_read_reaches_the_logit_and_needs_a_history(
     _, frozen, batch = world
     told, expected = answers
     source = dataclasses.replace(WITH_FLOW, response="input")
-    answered = flow_source.with_response(GENERATOR, source, told, frozen["returned"], batch)
+    answered = flow_input.with_response(GENERATOR, source, told, frozen["returned"], batch)
     np.testing.assert_allclose(answered.response, np.where(batch.flow_mask, expected, 0), rtol=1e-6)
     assert answered.response[3] == 0 and not batch.flow_mask[3]
     params = random_params(3, MODEL.init, answered, frozen["items"], frozen["returned"])

@@ -14,18 +14,20 @@ from nif_jax.losses import contrastive
 from nif_jax.losses import flow as flow_losses
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.stages import generator, next_item
+from nif_jax.stages.flow_loss import FlowLoss
+from nif_jax.stages.sequences import gather_sequences
 from nif_jax.training.devices.pmap import AXIS
 
 DIM, HEADS, ITEMS, LENGTH = 8, 2, 9, 6
 
 
-def spec(**changes) -> generator.FlowLoss:
+def spec(**changes) -> FlowLoss:
     values = {
         "temperature": 0.2, "negatives": "exact", "uniform": 0, "targets": "all", "alpha": 0.0,
         "diversity": "cosine", "beta": 0.0, "velocity": "geodesic", "half_life": 10.0,
         "rollout_steps": 0, "response": 0.0,
     }  # fmt: skip
-    return generator.FlowLoss(**values | changes)
+    return FlowLoss(**values | changes)
 
 
 def random_data(random_movelines, negatives=0):
@@ -48,7 +50,7 @@ def world(random_movelines, random_params):
     plan = SequencePlan(data, 8, LENGTH, seed=0)
     index = jax.tree.map(lambda x: x[0], plan.indices(0, 0))
     arrays = {"store": jax.tree.map(lambda x: x[0], data.stores)}
-    batch = generator.gather_sequences("all", 0, arrays, index)
+    batch = gather_sequences("all", 0, arrays, index)
     params = random_params(0, model.init, batch.window, frozen["items"])
     return model, params, frozen, batch, arrays, index
 
@@ -86,12 +88,12 @@ def test_windows_of_one_row_do_not_see_each_other(world, form):
     model, params, frozen, _, arrays, _ = world
     begin = np.unique(arrays["store"].history_begin)[:6]  # users of four entries or more
     entry = (begin[:, None] + np.arange(4)).astype(np.int32)
-    alone = generator.gather_sequences(
+    alone = gather_sequences(
         "all", 0, arrays, {"entry": entry, "segment": np.ones((6, 4), np.int32)}
     )
     row = np.pad(entry.reshape(3, 8), ((0, 0), (0, 1)))
     segment = np.tile(np.array([1] * 4 + [2] * 4 + [0], np.int32), (3, 1))
-    batch = generator.gather_sequences("all", 0, arrays, {"entry": row, "segment": segment})
+    batch = gather_sequences("all", 0, arrays, {"entry": row, "segment": segment})
 
     def objective(params, batch):
         return generator.loss(model, spec(**form), None, params, {}, frozen, batch,
@@ -112,8 +114,8 @@ def test_events_outside_train_are_not_predicted(world):
 
 def test_positive_targets_leave_out_the_others(world):
     *_, arrays, index = world
-    chosen = generator.gather_sequences("positive", 0, arrays, index)
-    every = generator.gather_sequences("all", 0, arrays, index)
+    chosen = gather_sequences("positive", 0, arrays, index)
+    every = gather_sequences("all", 0, arrays, index)
     assert 0 < chosen.is_target.sum() < every.is_target.sum()
     store = arrays["store"]
     labels = store.label[store.history_row[index["entry"]]]
@@ -240,7 +242,7 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world, random_move
     entry = begin[:, None] + np.arange(LENGTH)
     real = entry < end[:, None]
     index = {"entry": np.where(real, entry, 0), "segment": real.astype(np.int32)}
-    batch = generator.gather_sequences("all", negatives, {"store": store}, index)
+    batch = gather_sequences("all", negatives, {"store": store}, index)
     total, aux = evaluate(world, spec(response=2.0), batch=batch)
     plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])

@@ -43,7 +43,7 @@ def loss_fn(params, variables, frozen, batch, rng, step):
 
 STAGE = Stage(
     name="line", init=None, gather=gather, loss_fn=loss_fn, plan=None, evaluate=None,
-    optimizer=optax.sgd(RATE), metric="", config={},
+    optimizer=optax.sgd(RATE), metric="", config={}, settings=None, data=None,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from nif_jax.data.windows import Impressions, gather_impressions, gather_past
 from nif_jax.metrics.mix import mean_logit
@@ -11,7 +12,7 @@ from nif_jax.models.flow import FlowDecoder
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowSource:
+class FlowInput:
     """Where a ranker's flow comes from; by default from nowhere.
 
     Attributes:
@@ -40,7 +41,22 @@ class FlowSource:
         return self.response == "input" or (self.response == "mix" and not train)
 
 
-def gather_rows(length: int, flow: FlowSource, train: bool = False):
+def configured(config: ConfigDict, use: bool) -> FlowInput:
+    """The flow that a variant with this config reads, none unless `use`."""
+    if not use:
+        return FlowInput()
+    return FlowInput(
+        use=True,
+        returned=config.flow.returned == "add",
+        horizon=config.flow.horizon,
+        context=config.pretrain.context,
+        cache=config.flow.cache,
+        response=config.flow.response,
+        tune=config.flow.tune,
+    )
+
+
+def gather_rows(length: int, flow: FlowInput, train: bool = False):
     """(arrays, index) -> Impressions with histories of `length` and, as far as used, the flow and
     what the response head asks.
 
@@ -61,7 +77,7 @@ def gather_rows(length: int, flow: FlowSource, train: bool = False):
     return gather
 
 
-def current_generator(generator: FlowDecoder | None, flow: FlowSource, params, frozen):
+def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, frozen):
     """The generator's parameters and item vectors: frozen, or as they are by now (flow.tune)."""
     if not flow.tune:
         return jax.lax.stop_gradient((frozen.get("generator"), frozen.get("returned")))
@@ -71,7 +87,7 @@ def current_generator(generator: FlowDecoder | None, flow: FlowSource, params, f
 
 
 def with_flow(
-    generator: FlowDecoder, flow: FlowSource, weights, frozen, batch: Impressions
+    generator: FlowDecoder, flow: FlowInput, weights, frozen, batch: Impressions
 ) -> Impressions:
     """The batch with flow [B, T, D] and past computed from its events by a generator of these
     weights."""
@@ -104,7 +120,7 @@ def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax
 
 
 def with_response(
-    generator: FlowDecoder | None, flow: FlowSource, weights, vectors, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowInput, weights, vectors, batch: Impressions
 ) -> Impressions:
     """The batch with the generator's log odds, 0 without a history, if the ranker reads them.
 
@@ -117,7 +133,7 @@ def with_response(
 
 
 def final_scores(
-    generator: FlowDecoder | None, flow: FlowSource, params, variables, frozen, batch, logits
+    generator: FlowDecoder | None, flow: FlowInput, params, variables, frozen, batch, logits
 ) -> dict[str, jax.Array]:
     """{"logit"} [B], the final log odds of a batch with its flow, from the ranker's.
 
@@ -136,7 +152,7 @@ def final_scores(
 
 
 def ranker_inputs(
-    generator: FlowDecoder | None, flow: FlowSource, params, frozen, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowInput, params, frozen, batch: Impressions
 ):
     """The batch with all that comes from the generator, the catalogue's features, and the item
     vectors to return to the ranker or None."""

@@ -9,18 +9,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.models.beam import Beams
-from nif_jax.models.cohorts import Generated
+from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
 from nif_jax.models.intent import Intent
 from nif_jax.models.semantic_ids import SemanticIds
+from nif_jax.stages.context import Context
 
 
 @dataclasses.dataclass(frozen=True)
-class CohortSource:
+class CohortInput:
     """Where a ranker's cohorts come from, and what their generation pays.
 
     Attributes:
@@ -46,11 +47,6 @@ class CohortSource:
     refresh: int = 1
     slots: tuple[int, int] = (0, 0)
 
-    def __post_init__(self):
-        require_choice("genci.targets", self.targets, ("positive", "all"))
-        if self.refresh < 1:
-            raise ConfigError(f"config.genci.refresh={self.refresh} has to be 1 or more.")
-
     def delta_at(self, step: jax.Array | None) -> jax.Array | float:
         """Weight of the regularisation in a step; of the first one where none is given."""
         if step is None or not self.fade:
@@ -63,12 +59,42 @@ class CohortSource:
         return self.refresh > 1 and self.beams > 0
 
 
-def _bind(source: CohortSource, params, rng=None):
+def configured(
+    run: Context, config: ConfigDict, steps: int, num_codes: int, num_digits: int
+) -> tuple[CohortInput, CohortNetwork, DeepFm | None]:
+    """The generative half of a ranker: intent model, cohort network, side head.
+
+    Args:
+      run: of the stage.
+      config: of the variant.
+      steps: of its training, over a share of which delta falls.
+      num_codes: V; num_digits: K and the collision digit.
+    """
+    data, genci = run.dataset, config.genci
+    intent = Intent(
+        num_codes=num_codes,
+        num_digits=num_digits,
+        num_scenes=data.num_scenes,
+        num_actions=data.num_actions,
+        **config.intent,
+    )
+    settings = dict(config.cohorts)
+    levels = settings.pop("levels") or config.tokenizer.levels
+    network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
+    side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
+    names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
+    slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
+    fade = round(genci.delta_fade * steps)
+    settings = {name: genci[name] for name in names}
+    return CohortInput(intent, slots=slots, fade=fade, **settings), network, side
+
+
+def _bind(source: CohortInput, params, rng=None):
     rngs = {} if rng is None else {"dropout": rng}
     return source.intent.bind({"params": params["intent"]}, rngs=rngs)
 
 
-def generate(source: CohortSource, params, frozen, batch: Impressions) -> Generated | None:
+def generate(source: CohortInput, params, frozen, batch: Impressions) -> Generated | None:
     """What the intent model says of each row's user; depends on the history only."""
     if source.intent is None:
         return None
@@ -79,7 +105,7 @@ def generate(source: CohortSource, params, frozen, batch: Impressions) -> Genera
 
 
 def generate_in_training(
-    source: CohortSource,
+    source: CohortInput,
     params,
     variables,
     frozen,
@@ -108,7 +134,7 @@ def generate_in_training(
 
 
 def remember(
-    source: CohortSource,
+    source: CohortInput,
     search: Callable[[], Beams],
     memory: jax.Array,
     ids: SemanticIds,
@@ -161,7 +187,7 @@ def beams_of(items: jax.Array, ids: SemanticIds) -> Beams:
 
 
 def next_item_loss(
-    source: CohortSource, params, frozen, batch: Impressions, generated: Generated, rng
+    source: CohortInput, params, frozen, batch: Impressions, generated: Generated, rng
 ) -> tuple[jax.Array, jax.Array]:
     """Sum over target rows of the mean cross-entropy of the item's digits, and their number."""
     code = frozen["ids"].code[batch.item]
@@ -190,7 +216,7 @@ def rank_generated(
     is no item takes its place in vain.
     """
     del variables
-    source, ids = CohortSource(intent, 0), frozen["ids"]
+    source, ids = CohortInput(intent, 0), frozen["ids"]
     generated = generate(source, params, frozen, batch)
     beams = intent.apply(
         {"params": params["intent"]},
