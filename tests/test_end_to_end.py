@@ -380,7 +380,7 @@ class TestOnline:
     def test_settings_that_cannot_be_used(self, tmp_path):
         for setting, message in (
             ("ab.reference=bass", "did you mean 'base'"),
-            ("ab.slate=0", "config.ab.slate=0 has to be at least 1"),
+            ("ab.slate=0", "config.ab.slate=0 is out of range: a whole number, 1 or more"),
         ):
             with pytest.raises(runner.ConfigError, match=message):
                 runner.run(nif.get_config(f"{TINY_NIF},{setting}"), tmp_path, "ab")

@@ -370,7 +370,8 @@ def test_an_interrupt_names_what_resumes(capsys):
         ([NIF, "--config.train.batch_size=many"], "batch_size='many' has to be a whole number"),
         ([NIF, "--config.train.epochs=-1"], "config.train.epochs=-1.0 is out of range"),
         ([NIF, "train"], "what is 'train'? Options start with --."),
-        ([f"--config=configs/base.py:{TINY}", "--workdir=file/run"], "Not a directory: file/run"),
+        ([f"--config=configs/base.py:{TINY}", "--workdir=file/run"],
+         "file/run cannot be written (Not a directory)"),
     ],
 )
 def test_a_process_ends_with_one_line(arguments, message, tmp_path):
