@@ -1,4 +1,4 @@
-"""results/<sweep>.md and .json: what a sweep's finished runs measured, and what makes them."""
+"""results/<sweep>.md and .json: the results of a sweep's finished runs, and their command."""
 
 import dataclasses
 import datetime
@@ -8,37 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from nif_jax.data.files import write_whole
-from nif_jax.reports import curves, glossary, overview, sweep_tables, tables, workdirs
+from nif_jax.reports import curves, overview, sweep_tables, tables, workdirs
+from nif_jax.reports.render import render
 from nif_jax.reports.results import METRICS, RESULTS_FILE
 from nif_jax.reports.sweep_tables import Entry, Runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A sweep as far as it is finished.
+    """A sweep as far as it is finished."""
 
-    Attributes:
-      name: of its files.
-      doc: its docstring.
-      command: what makes it.
-      entries: its finished runs.
-      absent: name of a run without results -> why.
-      seconds: what its runs took, one after the other.
-    """
-
-    name: str
-    doc: str
-    command: str
-    entries: Sequence[Entry]
-    absent: Mapping[str, str]
-    seconds: float
+    name: str  # of its files
+    doc: str  # its docstring
+    command: str  # the command that runs it
+    entries: Sequence[Entry]  # its finished runs
+    absent: Mapping[str, str]  # name of a run without results -> why
+    seconds: float  # run time of all processes, summed
 
 
 def write(sweep: Sweep, output: Path) -> list[Path]:
     """Writes <output>/<name>.md and <output>/<name>.json, each whole or not at all.
 
-    Raises:
-      WorkdirError: a run's files cannot be read; names them.
+    Raises WorkdirError for files of a run that cannot be read; names them.
     """
     runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in sweep.entries}
     texts = {
@@ -49,13 +40,13 @@ def write(sweep: Sweep, output: Path) -> list[Path]:
 
 
 def document(sweep: Sweep, runs: Runs) -> str:
-    """The Markdown of a sweep: question, command, what it was made with, tables, their words."""
+    """The Markdown of a sweep: question, command, provenance, tables, glossary."""
     entries, made = sweep.entries, provenance(sweep, runs)
     found = {name: run.results for name, run in runs.items()}
     against, notes = sweep_tables.against_references(entries, runs)
     question, *rest = sweep.doc.strip().splitlines()
-    # The docstring's command is a pattern; what was called stands below.
-    said = "\n".join(line for line in rest if not line.startswith("    python launch/sweep.py"))
+    # The docstring's command is a pattern; the actual command stands below.
+    text = "\n".join(line for line in rest if not line.startswith("    python launch/sweep.py"))
     facts = [
         f"{len(runs)} of {len(runs) + len(sweep.absent)} runs are finished",
         *(f"{name}: {why}" for name, why in sweep.absent.items()),
@@ -73,23 +64,17 @@ def document(sweep: Sweep, runs: Runs) -> str:
         "AUC by bucket, online histories, first seed": sweep_tables.buckets(entries, runs),
         "Configurations": sweep_tables.configurations(entries),
     }
-    parts = [f"# {tables.escape(sweep.name)}: {question}", said.strip(), f"    {sweep.command}",
-             "\n".join(f"- {tables.escape(fact)}" for fact in facts)]  # fmt: skip
-    for title, table in sections.items():
-        if table.rows:
-            parts += [f"## {title}", tables.markdown(table).rstrip()]
-    words = [f"- **{term}**: {meaning}" for term, meaning in glossary.chosen(parts).items()]
-    return "\n\n".join([*filter(None, parts), "## How to read this", "\n".join(words)]) + "\n"
+    return render("sweep.md.j2", name=sweep.name, question=question, text=text.strip(),
+                  command=sweep.command, facts=facts, sections=sections)  # fmt: skip
 
 
 def record(sweep: Sweep, runs: Runs) -> dict[str, Any]:
-    """The same as JSON: of each run its config, and metrics with a value for each seed."""
-    keys = ("model", "split", "history")
+    """The same as JSON: the config of each run, and metrics with a value for each seed."""
     found = {
         entry.name: {
             "config": entry.text,
             "dataset": runs[entry.name].dataset,
-            "rows": _by_seed(runs[entry.name].results["rows"], keys, METRICS),
+            "rows": _by_seed(runs[entry.name].results["rows"]),
             "retrieval": runs[entry.name].results.get("retrieval", []),
             "buckets": runs[entry.name].results.get("buckets", {}),
         }
@@ -102,26 +87,22 @@ def record(sweep: Sweep, runs: Runs) -> dict[str, Any]:
 def provenance(sweep: Sweep, runs: Runs) -> dict[str, Any]:
     """Seeds, date of the last run, commits and environment; no path and no name of a machine."""
     last = max((entry.workdir / RESULTS_FILE).stat().st_mtime for entry in sweep.entries)
-    said = [run.results["run"] for run in runs.values()]
+    described = [run.results["run"] for run in runs.values()]
+    environments = [f"jax {one.get('jax')}, flax {one.get('flax')}, devices {one.get('devices')}"
+                    for one in described]  # fmt: skip
     return {
         "finished": datetime.datetime.fromtimestamp(last, datetime.UTC).date().isoformat(),
         "seeds": sorted({row["seed"] for run in runs.values() for row in run.results["rows"]}),
-        "commits": list(dict.fromkeys(one["commit"] for one in said if one.get("commit"))),
-        "environment": "; ".join(dict.fromkeys(
-            f"jax {one.get('jax')}, flax {one.get('flax')}, devices {one.get('devices')}"
-            for one in said
-        )),
-    }  # fmt: skip
+        "commits": list(dict.fromkeys(one["commit"] for one in described if one.get("commit"))),
+        "environment": "; ".join(dict.fromkeys(environments)),
+    }
 
 
-def _by_seed(
-    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], names: Sequence[str]
-) -> list[dict[str, Any]]:
+def _by_seed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows that differ in their seed only as one, with a list of values in order of "seeds"."""
-    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        label = tuple(row[key] for key in keys)
-        group = groups.setdefault(label, dict(zip(keys, label, strict=True)))
-        for name, value in [("seeds", row["seed"]), *((name, row[name]) for name in names)]:
-            group.setdefault(name, []).append(value)
-    return list(groups.values())
+    keys = ("model", "split", "history")
+    return [
+        dict(zip(keys, key, strict=True)) | {"seeds": list(by_seed)}
+        | {metric: [row[metric] for row in by_seed.values()] for metric in METRICS}
+        for key, by_seed in tables.grouped(rows, keys).items()
+    ]  # fmt: skip

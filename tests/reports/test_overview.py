@@ -7,7 +7,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from nif_jax.reports import curves, overview
-from nif_jax.reports.curve_plot import curve_plot
 
 
 def _rows(aucs, split="test"):
@@ -179,7 +178,7 @@ def test_the_curve_shows_means_and_spreads(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (seen.append(self),
                                                                  save(self, *a, **k)))
     family, = curves.families(_fractions())
-    assert curve_plot(family).startswith(b"\x89PNG")
+    assert curves.curve_plot(family).startswith(b"\x89PNG")
     online, frozen = seen[0].axes
     assert frozen.get_xscale() == "log"
     base = frozen.containers[1]
