@@ -68,7 +68,7 @@ setup(
     # common`, and --config names it by its path, in the checkout or in an installed copy
     # (--config="$(python -c 'import configs; print(configs.__path__[0])')/nif.py").
     packages=find_packages(include=["nif_jax", "nif_jax.*", "configs", "configs.*"]),
-    package_data={"nif_jax.reports": ["templates/*.j2"]},
+    package_data={"nif_jax.reports": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["nif_jax = nif_jax.main:run"]},

@@ -9,9 +9,10 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from nif_jax.reports.plots import STYLE, png, series_style
@@ -44,13 +45,6 @@ class Family:
                     by_value = found.setdefault(row["model"], {})
                     by_value.setdefault(value, []).append(row["auc"])
         return {model: found[model] for model in model_rank(found) if model in found}
-
-
-class Needed(NamedTuple):
-    """The number of labels that reaches a target, None if no number does; at_most: fewer may do."""
-
-    labels: float | None
-    at_most: bool = False
 
 
 def config_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -103,24 +97,28 @@ def labels_saved(runs: Runs) -> Table:
             counts = [family.labels[share] for share in by_share]
             needed = labels_needed(counts, list(map(statistics.fmean, by_share.values())), target)
             seeds = "–".join(map(str, sorted({len(areas) for areas in by_share.values()})))
-            cells = _needed_cells(needed, family.labels[most])
+            cells = _needed_cells(*needed, family.labels[most])
             table.rows.append([family.name, history, model, seeds, f"{target:.4f}", *cells])
     return table
 
 
-def labels_needed(labels: Sequence[float], areas: Sequence[float], target: float) -> Needed:
-    """The fewest of rising numbers of labels with which areas reach a target, log-linearly."""
+def labels_needed(
+    labels: Sequence[float], areas: Sequence[float], target: float
+) -> tuple[float | None, bool]:
+    """The fewest of rising numbers of labels with which areas reach a target, log-linearly.
+
+    None if no number does; True with the first number, since fewer may do.
+    """
     if areas[0] >= target:
-        return Needed(float(labels[0]), at_most=True)
+        return float(labels[0]), True
     for index in range(1, len(labels)):
         if areas[index] >= target:
-            low, high = math.log(labels[index - 1]), math.log(labels[index])
-            part = (target - areas[index - 1]) / (areas[index] - areas[index - 1])
-            return Needed(math.exp(low + part * (high - low)))
-    return Needed(None)
+            pair = slice(index - 1, index + 1)
+            return math.exp(np.interp(target, areas[pair], np.log(labels[pair]))), False
+    return None, False
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(fname=STYLE)
 def curve_plot(family: Family) -> bytes:
     """A PNG of one panel per kind of history; bars are standard deviations over seeds.
 
@@ -147,13 +145,12 @@ def curve_plot(family: Family) -> bytes:
     return png(figure)
 
 
-def _needed_cells(needed: Needed, most: int) -> tuple[str, str, str]:
-    if needed.labels is None:
+def _needed_cells(labels: float | None, at_most: bool, most: int) -> tuple[str, str, str]:
+    if labels is None:
         return "not reached", NOT_AVAILABLE, NOT_AVAILABLE
-    share = needed.labels / most
-    below, above = ("≤ ", "≥ ") if needed.at_most else ("", "")
-    return (f"{below}{needed.labels:,.0f} of {most:,}", f"{below}{share:.1%}",
-            f"{above}{1 - share:.1%}")  # fmt: skip
+    below, above = ("≤ ", "≥ ") if at_most else ("", "")
+    return (f"{below}{labels:,.0f} of {most:,}", f"{below}{labels / most:.1%}",
+            f"{above}{1 - labels / most:.1%}")  # fmt: skip
 
 
 def _family(key: str, name: str, runs: Sequence[Mapping[str, Any]]) -> Family:

@@ -20,7 +20,7 @@ _CATEGORY_COLORS = [PALETTE[index] for index in (4, 1, 2, 3, 0)]
 _HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(fname=STYLE)
 def flow_map(
     items: np.ndarray,
     flows: np.ndarray,

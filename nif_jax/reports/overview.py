@@ -62,17 +62,16 @@ def environment(runs: Runs) -> tables.Table:
     """Versions, devices, commit, data, and fingerprint of the test impressions of each run."""
     header = ["run", "data set", "events", "users", "items", "test impressions", "fingerprint",
               "jax", "flax", "devices", "commit", "origin of the data"]  # fmt: skip
-    table = tables.Table(header, [], labels=len(header))
+    rows = []
     for label, found in runs.items():
         run, data = found["run"], found["run"].get("dataset", {})
-        cells = [
-            *(data.get(key) for key in ("name", "events", "users", "items")),
-            data.get("impressions", {}).get("test"), data.get("test_fingerprint"),
-            run.get("jax"), run.get("flax"), ", ".join(run.get("devices", [])) or None,
-            (run.get("commit") or "")[:12] or None, data.get("origin"),
-        ]  # fmt: skip
-        table.rows.append([label, *map(_cell, cells)])
-    return table
+        cells = [*(data.get(key) for key in ("name", "events", "users", "items")),
+                 data.get("impressions", {}).get("test"), data.get("test_fingerprint"),
+                 run.get("jax"), run.get("flax"), ", ".join(run.get("devices", [])),
+                 (run.get("commit") or "")[:12], data.get("origin")]  # fmt: skip
+        texts = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
+        rows.append([label, *(text or tables.NOT_AVAILABLE for text in texts)])
+    return tables.Table(header, rows, labels=len(header))
 
 
 def selections(runs: Runs) -> tables.Table:
@@ -108,9 +107,3 @@ def _plain(key: str, value: Any) -> str:
     if key == "data.split":
         return tables.split_label(value)
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return tables.NOT_AVAILABLE
-    return f"{value:,}" if isinstance(value, int) else str(value)

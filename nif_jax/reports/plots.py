@@ -19,19 +19,13 @@ from nif_jax.metrics import ctr
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 BLUE, RED, INK, GREY = PALETTE[0], PALETTE[5], "#222222", "#8A8A8A"
-STYLE = {
-    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.edgecolor": GREY,
-    "axes.axisbelow": True, "grid.color": "#E6E6E6", "legend.frameon": False, "text.color": INK,
-    "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlepad": 8.0,
-    "text.parse_math": False,  # a $ in a name is no mathematics
-}  # fmt: skip
+STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
 _SERIES = {"color": PALETTE, "marker": "osD^vPX", "linestyle": ("-", "--", "-.", ":")}
 _LOSS, _SCORES = "train/loss", ("validation/auc", "validation/hr@10")
 _BINS = 15
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(fname=STYLE)
 def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
     """Training loss (above) and validation score (below) by step; one column per stage.
 
@@ -65,7 +59,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
     return save(figure, path)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(fname=STYLE)
 def calibration_scores(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | os.PathLike[str]
 ) -> Path:
@@ -103,7 +97,7 @@ def calibration_scores(
     return save(figure, path)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(fname=STYLE)
 def auc_by_history(
     buckets: Mapping[str, Sequence[Mapping[str, float | int | None]]], path: str | os.PathLike[str]
 ) -> Path:
@@ -134,7 +128,7 @@ def auc_by_history(
     return save(figure, path)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(fname=STYLE)
 def reliability(
     labels: np.ndarray, logits: Mapping[str, np.ndarray], path: str | os.PathLike[str]
 ) -> Path:

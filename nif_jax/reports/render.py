@@ -4,7 +4,7 @@ import base64
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
@@ -15,13 +15,6 @@ from nif_jax.reports.tables import Table
 
 # The column that stays in sight where a wide table is scrolled: the first of these that it has.
 _KEYS = ("model", "measurement", "key", "run", "form", "arm")
-
-
-class Layout(NamedTuple):
-    """An HTML table."""
-
-    above: str  # names that are the same in all rows; they stand above the table
-    lines: list[list[tuple[str, str]]]  # header and rows of the other columns: text, CSS class
 
 
 def render(template: str, **values: Any) -> str:
@@ -55,8 +48,12 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def layout(table: Table) -> Layout:
-    """How a table with rows is shown; columns of names that are the same in all rows go above."""
+def layout(table: Table) -> dict[str, Any]:
+    """How a table with rows is shown.
+
+    "above" has the names that are the same in all rows; "lines" has header and rows of the other
+    columns, as (text, CSS class).
+    """
     columns = list(zip(*table.rows, strict=True))
     constant = [index for index in range(table.labels)
                 if len(table.rows) > 1 and len(set(columns[index])) == 1]  # fmt: skip
@@ -72,7 +69,7 @@ def layout(table: Table) -> Layout:
 
     lines = [[(line[index], css(index, line[index])) for index in shown]
              for line in (table.header, *table.rows)]  # fmt: skip
-    return Layout(above, lines)
+    return {"above": above, "lines": lines}
 
 
 def bucket_table(by_model: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:

@@ -6,7 +6,6 @@ file that reports read, within the workdir -> its SHA-256; "checksum" is the SHA
 """
 
 import math
-import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,14 +26,13 @@ AGAIN = "Give the command of that run again: --mode=train writes the file again"
 
 # A field is what a value must be, a tuple of choices, [item of a list], {field of an object}, or
 # {...: item}, which stands for all keys that are not named.
-_NAME, _INTEGER, _NUMBER, _OBJECT, _STRING = (
-    "a name", "an integer", "a number or null", "an object", "a string")  # fmt: skip
+_NAME, _INTEGER, _NUMBER, _OBJECT = "a name", "an integer", "a number or null", "an object"
 _IS: Mapping[str, Callable[[Any], bool]] = {
     _NAME: lambda value: isinstance(value, str) and value != "",
     _INTEGER: lambda value: type(value) is int,  # isinstance would accept a bool
     _NUMBER: lambda value: value is None or type(value) in (int, float),
     _OBJECT: lambda value: isinstance(value, dict),
-    _STRING: lambda value: isinstance(value, str),
+    "a string": lambda value: isinstance(value, str),
 }
 _BUCKET = dict.fromkeys(("lower", "upper", "count", "auc"), _NUMBER)
 SCHEMA: Mapping[str, Any] = {
@@ -51,16 +49,15 @@ SCHEMA: Mapping[str, Any] = {
                    ...: _NUMBER}],
     "semantic_ids": [{"seed": _NUMBER, "form": _NAME, "level": _NUMBER, ...: _NUMBER}],
     "buckets": {...: {...: [_BUCKET]}},  # property -> model -> buckets
-    "files": {...: _STRING},
-    "notes": [_STRING],
+    "files": {...: "a string"},
+    "notes": ["a string"],
 }  # fmt: skip
 """Of the keys of results.json, "run" and "rows" are required; further ones are not checked."""
 
 
 def write_results(
-    path: str | os.PathLike[str], run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
-    **extra: Any,
-) -> None:  # fmt: skip
+    path: str | os.PathLike[str], run: Mapping[str, Any], rows: Sequence[Any], **extra: Any
+) -> None:
     """Writes results.json in one step: a reader sees the old file or the new one, whole.
 
     Numbers that are not finite become null, arrays and tuples lists, and NumPy or JAX scalars
@@ -130,12 +127,12 @@ def _check(value: Any, field: Any, where: str) -> None:
 
 def _plain(value: Any, where: str) -> Any:
     """The value as what strict JSON can hold."""
-    if value is None or isinstance(value, str | bool):
+    if hasattr(value, "__array__"):  # of NumPy or JAX, scalars too
+        value = np.asarray(value).tolist()
+    if value is None or isinstance(value, str | int):
         return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value) if math.isfinite(value) else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         odd = [key for key in value if not isinstance(key, str)]
         if odd:
@@ -143,8 +140,6 @@ def _plain(value: Any, where: str) -> Any:
         return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
-        return _plain(np.asarray(value).tolist(), where)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"{where}: JSON has no form for a {type(value).__name__}: {value!r}")
