@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
+from datetime import timedelta
 from typing import NamedTuple
 
 from launch import local_cluster
@@ -75,14 +76,6 @@ def ending(code: int) -> str:
     return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
 
 
-def duration(seconds: float) -> str:
-    """1 h 05 min, 3 min, or 12 s."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
 def progress_line(total: int, outcomes: Sequence[Outcome], running: Mapping[str, float]) -> str:
     """Done of total, failures, running tasks, and the time left by the mean of finished ones.
 
@@ -94,7 +87,7 @@ def progress_line(total: int, outcomes: Sequence[Outcome], running: Mapping[str,
         mean, now = sum(taken) / len(taken), time.monotonic()
         waiting = total - len(outcomes) - len(running)
         rest = sum(max(0.0, mean - (now - started)) for started in running.values())
-        left = f"about {duration((waiting * mean + rest) / len(running))}"
+        left = f"about {timedelta(seconds=round((waiting * mean + rest) / len(running)))}"
     names = ", ".join(running) or "nothing"
     failures = f", {failed} failed" if failed else ""
     return f"{len(outcomes)}/{total} done{failures}; running {names}; time left {left}"

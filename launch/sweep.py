@@ -37,7 +37,6 @@ from launch import pool, sharing
 from launch.jobs import Job, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import sweeps
-from nif_jax.reports.sweep_tables import Entry
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
@@ -98,11 +97,10 @@ def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: path
         return
     attempts = workdir / ATTEMPTS_FILE
     lines = attempts.read_text().splitlines() if attempts.exists() else []
-    entries = [
-        Entry(run.name, run.text, job.workdir, run.reference and f"{run.data}-{run.reference}",
-              run.buckets)
-        for job in finished for run in [job.run]
-    ]  # fmt: skip
+    entries = []
+    for job in finished:
+        run, reference = job.run, job.run.reference and f"{job.run.data}-{job.run.reference}"
+        entries.append(sweeps.Entry(run.name, run.text, job.workdir, reference, run.buckets))
     absent = {job.run.name: job.state for job in jobs if not job.finished}
     seconds = sum(json.loads(line)["seconds"] for line in lines)
     sweep = sweeps.Sweep(name, doc, command, entries, absent, seconds)
