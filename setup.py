@@ -35,6 +35,7 @@ INSTALL_REQUIRES = [
     "threadpoolctl>=3.8.0",  # one thread for k-means, whose sums then repeat
     "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
     "matplotlib>=3.11.2",  # plots of a run
+    "jinja2>=3.1",  # templates of report.html and of the Markdown tables
     "tqdm>=4.70.1",  # the line of progress
     "filelock>=4.3.1",  # one run at a time in a workdir
 ]
@@ -67,6 +68,7 @@ setup(
     # common`, and --config names it by its path, in the checkout or in an installed copy
     # (--config="$(python -c 'import configs; print(configs.__path__[0])')/nif.py").
     packages=find_packages(include=["nif_jax", "nif_jax.*", "configs", "configs.*"]),
+    package_data={"nif_jax.reports": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["nif_jax = nif_jax.main:run"]},

@@ -76,7 +76,8 @@ def test_everything_is_on_the_page(workdir):
     for text in ("nif_jax: run <1> (random split: leaky)", "0.711111", "0.722222",
                  "0.733333", "0.744444", "0.0421", "0.6543", "random (leaky)",
                  "<script>alert(1)</script>", "n/a", "0.1250", "+20.00 to +30.00", "0.4567",
-                 "+2.22", "a new plot", page.CAPTIONS["reliability"]):
+                 "+2.22", "a new plot",
+                 "Observed against predicted click rate, in bins of equal mass."):
         assert text in document.text, text
     full = " ".join(document.text)
     assert '"commit": "abc & <def>"' in full

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nif_jax.metrics import ctr
-from nif_jax.reports import results, sweep_tables, sweeps, workdirs
+from nif_jax.reports import results, sweeps, workdirs
 from nif_jax.reports.scores import Scores, write_scores
 
 DAY = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
@@ -51,8 +51,8 @@ def sweep(tmp_path):
                                                              "auc": None}]}},
     )  # fmt: skip
     less = _workdir(tmp_path / "less", [_row("amen", 0, 0.725, logloss=0.45), _row("tsp", 0, 0.9)])
-    entries = [sweep_tables.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
-               sweep_tables.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
+    entries = [sweeps.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
+               sweeps.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
     doc = "\nAre toys fun?\n\n    python launch/sweep.py --data=<folder>\n\nThe paper says so.\n"
     command = "python launch/sweep.py"
     return sweeps.Sweep("toy", doc, command, entries, {"none": "skipped"}, 5400.0)
@@ -77,7 +77,7 @@ def test_a_run_is_compared_with_its_reference_model_by_model(sweep):
     full, less = (entry.workdir for entry in sweep.entries)
     before = _scores(full, 0, base=0.0, amen=0.0)
     after = _scores(less, 0, amen=3.0)
-    table, notes = sweep_tables.against_references(sweep.entries, _runs(sweep))
+    table, notes = sweeps.against_references(sweep.entries, _runs(sweep))
     auc = dict(zip(table.header, table.rows[0], strict=True))
     assert (auc["run"], auc["model"], auc["against"]) == ("less", "amen", "amen of full")
     assert auc["difference"] == f"{100 * (after['amen'] - before['amen']):+.2f}"
@@ -88,16 +88,16 @@ def test_a_run_is_compared_with_its_reference_model_by_model(sweep):
 
 def test_a_run_without_its_reference_is_not_compared(sweep):
     less = {"less": _runs(sweep)["less"]}
-    assert sweep_tables.against_references(sweep.entries[1:], less)[0].rows == []
+    assert sweeps.against_references(sweep.entries[1:], less)[0].rows == []
 
 
 def test_validation_is_the_best_of_each_seed(sweep):
-    table = sweep_tables.validation(_runs(sweep))
+    table = sweeps.validation(_runs(sweep))
     assert table.rows == [["full", "base", "2", "auc", "0.7500 ± 0.0707"]]
 
 
 def test_buckets_of_those_who_ask(sweep):
-    table = sweep_tables.buckets(sweep.entries, _runs(sweep))
+    table = sweeps.buckets(sweep.entries, _runs(sweep))
     assert table.header[3:] == ["impressions", "base"]
     assert table.rows == [["full", "item age days", "0 and below 7", "5", "0.6000"],
                           ["full", "item age days", "7 and up", "9", "n/a"]]  # fmt: skip

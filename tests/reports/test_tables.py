@@ -212,7 +212,7 @@ def _without(key):
     ([], {"selection": [{"seed": 0}]}, r"selection\[0\]: missing keys"),
     ([], {"selection": [_selection(selected="amen")]}, r"selected is 'amen'; choose from"),
     ([], {"selection": [_selection(validation={"nif": "x"})]}, "validation.nif must be a number"),
-    ([], {"notes": "one"}, "notes must be a list of str"),
+    ([], {"notes": "one"}, "notes must be a list, got "),
     ([], {"retrieval": [{"model": "generator", "seed": 0}]}, r"retrieval\[0\]: missing"),
     ([], {"retrieval": [{"model": "g", "seed": 0, "split": "test", "targets": "all",
                          "mrr": "x"}]}, "mrr must be"),
