@@ -201,9 +201,9 @@ class TestRunAndTest:
 
     def test_test_lints_and_tests(self, checkout, bin_folder):
         calls = self._call(checkout, bin_folder, "launch/test.sh", "tests", "-k", "a or b")
-        assert calls[0] == ["-m", "ruff", "check", "."]
-        assert calls[1][:3] == ["-m", "pytest", "-q"]
-        assert calls[1][-3:] == ["tests", "-k", "a or b"]
+        assert calls[:2] == [["-m", "ruff", "check", "."], ["-m", "codespell_lib", "."]]
+        assert calls[2][:3] == ["-m", "pytest", "-q"]
+        assert calls[2][-3:] == ["tests", "-k", "a or b"]
 
     def test_refresh_runs_sweeps_that_lend_to_each_other(self, checkout, bin_folder, tmp_path):
         arguments = (str(tmp_path), "runs/new")
@@ -229,7 +229,7 @@ class TestRunAndTest:
         assert "main.py\n--sweep=configs/sweeps/labels.py\n" in done.stdout
         assert "error: not finished: main. The same command goes on" in done.stderr
 
-    @pytest.mark.parametrize("tool", ["ruff", "pytest"])
+    @pytest.mark.parametrize("tool", ["ruff", "codespell_lib", "pytest"])
     def test_failures_fail(self, checkout, bin_folder, tool):
         self._call(checkout, bin_folder, "launch/test.sh", code=3, **{f"FAIL_{tool}": "3"})
         self._call(checkout, bin_folder, ".ci/run", code=3, **{f"FAIL_{tool}": "3"})
@@ -238,7 +238,7 @@ class TestRunAndTest:
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         calls = self._call(checkout, bin_folder, ".ci/run", TMPDIR=str(temporary))
-        assert [call[1] for call in calls] == ["ruff", "pytest"]
+        assert [call[1] for call in calls] == ["ruff", "codespell_lib", "pytest"]
         venv = next(r for r in _records(tmp_path / "python.log") if r[1] == "venv")[-1]
         assert venv.startswith(f"{temporary}/")
         assert list(temporary.iterdir()) == []
