@@ -14,11 +14,11 @@ def read_version() -> str:
     return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
 
 
-# Lower bounds. `bash launch/lowest.sh` installs exactly these versions; with them tests of data,
-# losses, metrics, models, stages and training and the smoke run pass on Python 3.11. All tests have
-# passed on Python 3.11 with jax 0.10.2, flax 0.12.8, optax 0.2.8, chex 0.1.92, orbax-checkpoint
-# 0.12.8, grain 0.2.18, numpy 2.4.6, pandas 3.1.1, pyarrow 26.0.1 and scikit-learn 1.9.1, and on
-# Python 3.12 with jax 0.12.0, flax 0.12.12 and numpy 2.5.5.
+# Lower bounds. `bash launch/lowest.sh` installs exactly these versions, and with them tests/data,
+# losses, metrics and models and the smoke run pass on Python 3.11. All tests passed earlier on
+# Python 3.11 with jax 0.10.2, flax 0.12.8, optax 0.2.8, chex 0.1.92, orbax-checkpoint 0.12.8,
+# grain 0.2.18, numpy 2.4.6, pandas 3.1.1, pyarrow 26.0.1 and scikit-learn 1.9.1, and on Python
+# 3.12 with jax 0.12.0, flax 0.12.12 and numpy 2.5.5.
 INSTALL_REQUIRES = [
     "jax>=0.7.0",  # everything runs on it
     "flax>=0.11.0",  # modules of the models
@@ -33,8 +33,8 @@ INSTALL_REQUIRES = [
     "ml_collections>=1.0.0",  # configs and their flags
     "absl-py>=2.2.0",  # flags and logging
     "numpy>=2.0.0",  # everything on the host
-    # Tables of users' own events, and of predictions. With pandas 2.2.2, whose strings are objects,
-    # missing names are not found (tests/data/sources).
+    # Tables of users' own events, and of predictions. With pandas 2.2.2 and 2.3.3, whose strings
+    # are objects, a missing scene is not found (tests/data/sources).
     "pandas>=3.0.0",
     "pyarrow>=17.0.0",  # Parquet for pandas
     "scikit-learn>=1.5.0",  # TF-IDF, SVD and k-means of semantic IDs; the reference of metrics
@@ -53,7 +53,7 @@ EXTRAS_REQUIRE = {
         "nbclient>=0.11.0",  # runs the notebooks,
         "nbformat>=5.11.1",  # reads them,
         "ipykernel>=7.4.0",  # and is their kernel
-        "setuptools>=77",  # builds the wheel that tests look into
+        "setuptools>=77.0.3",  # builds the wheel that tests look into
         "codespell>=2.4.3",
         "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
     ],
