@@ -555,7 +555,7 @@ class TestTpuPodCommands:
 
 def _examples():
     """(file, devices, main's arguments) of the documented commands for pods and Slurm."""
-    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "README.md"):
+    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "docs/devices.md"):
         text = re.sub(r"\\\n#? *", "", (ROOT / name).read_text())
         for line in re.findall(r"^[# ]+((?:sbatch|bash) .*--workdir=.*)", text, re.MULTILINE):
             words = shlex.split(line, comments=True)
@@ -569,7 +569,7 @@ def _examples():
 class TestExamples:
     def test_are_found(self):
         found = sorted(example.id for example in _examples())
-        assert found == ["README.md-16", "README.md-32", "launch/slurm.sbatch-2",
+        assert found == ["docs/devices.md-16", "docs/devices.md-32", "launch/slurm.sbatch-2",
                          "launch/slurm.sbatch-32", *["launch/tpu_pod.sh-16"] * 3]
         assert "export TPU_NAME=nif TPU_ZONE=europe-west4-b TPU_ACCELERATOR=v5litepod-16" in (
             (LAUNCH / "tpu_pod.sh").read_text())
