@@ -8,7 +8,13 @@ Ablations are rows too: genci_no_cohorts, genci_no_ssr, genci_no_ntp, genci_leve
 genci_beams_4, genci_beams_16, genci_random_codes (nif_jax/variants.py).
 """
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # see configs/__init__.py
 from configs import common, text
+
+del sys.path[0]
 
 
 def get_config(words: str = "") -> common.ConfigDict:

@@ -7,7 +7,13 @@ The variant nif_flow_only is nif without the generator's item vectors and label 
 (nif_jax/variants.py).
 """
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # see configs/__init__.py
 from configs import common, text
+
+del sys.path[0]
 
 
 def get_config(words: str = "") -> common.ConfigDict:

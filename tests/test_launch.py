@@ -201,9 +201,9 @@ class TestRunAndTest:
 
     def test_test_lints_and_tests(self, checkout, bin_folder):
         calls = self._call(checkout, bin_folder, "launch/test.sh", "tests", "-k", "a or b")
-        assert calls[0] == ["-m", "ruff", "check", "."]
-        assert calls[1][:3] == ["-m", "pytest", "-q"]
-        assert calls[1][-3:] == ["tests", "-k", "a or b"]
+        assert calls[:2] == [["-m", "ruff", "check", "."], ["-m", "codespell_lib", "."]]
+        assert calls[2][:3] == ["-m", "pytest", "-q"]
+        assert calls[2][-3:] == ["tests", "-k", "a or b"]
 
     def test_refresh_runs_sweeps_that_lend_to_each_other(self, checkout, bin_folder, tmp_path):
         arguments = (str(tmp_path), "runs/new")
@@ -229,7 +229,7 @@ class TestRunAndTest:
         assert "main.py\n--sweep=configs/sweeps/labels.py\n" in done.stdout
         assert "error: not finished: main. The same command goes on" in done.stderr
 
-    @pytest.mark.parametrize("tool", ["ruff", "pytest"])
+    @pytest.mark.parametrize("tool", ["ruff", "codespell_lib", "pytest"])
     def test_failures_fail(self, checkout, bin_folder, tool):
         self._call(checkout, bin_folder, "launch/test.sh", code=3, **{f"FAIL_{tool}": "3"})
         self._call(checkout, bin_folder, ".ci/run", code=3, **{f"FAIL_{tool}": "3"})
@@ -238,7 +238,7 @@ class TestRunAndTest:
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         calls = self._call(checkout, bin_folder, ".ci/run", TMPDIR=str(temporary))
-        assert [call[1] for call in calls] == ["ruff", "pytest"]
+        assert [call[1] for call in calls] == ["ruff", "codespell_lib", "pytest"]
         venv = next(r for r in _records(tmp_path / "python.log") if r[1] == "venv")[-1]
         assert venv.startswith(f"{temporary}/")
         assert list(temporary.iterdir()) == []
@@ -555,7 +555,7 @@ class TestTpuPodCommands:
 
 def _examples():
     """(file, devices, main's arguments) of the documented commands for pods and Slurm."""
-    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "README.md"):
+    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "docs/devices.md"):
         text = re.sub(r"\\\n#? *", "", (ROOT / name).read_text())
         for line in re.findall(r"^[# ]+((?:sbatch|bash) .*--workdir=.*)", text, re.MULTILINE):
             words = shlex.split(line, comments=True)
@@ -569,7 +569,7 @@ def _examples():
 class TestExamples:
     def test_are_found(self):
         found = sorted(example.id for example in _examples())
-        assert found == ["README.md-16", "README.md-32", "launch/slurm.sbatch-2",
+        assert found == ["docs/devices.md-16", "docs/devices.md-32", "launch/slurm.sbatch-2",
                          "launch/slurm.sbatch-32", *["launch/tpu_pod.sh-16"] * 3]
         assert "export TPU_NAME=nif TPU_ZONE=europe-west4-b TPU_ACCELERATOR=v5litepod-16" in (
             (LAUNCH / "tpu_pod.sh").read_text())
