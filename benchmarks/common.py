@@ -29,9 +29,7 @@ def machine() -> str:
     return f"{jax.devices()[0].device_kind} ({cores} of the host's cores), jax {jax.__version__}"
 
 
-def interleave(
-    candidates: Mapping[str, Callable[[], None]], rounds: int
-) -> dict[str, list[float]]:
+def interleave(candidates: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call, A B C A B C ...: drift of the machine falls on all alike.
 
     Each callable has to block until its work is done; one uncounted round compiles and warms up.

@@ -124,8 +124,10 @@ def foretell(data: Dataset, world: World, users: int, particles: int) -> tuple[n
 
     past = (labelled & (data.split != splits.TEST))[events].astype(np.float32)
     day = ((lines.time[events] - START) / DAY).astype(np.float32)
-    tables = [lay(x) for x in (lines.item[events] - 1, lines.scene[events] - 1, day,
-                               lines.label[events], past)]  # fmt: skip
+    tables = [
+        lay(x)
+        for x in (lines.item[events] - 1, lines.scene[events] - 1, day, lines.label[events], past)
+    ]
     learner = make_learner(world, particles)
     keys = jax.random.split(jax.random.key(0), len(chosen))
     found = jax.jit(lambda inputs: jax.lax.map(lambda x: learner(*x), inputs))((keys, *tables))
@@ -143,8 +145,9 @@ def main(argv: list[str]) -> None:
     world = sources.world(config.data.source, lines, seed=config.data.seed, **config.source)
     rows, probability = foretell(data, world, FLAGS.users, FLAGS.particles)
     train = (data.split == splits.TRAIN) & (lines.label != NO_LABEL)
-    popular = click_logits(lines.item[train], lines.label[train], lines.num_items,
-                           config.baselines.prior)  # fmt: skip
+    popular = click_logits(
+        lines.item[train], lines.label[train], lines.num_items, config.baselines.prior
+    )
     logits = {
         "popularity": popular[lines.item[rows]],
         "informed learner": np.log(probability) - np.log1p(-probability),

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         """Calls that score the last user with a full history: by candidates, and row by row."""
         built = finetune.make(run, row, frozen)
         params, variables = start.initial_state(run, built)
-        arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.frozen))
+        arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.constants))
         rows = run.dataset.impressions(0, 2)[-1:]
         index = {"row": rows, "weight": np.ones(1, np.float32), "pair": np.zeros(0, np.float32)}
         batch = jax.tree.map(jnp.asarray, built.scorers["scores"].gather(arrays, index))
@@ -55,8 +55,9 @@ def main(argv: list[str]) -> None:
     base, _ = scorers("base")
     once, every = scorers("genci")
     np.testing.assert_allclose(once()["logit"], every()["logit"], atol=1e-4)
-    seconds = common.interleave({"base": base, "genci": once, "genci, row by row": every},
-                                FLAGS.rounds)  # fmt: skip
+    seconds = common.interleave(
+        {"base": base, "genci": once, "genci, row by row": every}, FLAGS.rounds
+    )
     print(f"{common.machine()}, {count} candidates, {FLAGS.rounds} rounds")
     print(f"{'variant':20s} {'ms':>8s}   time / base, median (range)")
     for name, values in seconds.items():

@@ -65,9 +65,13 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
 
 
 def make_jobs(
-    runs: Sequence[common.Run], workdir: pathlib.Path, *, data: str = "",
-    overrides: Sequence[str] = (), command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
-) -> list[Job]:  # fmt: skip
+    runs: Sequence[common.Run],
+    workdir: pathlib.Path,
+    *,
+    data: str = "",
+    overrides: Sequence[str] = (),
+    command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
+) -> list[Job]:
     """The runs with folders and commands; raises ConfigError for a name that occurs twice.
 
     Args:
@@ -125,9 +129,13 @@ def _fault(job: Job) -> str:
     if job.missing:  # results can be gathered where the data is not
         wanted["source.path"] = there["source.path"]
     changed = run_differences(wanted, there, grow=True)
-    return "" if not changed else (
-        f"{job.workdir} belongs to a run with another config (there -> here); use another "
-        "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
+    return (
+        ""
+        if not changed
+        else (
+            f"{job.workdir} belongs to a run with another config (there -> here); use another "
+            "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
+        )
     )
 
 

@@ -56,10 +56,18 @@ def run(commands: Sequence[Sequence[str]], environment: dict[str, str], grace: f
     try:
         for number, command in enumerate(commands):
             # A group of its own, so that it ends together with its workers.
-            processes.append(subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-            ))  # fmt: skip
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            )
             arguments = (f"[{number}]", processes[-1])
             readers.append(threading.Thread(target=_copy_lines, args=arguments, daemon=True))
             readers[-1].start()
@@ -67,8 +75,10 @@ def run(commands: Sequence[Sequence[str]], environment: dict[str, str], grace: f
         for ended in futures.as_completed(number_of):
             code = ended.result()
             if code:
-                print(f"process {number_of[ended]} failed with {code}; ended the others.",
-                      file=sys.stderr)  # fmt: skip
+                print(
+                    f"process {number_of[ended]} failed with {code}; ended the others.",
+                    file=sys.stderr,
+                )
                 return code if code > 0 else 128 - code
         return 0
     finally:
@@ -84,12 +94,17 @@ def main(argv: Sequence[str]) -> int:
         coordinator = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
     command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
     cluster = [coordinator, f"--num_processes={FLAGS.processes}"]
-    commands = [[*command, *argv[1:], *cluster, f"--process_id={number}"]
-                for number in range(FLAGS.processes)]  # fmt: skip
+    commands = [
+        [*command, *argv[1:], *cluster, f"--process_id={number}"]
+        for number in range(FLAGS.processes)
+    ]
     xla_flags = re.sub(rf"{DEVICES_FLAG}=\S*", "", os.environ.get("XLA_FLAGS", "")).split()
     xla_flags.append(f"{DEVICES_FLAG}={FLAGS.devices_per_process}")
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(xla_flags),
-                                "PYTHONUNBUFFERED": "1"}  # fmt: skip
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join(xla_flags),
+        "PYTHONUNBUFFERED": "1",
+    }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return run(commands, environment, FLAGS.grace_seconds)

@@ -58,8 +58,13 @@ def start(task: Task) -> subprocess.Popen | None:
             return None
         task.prepare()
         # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
-        return subprocess.Popen(task.command, stdin=subprocess.DEVNULL, stdout=log,
-                                stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def last_lines(folder: pathlib.Path, count: int) -> list[str]:
@@ -94,9 +99,12 @@ def progress_line(total: int, outcomes: Sequence[Outcome], running: Mapping[str,
 
 
 def run(
-    tasks: Sequence[Task], jobs: int, *, on_end: Callable[[Outcome], None],
+    tasks: Sequence[Task],
+    jobs: int,
+    *,
+    on_end: Callable[[Outcome], None],
     on_change: Callable[[str], None],
-) -> list[Outcome]:  # fmt: skip
+) -> list[Outcome]:
     """Runs tasks in order, `jobs` at a time, and returns how they ended, in order of their ends.
 
     Where there are cores enough, each has its own. on_end is called when a task has ended, also

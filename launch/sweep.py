@@ -74,8 +74,10 @@ def note_attempt(outcome: pool.Outcome) -> None:
 
 def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
     """Trains jobs, reports failures, and returns how many are not finished."""
-    tasks = [pool.Task(job.run.name, job.command, job.workdir,
-                       functools.partial(borrow, job, lenders)) for job in jobs]  # fmt: skip
+    tasks = [
+        pool.Task(job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders))
+        for job in jobs
+    ]
     outcomes = pool.run(tasks, at_a_time, on_end=note_attempt, on_change=say)
     unfinished = {job.run.name for job in jobs if not job.finished}
     failures = [outcome for outcome in outcomes if outcome.task.name in unfinished]

@@ -33,9 +33,17 @@ _NO_STAGE = ("ab", "num_seeds", "rows", "seed")
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "flow": ("flow", "flow_loss", "generator", "pretrain"),
     "tsp": ("tsp",),
-    "cohorts": ("cohorts", "content", "eval.beams", "genci", "intent", "quirks", "tokenize",
-                "tokenizer"),
-}  # fmt: skip
+    "cohorts": (
+        "cohorts",
+        "content",
+        "eval.beams",
+        "genci",
+        "intent",
+        "quirks",
+        "tokenize",
+        "tokenizer",
+    ),
+}
 
 
 def seen_by(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:

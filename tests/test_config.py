@@ -19,8 +19,11 @@ class TestSeenBy:
         assert all(key.startswith("ab.") for key in hidden - {"rows", "seed", "num_seeds"})
 
     def test_a_row_does_not_see_sections_of_parts_that_it_lacks(self):
-        flow, pairs, cohorts = ({"flow.returned", "pretrain.context"}, {"tsp.weight"},
-                                {"genci.beams", "content.dim", "eval.beams"})  # fmt: skip
+        flow, pairs, cohorts = (
+            {"flow.returned", "pretrain.context"},
+            {"tsp.weight"},
+            {"genci.beams", "content.dim", "eval.beams"},
+        )
         for row, seen, hidden in (
             ("nif", flow, pairs | cohorts),
             ("tsp", pairs, flow | cohorts),
@@ -55,7 +58,8 @@ class TestRestrict:
                 read()
         assert config.tsp.weight and config.rows  # the whole one is as it was
         assert config.flatten(base.to_dict()) == config.seen_by(
-            "base", config.flatten(config.to_dict()))  # fmt: skip
+            "base", config.flatten(config.to_dict())
+        )
 
     def test_what_hides_nothing_is_the_config_itself(self):
         base = config.restrict(hybrid.get_config("synthetic"), "base")

@@ -117,8 +117,15 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.checkpoint, "is_finished", lambda *_: True)
     runner.run(config, tmp_path / "run", "train")
     runner.run(config, tmp_path / "run", "ab")
-    run = context.Context(config, 0, tmp_path, context.load_dataset(config, Pmap()), Pmap(),
-                    MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
+    run = context.Context(
+        config,
+        0,
+        tmp_path,
+        context.load_dataset(config, Pmap()),
+        Pmap(),
+        MetricWriter(tmp_path, enabled=False),
+        True,
+    )
     ranking.validation_plan(run)
     unread = set(runner.flatten(plain.to_dict())) - config.all_read()
     assert not unread
@@ -207,8 +214,11 @@ def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
     file = tmp_path / "bought.csv"
-    rows = [f"{user},{user + item},{1_700_000_000 + 3_600 * item},1" for user in range(8)
-            for item in range(10)]  # fmt: skip
+    rows = [
+        f"{user},{user + item},{1_700_000_000 + 3_600 * item},1"
+        for user in range(8)
+        for item in range(10)
+    ]
     file.write_text("\n".join(["user_id,item_id,timestamp,label", *rows]) + "\n")
     text = f"files,smoke,source.path={file}"
     with pytest.raises(runner.ConfigError, match=r"labels \[1\] only.*data.negatives=1"):
@@ -286,8 +296,15 @@ def test_few_labels_get_the_steps_they_need():
 def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     config = base.get_config(f"{TINY},data.label_share=0.2,train.min_steps=40")
-    run = context.Context(config, 0, tmp_path, context.load_dataset(config, Pmap()), Pmap(),
-                    MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
+    run = context.Context(
+        config,
+        0,
+        tmp_path,
+        context.load_dataset(config, Pmap()),
+        Pmap(),
+        MetricWriter(tmp_path, enabled=False),
+        True,
+    )
     assert config.train.epochs * base_stage.make(run).plan.steps_per_epoch < 40
     rankers = [base_stage.make(run), finetune.make(run, "din", GeneratorOutputs())]
     for built in rankers:
@@ -371,9 +388,11 @@ def test_every_row_has_settings_and_a_model_that_exist(row):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"],
-         "error: no such key in --config.<key>=<value>: 'wieght'. Did you mean \"weight\""),
-        (["--config=configs/nif.py:synthetic", "--config.trian.epochs=1"], "Did you mean \"train"),
+        (
+            ["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"],
+            "error: no such key in --config.<key>=<value>: 'wieght'. Did you mean \"weight\"",
+        ),
+        (["--config=configs/nif.py:synthetic", "--config.trian.epochs=1"], 'Did you mean "train'),
         (["--config=configs/nif.py:netflix"], "error: --config: 'netflix' is no data set or word"),
         (["--config=configs/nif.py:synthetic", "--mode=test"], "train, evaluate, predict, ab"),
         (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),

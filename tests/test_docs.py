@@ -11,11 +11,11 @@ EXAMPLES = {"nif_jax/models/baselines/wide.py"}
 """Files that CONTRIBUTING.md adds in an example."""
 
 DOCUMENTS = sorted(
-    path for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") and part not in HIDDEN
-               for part in path.relative_to(ROOT).parts)
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part.startswith(".") and part not in HIDDEN for part in path.relative_to(ROOT).parts)
     and path.relative_to(ROOT).parts[0] != "runs"
-)  # fmt: skip
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 every_document = pytest.mark.parametrize(

@@ -130,7 +130,8 @@ class TestOutputs:
     def test_results_hold_every_row_online_and_frozen(self, finished):
         found = results.read_results(finished)
         assert [(r["model"], r["history"]) for r in found["rows"]] == [
-            (m, h) for m in ("base", "nif", "tsp", "amen", "selected", "bayes")
+            (m, h)
+            for m in ("base", "nif", "tsp", "amen", "selected", "bayes")
             for h in ("online", "frozen")
         ]
         *models, online, frozen = found["rows"]
@@ -139,14 +140,16 @@ class TestOutputs:
         assert {**online, "history": "frozen"} == frozen and online["parameters"] is None
         assert online["auc"] > max(row["auc"] for row in models)
         assert online["logloss"] < min(row["logloss"] for row in models)
-        by_history = {h: [r["logloss"] for r in found["rows"] if r["history"] == h]
-                      for h in ("online", "frozen")}  # fmt: skip
+        by_history = {
+            h: [r["logloss"] for r in found["rows"] if r["history"] == h]
+            for h in ("online", "frozen")
+        }
         assert by_history["online"] != by_history["frozen"]
         assert [(r["model"], r["targets"]) for r in found["retrieval"]] == [
             (model, targets)
             for model in ("generator", "popularity", "base embeddings", "bayes")
             for targets in ("all", "positive")
-        ]  # fmt: skip
+        ]
         ndcg = {r["model"]: r["ndcg@10"] for r in found["retrieval"] if r["targets"] == "all"}
         assert ndcg["bayes"] == max(ndcg.values())
         # 48 users of about 24 events: the split is the data's, not the run's.
@@ -241,10 +244,14 @@ class TestOutputs:
     def test_other_events_under_the_same_config_are_refused(self, tmp_path):
         file, workdir = tmp_path / "events.csv", tmp_path / "run"
         rng = np.random.default_rng(0)
-        events = pd.DataFrame({
-            "user_id": np.repeat(np.arange(40), 12), "item_id": rng.integers(0, 20, 480),
-            "timestamp": 1_700_000_000 + 3_600 * np.arange(480), "label": rng.integers(0, 2, 480),
-        })  # fmt: skip
+        events = pd.DataFrame(
+            {
+                "user_id": np.repeat(np.arange(40), 12),
+                "item_id": rng.integers(0, 20, 480),
+                "timestamp": 1_700_000_000 + 3_600 * np.arange(480),
+                "label": rng.integers(0, 2, 480),
+            }
+        )
         events.to_csv(file, index=False)
         text = TINY.replace("synthetic", "files", 1)
         text = ",".join(w for w in text.split(",") if not w.startswith("source."))
@@ -274,10 +281,14 @@ class TestOutputs:
         assert trained == ["lr", "base", "lr"]
         rows = results.read_results(tmp_path)["rows"]
         assert {(r["model"], r["seed"]) for r in rows} >= {
-            (model, seed) for model in ("base", "lr") for seed in (0, 1)}  # fmt: skip
+            (model, seed) for model in ("base", "lr") for seed in (0, 1)
+        }
         for row in first:
-            (same,) = (r for r in rows if all(
-                r[k] == row[k] for k in ("model", "seed", "split", "history")))  # fmt: skip
+            (same,) = (
+                r
+                for r in rows
+                if all(r[k] == row[k] for k in ("model", "seed", "split", "history"))
+            )
             assert same["auc"] == row["auc"]
         runner.run(more, tmp_path, "train")
         assert len(trained) == 3
@@ -305,7 +316,6 @@ class TestOutputs:
     def test_evaluate_of_an_empty_workdir_says_to_train(self, tmp_path):
         with pytest.raises(runner.CheckpointError, match="--mode=train first"):
             runner.run(base.get_config(TINY), tmp_path, "evaluate")
-
 
     def test_a_bucket_is_no_workdir(self):
         with pytest.raises(runner.ConfigError, match="mount the bucket"):
@@ -353,7 +363,7 @@ class TestOnline:
         built = finetune.make(dataclasses.replace(run, dataset=laid), "amen", frozen)
         trained = stages["amen"]
         arrays = jax.tree.map(lambda x: np.asarray(x)[0], built.data.arrays)
-        shared = run.parallel.unreplicate(built.data.frozen)
+        shared = run.parallel.unreplicate(built.data.constants)
         for impression in (0, 11):
             row = shard_rows[0][5 * impression : 5 * impression + 1]
             index = {"row": row, "weight": np.ones(1), "pair": np.zeros(0)}
@@ -366,8 +376,14 @@ class TestOnline:
         assert np.ptp(scores) > 1e-3
 
     def test_data_without_a_known_law_is_refused(self, tmp_path):
-        log = pd.DataFrame({"user_id": ["u", "v"] * 10, "item_id": ["a", "b"] * 10,
-                            "timestamp": range(20), "label": [0, 1] * 10})  # fmt: skip
+        log = pd.DataFrame(
+            {
+                "user_id": ["u", "v"] * 10,
+                "item_id": ["a", "b"] * 10,
+                "timestamp": range(20),
+                "label": [0, 1] * 10,
+            }
+        )
         log.to_csv(tmp_path / "log.csv", index=False)
         config = nif.get_config(f"files,smoke,source.path={tmp_path}/log.csv,xla_flags=")
         with pytest.raises(runner.DataError, match="probabilities of data source 'files' are not"):
@@ -417,8 +433,9 @@ class TestResume:
         def losses(folder):
             records = read_metrics(folder / "metrics.jsonl")
             keep = ("train/loss", "validation/auc")
-            return [(r["step"], {k: v for k, v in r["values"].items() if k in keep})
-                    for r in records]  # fmt: skip
+            return [
+                (r["step"], {k: v for k, v in r["values"].items() if k in keep}) for r in records
+            ]
 
         assert losses(whole) == losses(broken)
 
@@ -458,8 +475,9 @@ class TestResume:
         runner.run(base.get_config(TINY), tmp_path / "old", "train")
         text = TINY.replace("ranker.dim=8", "ranker.dim=4")
         with pytest.raises(checkpoint.CheckpointError, match="other arrays"):
-            runner.run(base.get_config(f"{text},init_from={tmp_path}/old"), tmp_path / "new",
-                       "train")  # fmt: skip
+            runner.run(
+                base.get_config(f"{text},init_from={tmp_path}/old"), tmp_path / "new", "train"
+            )
 
     def test_init_from_starts_where_the_other_run_ended(self, tmp_path):
         runner.run(base.get_config(TINY), tmp_path / "old", "train")
@@ -483,14 +501,20 @@ class TestTraining:
 
     def test_one_batch_can_be_learned_by_heart(self, tmp_path):
         text = TINY.replace("train.epochs=2.0", "train.epochs=150.0")
-        run = make_run(tmp_path, text + ",ranker.dropout=0.0,ranker.id_dropout=0.0,"
-                       "train.learning_rate=0.01,train.weight_decay=0.0,train.patience=0,"
-                       "train.eval_epochs=150.0,data.label_share=0.08")  # fmt: skip
+        run = make_run(
+            tmp_path,
+            text + ",ranker.dropout=0.0,ranker.id_dropout=0.0,"
+            "train.learning_rate=0.01,train.weight_decay=0.0,train.patience=0,"
+            "train.eval_epochs=150.0,data.label_share=0.08",
+        )
         built = base_stage.make(run)
         assert built.plan.steps_per_epoch <= 2
         pipeline.train_stage(run, built)
-        losses = [r["values"]["train/loss"] for r in read_metrics(tmp_path / "metrics.jsonl")
-                  if "train/loss" in r["values"]]  # fmt: skip
+        losses = [
+            r["values"]["train/loss"]
+            for r in read_metrics(tmp_path / "metrics.jsonl")
+            if "train/loss" in r["values"]
+        ]
         assert losses[-1] < 0.02 < 0.3 < losses[0]
 
     def test_frozen_means_frozen(self, tmp_path):
@@ -501,7 +525,7 @@ class TestTraining:
         built = finetune.make(run, "amen", frozen)
         pipeline.train_stage(run, built)
         jax.tree.map(np.testing.assert_array_equal, before, frozen.params)
-        after = run.parallel.unreplicate(built.data.frozen)
+        after = run.parallel.unreplicate(built.data.constants)
         jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
         np.testing.assert_array_equal(frozen.vectors, after["returned"])
 
@@ -601,9 +625,7 @@ class TestTraining:
         arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
         index = jax.tree.map(lambda x: x[0], built.plan.indices(0, 1))
         batch = built.scorers["scores"].gather(arrays, index)
-        np.testing.assert_array_equal(
-            batch.response, response[1][index["row"]] * batch.flow_mask
-        )
+        np.testing.assert_array_equal(batch.response, response[1][index["row"]] * batch.flow_mask)
         assert batch.response.any()
 
     def test_cached_flows_score_as_flows_computed_in_the_step(self, tmp_path):
@@ -659,8 +681,9 @@ class TestTraining:
             assert built.data.on_device == (choice == "device")
             pipeline.train_stage(run, built)
             records = read_metrics(tmp_path / choice / "metrics.jsonl")
-            losses.append([r["values"].get("train/loss", r["values"].get("validation/auc"))
-                           for r in records])  # fmt: skip
+            losses.append(
+                [r["values"].get("train/loss", r["values"].get("validation/auc")) for r in records]
+            )
         np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -684,7 +707,7 @@ def load_other(run):
 @pytest.mark.parametrize("targets", ["all", "positive"])
 def test_corrections_count_what_can_be_a_target(targets, tmp_path):
     run = make_run(tmp_path, f"{TINY_NIF},flow_loss.targets={targets},data.label_share=0.2")
-    found = run.parallel.unreplicate(generator.make(run).data.frozen["frequency"])
+    found = run.parallel.unreplicate(generator.make(run).data.constants["frequency"])
     data = run.dataset
     chosen = (data.split == 0) & ((data.answer == 1) | (targets == "all"))
     expected = np.bincount(data.movelines.item[chosen], minlength=len(found)) / chosen.sum()

@@ -9,12 +9,34 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "nif_jax"
 # layers, the highest first: no package imports one above it.
 ALLOWED = {
     "main": ["experiment", "reports", "training.devices"],
-    "experiment": ["simulation", "reports", "stages", "training", "training.devices", "config",
-                   "variants", "models", "models.baselines", "metrics", "data.preparation", "data"],
+    "experiment": [
+        "simulation",
+        "reports",
+        "stages",
+        "training",
+        "training.devices",
+        "config",
+        "variants",
+        "models",
+        "models.baselines",
+        "metrics",
+        "data.preparation",
+        "data",
+    ],
     "simulation": ["stages", "training", "metrics", "data.sources", "data"],
     "reports": ["config", "variants", "metrics", "data"],
-    "stages": ["training", "training.devices", "config", "variants", "models", "models.baselines",
-               "losses", "metrics", "data.preparation", "data"],
+    "stages": [
+        "training",
+        "training.devices",
+        "config",
+        "variants",
+        "models",
+        "models.baselines",
+        "losses",
+        "metrics",
+        "data.preparation",
+        "data",
+    ],
     "training": ["training.devices", "config", "metrics", "data.preparation", "data"],
     "training.devices": [],
     "config": ["variants"],
@@ -26,7 +48,7 @@ ALLOWED = {
     "data.preparation": ["data.sources", "data"],
     "data.sources": ["data"],
     "data": [],
-}  # fmt: skip
+}
 
 
 def _modules() -> dict[str, pathlib.Path]:

@@ -34,14 +34,20 @@ def _world(tmp_path, monkeypatch, text=""):
 def test_it_comes_near_the_bound_from_the_past_alone(tmp_path):
     # A process of its own: compiled code has to be fast.
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.informed_learner", "--users=40", "--particles=32",
-         f"--settings={SMALL}"],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.informed_learner",
+            "--users=40",
+            "--particles=32",
+            f"--settings={SMALL}",
+        ],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": "", "NIF_JAX_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "test impressions of 40 users" in done.stdout
     shares = dict(re.findall(r"^(\S.*?) +\.?[\d. ]+ ([\d.]+)$", done.stdout, re.MULTILINE))
@@ -61,8 +67,10 @@ def test_without_a_past_it_has_the_prior(tmp_path, monkeypatch):
     # The mean over the simulator's own users, whose interests come from the same prior.
     when = START + (DAY * day).astype(np.int64)
     users = np.arange(60)
-    truth = [world.log_odds(users, np.zeros(60, int), np.full(60, t), np.full(60, i))
-             for i, t in zip(item, when, strict=True)]  # fmt: skip
+    truth = [
+        world.log_odds(users, np.zeros(60, int), np.full(60, t), np.full(60, i))
+        for i, t in zip(item, when, strict=True)
+    ]
     assert abs(found.mean() - np.mean(1 / (1 + np.exp(-np.stack(truth))))) < 0.04
 
 

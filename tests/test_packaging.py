@@ -22,9 +22,7 @@ INDIRECT = {
     "array-record": '"array_record"',  # a format of tensorflow-datasets
 }
 # Of the test extra: used without an import, or by notebooks.
-TOOLS = {
-    "codespell", "ipykernel", "nbclient", "nbformat", "pytest-xdist", "ruff", "setuptools"
-}  # fmt: skip
+TOOLS = {"codespell", "ipykernel", "nbclient", "nbformat", "pytest-xdist", "ruff", "setuptools"}
 
 
 def _name(requirement):
@@ -49,9 +47,7 @@ def _third_party(paths):
     distributions = importlib.metadata.packages_distributions()
     unknown = modules - sys.stdlib_module_names - OURS - distributions.keys()
     assert not unknown, f"imported, but not installed here: {unknown}"
-    return {
-        _name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS
-    }
+    return {_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS}
 
 
 @pytest.fixture
@@ -104,9 +100,12 @@ def test_every_folder_with_code_is_a_package():
 def test_files_that_are_not_python_are_package_data(arguments):
     files = [p for f in ("nif_jax", "configs") for p in (ROOT / f).rglob("*") if p.is_file()]
     others = {path for path in files if path.suffix not in (".py", ".pyc")}
-    shipped = {path for package, patterns in arguments["package_data"].items()
-               for pattern in patterns
-               for path in (ROOT / package.replace(".", "/")).glob(pattern)}  # fmt: skip
+    shipped = {
+        path
+        for package, patterns in arguments["package_data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
     assert others == shipped, "add them to package_data in setup.py"
 
 

@@ -23,6 +23,4 @@ ROWS = {
 def get_sweep() -> list[common.Run]:
     """What the generator starts from and is trained by, on MovieLens-100K."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "nif", "amen")}
-    return common.grid(
-        "configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full"
-    )
+    return common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full")

@@ -28,6 +28,4 @@ def get_sweep() -> list[common.Run]:
         "num_seeds": common.SEEDS_TO_EXPLORE,
         "rows": ("base", "nif", "nif_flow_only"),
     }
-    return common.grid(
-        "configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full"
-    )
+    return common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full")

@@ -49,9 +49,11 @@ class TrafficPlan(ScoringPlan):
 
 
 def score_arms(
-    run: Context, stages: Mapping[str, Trained], outputs: GeneratorOutputs,
+    run: Context,
+    stages: Mapping[str, Trained],
+    outputs: GeneratorOutputs,
     traffic: Traffic,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """row -> [V, C] logits of the traffic's candidates."""
     dataset, shard_rows, place = lay_behind(run.dataset, traffic)
     run = dataclasses.replace(run, dataset=dataset)

@@ -187,15 +187,15 @@ def _control_ranks(run: Context, base: Trained, plan: ScoringPlan, context: int)
     gather = functools.partial(next_item.gather_next, context, context)
     vectors = item_vectors(run, base.params)
 
-    def by_popularity(params, variables, frozen, batch):
+    def by_popularity(params, variables, constants, batch):
         del params, variables
-        counts, seen = frozen["counts"][1:], batch.seen - 1
+        counts, seen = constants["counts"][1:], batch.seen - 1
         ranks = retrieval.popularity_ranks(counts, batch.item - 1, seen)
         return {"rank": ranks}
 
-    def by_mean(params, variables, frozen, batch):
+    def by_mean(params, variables, constants, batch):
         del params, variables
-        return next_item.rank_by_mean(frozen, batch)
+        return next_item.rank_by_mean(constants, batch)
 
     data = run.place(vectors=vectors, counts=counts.astype(np.int32))
     nothing = run.parallel.replicate(({}, {}))

@@ -71,8 +71,9 @@ def _config_file_problem(argv: Sequence[str], values: flags.FlagValues) -> str |
     if path.is_dir():
         files = ", ".join(sorted(p.name for p in path.glob("*.py"))) or "none"
         return f"--config={path} is a folder; give a file of it ({files})."
-    choices = [str(p) for folder in {path.parent, pathlib.Path("configs")}
-               for p in folder.glob("*.py")]  # fmt: skip
+    choices = [
+        str(p) for folder in {path.parent, pathlib.Path("configs")} for p in folder.glob("*.py")
+    ]
     near = difflib.get_close_matches(str(path), choices, n=1)
     hint = f" Did you mean {near[0]}?" if near else " An example is --config=configs/nif.py"
     return f"--config={path}: there is no such file.{hint}"

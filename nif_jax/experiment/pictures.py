@@ -23,8 +23,7 @@ def draw(run: Context, scores, buckets, outputs: GeneratorOutputs, workdir: path
     plan = test_plan(run, "online")
     labels = run.dataset.movelines.label[plan.rows]
     plots.auc_by_history(buckets["history_length"], folder / "auc_by_history.png")
-    logits = {row: found["online"]["logit"] for row, found in scores.items()
-              if row != SELECTED}  # fmt: skip
+    logits = {row: found["online"]["logit"] for row, found in scores.items() if row != SELECTED}
     plots.reliability(labels, logits, folder / "reliability.png")
     off = next((row for row in ("nif", "base") if row in scores), None)
     on = {"nif": "amen", "base": "tsp"}.get(off)

@@ -67,12 +67,14 @@ def train_stage(
         if not run.train:
             raise
         kept = checkpoint.set_aside(folder)
-        logging.warning("%s The stage is trained again; what was there is kept in %s.",
-                        error.what, kept)  # fmt: skip
+        logging.warning(
+            "%s The stage is trained again; what was there is kept in %s.", error.what, kept
+        )
         trained = train()
     if "mix" in trained.metrics:
-        logging.info("%s: weight of the label head's log odds %.1f", stage.name,
-                     trained.metrics["mix"])  # fmt: skip
+        logging.info(
+            "%s: weight of the label head's log odds %.1f", stage.name, trained.metrics["mix"]
+        )
     return trained
 
 

@@ -2,7 +2,7 @@
 
 `require_valid_settings` runs before a run touches its workdir or reads data. Relations between
 keys are in setting_relations.py. Two kinds of checks are elsewhere and run before training: those
-that need the data or the devices (nif_jax/stages/build_rows.py), and the ranges of `source.*`,
+that need the data or the devices (nif_jax/stages/checks.py), and the ranges of `source.*`,
 which each source of nif_jax/data/sources has for its own options. Its text is free, and its numbers
 have to be finite.
 """

@@ -27,13 +27,18 @@ def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, 
         )
     else:
         batch = data.host_gather(stage.gather)(0, index)
-    frozen = run.parallel.unreplicate(data.frozen)
-    params, variables = stage.init(train_state.key(run.seed), batch, frozen)
+    constants = run.parallel.unreplicate(data.constants)
+    params, variables = stage.init(train_state.key(run.seed), batch, constants)
     params = jax.tree.map(np.asarray, params)
     if source is not None:
         params, copied, different = transplant(source, params)
-        logging.info("%s: %d arrays from the stage before, %d of other shape left alone %s",
-                     stage.name, len(copied), len(different), different)  # fmt: skip
+        logging.info(
+            "%s: %d arrays from the stage before, %d of other shape left alone %s",
+            stage.name,
+            len(copied),
+            len(different),
+            different,
+        )
     if run.config.init_from:
         like = {"params": params, "variables": variables}
         found = _from_init(run, stage.name, lambda folder: checkpoint.load_best(folder, like))

@@ -102,9 +102,7 @@ def _with_own(key, value, mask, own: KeyValue):
     """
     batch, queries, steps = own.key.shape[:3]
     flat = (a.reshape(batch, queries * steps, *a.shape[3:]) for a in own)
-    key, value = (
-        jnp.concatenate([a, b], axis=1) for a, b in zip((key, value), flat, strict=True)
-    )
+    key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip((key, value), flat, strict=True))
     mine = jnp.repeat(jnp.eye(queries, dtype=bool), steps, axis=1)  # [P, P t]
     mine = jnp.broadcast_to(mine, (batch, *mine.shape))
     mask = jnp.broadcast_to(mask, (batch, queries, mask.shape[-1]))

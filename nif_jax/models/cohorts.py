@@ -139,9 +139,7 @@ class CohortNetwork(nn.Module):
             mask = mask & generated.mask.any(1, keepdims=True)
         return refined, mask
 
-    def ask(
-        self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool
-    ) -> jax.Array:
+    def ask(self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
         """r_c: cross-attention 2.
 
         Args:

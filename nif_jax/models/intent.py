@@ -151,9 +151,10 @@ class Intent(nn.Module):
         self.decoder = [DecoderBlock(*sizes) for _ in range(self.decoder_layers)]
         self.norm_encoder, self.norm_decoder = nn.RMSNorm(), nn.RMSNorm()
         self.out = self.param(
-            "out", nn.initializers.lecun_normal(batch_axis=0), (self.num_digits, self.dim,
-                                                                 self.num_codes)
-        )  # fmt: skip
+            "out",
+            nn.initializers.lecun_normal(batch_axis=0),
+            (self.num_digits, self.dim, self.num_codes),
+        )
 
     def embed(self, code: jax.Array) -> jax.Array:
         """[..., K, D] of codes [..., K] in 0..V, each digit from its own table; 0 gives 0."""
@@ -224,9 +225,7 @@ class Intent(nn.Module):
             logits = self.norm_decoder(x)[:, :, 0] @ self.out[digit]
             return nn.log_softmax(logits), after
 
-        found = beam_search(
-            step, carry, ids, batch=batch, width=width, constrained=constrained
-        )
+        found = beam_search(step, carry, ids, batch=batch, width=width, constrained=constrained)
         return jax.tree.map(jax.lax.stop_gradient, found)
 
     def __call__(self, history: Window, ids: SemanticIds, code: jax.Array, train: bool = False):

@@ -7,8 +7,17 @@ from nif_jax.reports import significance, tables
 from nif_jax.reports.tables import REFERENCE, Table
 from nif_jax.reports.workdirs import Workdir
 
-_HEADER = ["history", "metric", "run", "model", "against", "seeds", "difference",
-           "95 % interval", "verdict"]  # fmt: skip
+_HEADER = [
+    "history",
+    "metric",
+    "run",
+    "model",
+    "against",
+    "seeds",
+    "difference",
+    "95 % interval",
+    "verdict",
+]
 
 
 class Across(NamedTuple):
@@ -31,12 +40,15 @@ def between(runs: Sequence[Workdir]) -> Across:
         if "test_fingerprint" in run.dataset:
             groups.setdefault(run.dataset["test_fingerprint"], []).append(run)
         else:
-            found.notes.append(f"{run.label} cannot be compared: it kept no scores of its test "
-                               "impressions; run it again with --mode=evaluate.")  # fmt: skip
+            found.notes.append(
+                f"{run.label} cannot be compared: it kept no scores of its test "
+                "impressions; run it again with --mode=evaluate."
+            )
     for first, *others in groups.values():
         if not others:
-            found.notes.append(f"{first.label} cannot be compared: no other run has the same test "
-                               "impressions.")  # fmt: skip
+            found.notes.append(
+                f"{first.label} cannot be compared: no other run has the same test impressions."
+            )
             continue
         resampled = _resample(first, first)
         for other in others:
@@ -58,8 +70,10 @@ def differences(
     theirs = resampled or _resample(reference, reference)
     own = _resample(run, reference)
     names = {model for model, _, _ in theirs}
-    pairs = [(model, model if model in names else REFERENCE)
-             for model in dict.fromkeys(model for model, _, _ in own)]  # fmt: skip
+    pairs = [
+        (model, model if model in names else REFERENCE)
+        for model in dict.fromkeys(model for model, _, _ in own)
+    ]
     split = "random" if run.config.get("data.split") == "random" else "test"
     return significance.compare(own, theirs, pairs, split)
 
@@ -68,16 +82,25 @@ def _add(found: Across, run: Workdir, first: Workdir, resampled: significance.Re
     """Adds the lines of one run, or a note why there are none."""
     entries = differences(run, first, resampled)
     if not entries:
-        found.notes.append(f"{run.label} cannot be compared with {first.label}: they have no seed, "
-                           "or no model, in common whose scores both kept.")  # fmt: skip
+        found.notes.append(
+            f"{run.label} cannot be compared with {first.label}: they have no seed, "
+            "or no model, in common whose scores both kept."
+        )
     for entry in entries:
         table = found.table if entry["metric"] == "auc" else found.others
         label = f"{run.label} (leaky)" if entry["split"] == "random" else run.label
-        table.rows.append([
-            entry["history"], tables.difference_title(entry["metric"]), label, entry["model"],
-            f"{entry['reference']} of {first.label}", str(entry["seeds"]),
-            *tables.difference_cells(entry), entry["verdict"],
-        ])  # fmt: skip
+        table.rows.append(
+            [
+                entry["history"],
+                tables.difference_title(entry["metric"]),
+                label,
+                entry["model"],
+                f"{entry['reference']} of {first.label}",
+                str(entry["seeds"]),
+                *tables.difference_cells(entry),
+                entry["verdict"],
+            ]
+        )
 
 
 def _resample(run: Workdir, reference: Workdir) -> significance.Resampled:

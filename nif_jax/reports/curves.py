@@ -60,8 +60,10 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def families(runs: Runs) -> list[Family]:
     """All families of at least two points among runs."""
-    configs = {label: {key: value for key, value in config_of(run).items() if key not in SAME}
-               for label, run in runs.items()}  # fmt: skip
+    configs = {
+        label: {key: value for key, value in config_of(run).items() if key not in SAME}
+        for label, run in runs.items()
+    }
     keys, found = differing_keys(list(configs.values())), []
     for key in keys:
         groups: dict[str, list[str]] = {}
@@ -69,8 +71,11 @@ def families(runs: Runs) -> list[Family]:
             if type(config.get(key)) in (int, float):
                 rest = repr([config.get(other) for other in keys if other != key])
                 groups.setdefault(rest, []).append(label)
-        members = [[runs[label] for label in labels] for labels in groups.values()
-                   if len({configs[label][key] for label in labels}) > 1]  # fmt: skip
+        members = [
+            [runs[label] for label in labels]
+            for labels in groups.values()
+            if len({configs[label][key] for label in labels}) > 1
+        ]
         names = _names([group[0] for group in members], key)
         found += [_family(key, *named) for named in zip(names, members, strict=True)]
     return found
@@ -82,8 +87,16 @@ def labels_saved(runs: Runs) -> Table:
     Mean AUC over seeds, linear in the logarithm of the number of labels between the fractions that
     were tried; of several crossings the one with the fewest labels counts.
     """
-    header = ["data set", "history", "model", "seeds", "AUC to reach", "labels needed",
-              "share of base's", "labels saved"]  # fmt: skip
+    header = [
+        "data set",
+        "history",
+        "model",
+        "seeds",
+        "AUC to reach",
+        "labels needed",
+        "share of base's",
+        "labels saved",
+    ]
     table = Table(header, [], labels=4)
     swept = [f for f in families(runs) if f.key == LABEL_SHARE and None not in f.labels.values()]
     for family, history in ((family, history) for family in swept for history in HISTORIES):
@@ -130,10 +143,14 @@ def curve_plot(family: Family) -> bytes:
     for panel, history in zip(panels, HISTORIES, strict=True):
         for index, (model, by_value) in enumerate(family.values(history).items()):
             panel.errorbar(
-                list(by_value), list(map(statistics.fmean, by_value.values())),
+                list(by_value),
+                list(map(statistics.fmean, by_value.values())),
                 [statistics.stdev(a) if len(a) > 1 else 0.0 for a in by_value.values()],
-                markersize=5, capsize=2, label=model, **series_style(index),
-            )  # fmt: skip
+                markersize=5,
+                capsize=2,
+                label=model,
+                **series_style(index),
+            )
         panel.set(title=f"{history} histories", xlabel=family.key)
         if min(values) > 0 and max(values) >= 10 * min(values):
             panel.set_xscale("log")
@@ -149,8 +166,11 @@ def _needed_cells(labels: float | None, at_most: bool, most: int) -> tuple[str, 
     if labels is None:
         return "not reached", NOT_AVAILABLE, NOT_AVAILABLE
     below, above = ("≤ ", "≥ ") if at_most else ("", "")
-    return (f"{below}{labels:,.0f} of {most:,}", f"{below}{labels / most:.1%}",
-            f"{above}{1 - labels / most:.1%}")  # fmt: skip
+    return (
+        f"{below}{labels:,.0f} of {most:,}",
+        f"{below}{labels / most:.1%}",
+        f"{above}{1 - labels / most:.1%}",
+    )
 
 
 def _family(key: str, name: str, runs: Sequence[Mapping[str, Any]]) -> Family:
@@ -178,6 +198,11 @@ def _names(runs: Sequence[Mapping[str, Any]], key: str) -> list[str]:
         return names
     keys = [k for k in differing_keys(list(map(config_of, runs))) if k not in (*SAME, key)]
     more = " ..." if len(keys) > _NAMED_KEYS else ""
-    described = [", ".join(f"{k}={config_of(run)[k]}" if k in config_of(run) else f"no {k}"
-                           for k in keys[:_NAMED_KEYS]) for run in runs]  # fmt: skip
+    described = [
+        ", ".join(
+            f"{k}={config_of(run)[k]}" if k in config_of(run) else f"no {k}"
+            for k in keys[:_NAMED_KEYS]
+        )
+        for run in runs
+    ]
     return [f"{name}: {text}{more}" for name, text in zip(names, described, strict=True)]

@@ -45,34 +45,68 @@ def flow_map(
       users: [P] panel titles.
     """
     items, flows, next_items = np.asarray(items), np.asarray(flows), np.asarray(next_items)
-    if items.ndim != 2 or items.shape[1] < 2 or flows.ndim != 3 or (
-        flows.shape[2] != items.shape[1] or len(next_items) != len(flows)
-    ):  # fmt: skip
-        raise ValueError(f"items {items.shape}, flows {flows.shape} and next_items "
-                         f"{next_items.shape} must be [N, D], [P, T, D] and [P, M], D at least 2")
+    if (
+        items.ndim != 2
+        or items.shape[1] < 2
+        or flows.ndim != 3
+        or (flows.shape[2] != items.shape[1] or len(next_items) != len(flows))
+    ):
+        raise ValueError(
+            f"items {items.shape}, flows {flows.shape} and next_items "
+            f"{next_items.shape} must be [N, D], [P, T, D] and [P, M], D at least 2"
+        )
     plane = PCA(n_components=2, svd_solver="covariance_eigh").fit(_unit(items))
     points = plane.transform(_unit(items))  # [N, 2]
     columns = 2 if len(flows) == 4 else min(len(flows), 3)
     figure, panels = panel_grid(len(flows), columns, 4.2 * columns, 3.9, margin=0.5)
     for user, panel in enumerate(panels):
         _draw_items(panel, points, categories)
-        panel.plot(*plane.transform(_unit(histories[user])).T, color=GREY, linewidth=0.8,
-                   marker=".", markersize=5, label="history")  # fmt: skip
+        panel.plot(
+            *plane.transform(_unit(histories[user])).T,
+            color=GREY,
+            linewidth=0.8,
+            marker=".",
+            markersize=5,
+            label="history",
+        )
         _draw_flow(panel, plane.transform(_unit(flows[user])))
         taken = next_items[user][next_items[user] >= 0]
-        panel.scatter(*points[taken].T, marker="*", s=130, color=RED, edgecolor="white",
-                      linewidth=0.6, zorder=5, label="next items, in order")  # fmt: skip
+        panel.scatter(
+            *points[taken].T,
+            marker="*",
+            s=130,
+            color=RED,
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=5,
+            label="next items, in order",
+        )
         for order, row in enumerate(taken, start=1):
-            panel.annotate(str(order), points[row], (5, 4), textcoords="offset points", fontsize=8,
-                           color=RED, fontweight="bold", path_effects=_HALO, zorder=6)
+            panel.annotate(
+                str(order),
+                points[row],
+                (5, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color=RED,
+                fontweight="bold",
+                path_effects=_HALO,
+                zorder=6,
+            )
         panel.set_title(users[user])
         shares = plane.explained_variance_ratio_
-        panel.set(xlabel=f"component 1 ({shares[0]:.0%} of variance)",
-                  ylabel=f"component 2 ({shares[1]:.0%})")  # fmt: skip
+        panel.set(
+            xlabel=f"component 1 ({shares[0]:.0%} of variance)",
+            ylabel=f"component 2 ({shares[1]:.0%})",
+        )
         panel.set_aspect("equal", adjustable="box")
     # One legend below all panels; the dots of the map would be too small and pale for it.
-    legend = figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
-                           ncols=columns + 2, fontsize=9)  # fmt: skip
+    legend = figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns + 2,
+        fontsize=9,
+    )
     for handle in legend.legend_handles:
         handle.set_alpha(1.0)
         if isinstance(handle, PathCollection):
@@ -100,11 +134,20 @@ def _draw_flow(panel: Axes, flow: np.ndarray) -> None:
     arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 2, "shrinkB": 2}
     for start, end in itertools.pairwise(flow):
         panel.annotate("", end, start, zorder=4, arrowprops=arrow)
-    panel.plot(*flow.T, linestyle="", marker="o", markersize=4, color=INK, zorder=4,
-               label="predicted flow")  # fmt: skip
+    panel.plot(
+        *flow.T, linestyle="", marker="o", markersize=4, color=INK, zorder=4, label="predicted flow"
+    )
     for index in sorted({0, len(flow) - 1}):
-        panel.annotate(f"$f_{{{index + 1}}}$", flow[index], (-5, -12), textcoords="offset points",
-                       fontsize=10, path_effects=_HALO, zorder=6, parse_math=True)
+        panel.annotate(
+            f"$f_{{{index + 1}}}$",
+            flow[index],
+            (-5, -12),
+            textcoords="offset points",
+            fontsize=10,
+            path_effects=_HALO,
+            zorder=6,
+            parse_math=True,
+        )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -15,7 +15,15 @@ def table(records: Sequence[Mapping[str, Any]]) -> tables.Table:
     for arm in records:
         keys = ("lift", "low", "high", "true_lift")
         lift, low, high, true_lift = (f"{100 * arm[key]:+.2f}" for key in keys)
-        rows.append([arm["model"], f"{arm['ctr']:.4f}", lift, f"{low} to {high}",
-                     f"{arm['true_ctr']:.4f}", true_lift,
-                     tables.spread([arm["oracle_share"]], ".3f")])  # fmt: skip
+        rows.append(
+            [
+                arm["model"],
+                f"{arm['ctr']:.4f}",
+                lift,
+                f"{low} to {high}",
+                f"{arm['true_ctr']:.4f}",
+                true_lift,
+                tables.spread([arm["oracle_share"]], ".3f"),
+            ]
+        )
     return tables.Table(header, rows, labels=1)

@@ -12,8 +12,13 @@ from nif_jax.reports.curves import Runs, config_of
 from nif_jax.reports.render import render
 from nif_jax.reports.results import HISTORIES
 
-_METRICS = {"auc": "ΔAUC, pt", "gauc": "ΔGAUC, pt", "logloss": "ΔLogLoss", "ece": None,
-            "pcoc": None}  # fmt: skip
+_METRICS = {
+    "auc": "ΔAUC, pt",
+    "gauc": "ΔGAUC, pt",
+    "logloss": "ΔLogLoss",
+    "ece": None,
+    "pcoc": None,
+}
 
 
 def overview(runs: Runs, histories: Sequence[str] = HISTORIES) -> tables.Table:
@@ -32,8 +37,9 @@ def overview(runs: Runs, histories: Sequence[str] = HISTORIES) -> tables.Table:
         groups = tables.grouped(found["rows"], ("split", "history", "model"))
         compared = {
             (e["split"], e["history"], e["model"], e["metric"]): e
-            for e in found.get("differences", []) if e["reference"] == tables.REFERENCE
-        }  # fmt: skip
+            for e in found.get("differences", [])
+            if e["reference"] == tables.REFERENCE
+        }
         name = found["run"].get("dataset", {}).get("name", tables.NOT_AVAILABLE)
         for key in (key for key in groups if key[1] in histories):
             # Rows have the split "test", which distinguishes no runs.
@@ -60,15 +66,33 @@ def config_differences(runs: Runs) -> tables.Table:
 
 def environment(runs: Runs) -> tables.Table:
     """Versions, devices, commit, data, and fingerprint of the test impressions of each run."""
-    header = ["run", "data set", "events", "users", "items", "test impressions", "fingerprint",
-              "jax", "flax", "devices", "commit", "origin of the data"]  # fmt: skip
+    header = [
+        "run",
+        "data set",
+        "events",
+        "users",
+        "items",
+        "test impressions",
+        "fingerprint",
+        "jax",
+        "flax",
+        "devices",
+        "commit",
+        "origin of the data",
+    ]
     rows = []
     for label, found in runs.items():
         run, data = found["run"], found["run"].get("dataset", {})
-        cells = [*(data.get(key) for key in ("name", "events", "users", "items")),
-                 data.get("impressions", {}).get("test"), data.get("test_fingerprint"),
-                 run.get("jax"), run.get("flax"), ", ".join(run.get("devices", [])),
-                 (run.get("commit") or "")[:12], data.get("origin")]  # fmt: skip
+        cells = [
+            *(data.get(key) for key in ("name", "events", "users", "items")),
+            data.get("impressions", {}).get("test"),
+            data.get("test_fingerprint"),
+            run.get("jax"),
+            run.get("flax"),
+            ", ".join(run.get("devices", [])),
+            (run.get("commit") or "")[:12],
+            data.get("origin"),
+        ]
         texts = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
         rows.append([label, *(text or tables.NOT_AVAILABLE for text in texts)])
     return tables.Table(header, rows, labels=len(header))

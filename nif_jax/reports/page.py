@@ -63,11 +63,13 @@ def many_runs(runs: Sequence[Workdir]) -> str:
         "many_runs.html.j2",
         runs=runs,
         rows=[row for run in runs for row in run.results["rows"]],
-        overviews={name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
-                   for name, some in by_dataset.items()},
+        overviews={
+            name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
+            for name, some in by_dataset.items()
+        },
         between=across.between(runs),
         families=[(family, curves.curve_plot(family)) for family in curves.families(results)],
         saved=curves.labels_saved(results),
         differing=overview.config_differences(results),
         environment=overview.environment(results),
-    )  # fmt: skip
+    )

@@ -43,16 +43,18 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
         upper.plot(*found.get(_LOSS, ((), ())), color=BLUE)
         score = next((name for name in _SCORES if name in found), None)
         if score is None:
-            lower.text(0.5, 0.5, "not evaluated", color=GREY, ha="center",
-                       transform=lower.transAxes)  # fmt: skip
+            lower.text(
+                0.5, 0.5, "not evaluated", color=GREY, ha="center", transform=lower.transAxes
+            )
             lower.set_yticks([])
         else:
             steps, values = found[score]
             best = int(np.argmax(values))
             lower.plot(steps, values, color=RED, marker="o", markersize=3.5)
             lower.set_ylabel(score)
-            lower.set_title(f"best {values[best]:.4f} at step {steps[best]:,}", fontsize=9,
-                            fontweight="normal")  # fmt: skip
+            lower.set_title(
+                f"best {values[best]:.4f} at step {steps[best]:,}", fontsize=9, fontweight="normal"
+            )
         lower.set_xlabel("step")
         lower.xaxis.set_major_formatter("{x:,.0f}")
     axes[0, 0].set_ylabel(_LOSS)
@@ -80,8 +82,10 @@ def calibration_scores(
     bins = np.linspace(low - margin, high + margin, 61)
     figure, axes = panel_grid(len(scores), len(scores), 5.0 * len(scores), 3.8)
     for axis, (variant, (positive, negative)) in zip(axes, scores.items(), strict=True):
-        for values, color, line, name in ((negative, BLUE, "--", "no click"),
-                                          (positive, RED, "-", "click")):  # fmt: skip
+        for values, color, line, name in (
+            (negative, BLUE, "--", "no click"),
+            (positive, RED, "-", "click"),
+        ):
             style = {"bins": bins, "density": True, "color": color}
             axis.hist(values, histtype="stepfilled", alpha=0.25, **style)
             axis.hist(values, histtype="step", linestyle=line, linewidth=1.6, **style)
@@ -140,21 +144,45 @@ def reliability(
     if not logits:
         raise ValueError("reliability needs the logits of at least one model")
     found = {model: ctr.calibration_bins(labels, values, _BINS) for model, values in logits.items()}
-    errors = {model: 2 * np.sqrt(observed * (1 - observed) / count)
-              for model, (_, observed, count) in found.items()}  # fmt: skip
-    top = min(1.0, 1.1 * max(max(predicted.max(), (observed + errors[model]).max())
-                             for model, (predicted, observed, _) in found.items()))  # fmt: skip
+    errors = {
+        model: 2 * np.sqrt(observed * (1 - observed) / count)
+        for model, (_, observed, count) in found.items()
+    }
+    top = min(
+        1.0,
+        1.1
+        * max(
+            max(predicted.max(), (observed + errors[model]).max())
+            for model, (predicted, observed, _) in found.items()
+        ),
+    )
     columns = min(len(found), 3)
     figure, panels = panel_grid(len(found), columns, max(4.8, 3.6 * columns), 4.2)
     for panel, (model, (predicted, observed, count)) in zip(panels, found.items(), strict=True):
         panel.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-        panel.errorbar(predicted, observed, yerr=errors[model], color=BLUE, marker="o",
-                       markersize=4, capsize=2, linewidth=1.2, label=f"{len(count)} bins, ± 2 s.e.")
+        panel.errorbar(
+            predicted,
+            observed,
+            yerr=errors[model],
+            color=BLUE,
+            marker="o",
+            markersize=4,
+            capsize=2,
+            linewidth=1.2,
+            label=f"{len(count)} bins, ± 2 s.e.",
+        )
         ratio = ctr.pcoc(labels, logits[model])
-        panel.set_title(f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
-                        + ("" if ratio is None else f", PCOC {ratio:.3f}"))  # fmt: skip
-        panel.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="predicted click rate",
-                  ylabel="observed click rate")  # fmt: skip
+        panel.set_title(
+            f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
+            + ("" if ratio is None else f", PCOC {ratio:.3f}")
+        )
+        panel.set(
+            xlim=(0, top),
+            ylim=(0, top),
+            aspect="equal",
+            xlabel="predicted click rate",
+            ylabel="observed click rate",
+        )
     panels[0].legend(loc="upper left")
     return save(figure, path)
 

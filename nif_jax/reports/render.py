@@ -55,8 +55,11 @@ def layout(table: Table) -> dict[str, Any]:
     columns, as (text, CSS class).
     """
     columns = list(zip(*table.rows, strict=True))
-    constant = [index for index in range(table.labels)
-                if len(table.rows) > 1 and len(set(columns[index])) == 1]  # fmt: skip
+    constant = [
+        index
+        for index in range(table.labels)
+        if len(table.rows) > 1 and len(set(columns[index])) == 1
+    ]
     above = ", ".join(f"{table.header[index]}: {columns[index][0]}" for index in constant)
     shown = [index for index in range(len(table.header)) if index not in constant]
     key = next((table.header.index(name) for name in _KEYS if name in table.header), None)
@@ -67,16 +70,25 @@ def layout(table: Table) -> dict[str, Any]:
         classes = ["name"] * (index < table.labels) + ["key"] * (index == key) + verdicts[:1]
         return " ".join(name.replace(" ", "-") for name in classes)
 
-    lines = [[(line[index], css(index, line[index])) for index in shown]
-             for line in (table.header, *table.rows)]  # fmt: skip
+    lines = [
+        [(line[index], css(index, line[index])) for index in shown]
+        for line in (table.header, *table.rows)
+    ]
     return {"above": above, "lines": lines}
 
 
 def bucket_table(by_model: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """AUC by one property: one row per model and bucket; the last bucket has no upper limit."""
-    rows = [[model, *map(_text, (b["lower"], "" if b["upper"] is None else b["upper"], b["count"],
-                                 b["auc"]))]
-            for model, buckets in by_model.items() for b in buckets]  # fmt: skip
+    rows = [
+        [
+            model,
+            *map(
+                _text, (b["lower"], "" if b["upper"] is None else b["upper"], b["count"], b["auc"])
+            ),
+        ]
+        for model, buckets in by_model.items()
+        for b in buckets
+    ]
     return Table(["model", "from", "below", "impressions", "AUC"], rows, labels=1)
 
 

@@ -37,21 +37,41 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
 _BUCKET = dict.fromkeys(("lower", "upper", "count", "auc"), _NUMBER)
 SCHEMA: Mapping[str, Any] = {
     "run": _OBJECT,
-    "rows": [{"model": _NAME, "seed": _INTEGER, "split": _NAME, "history": HISTORIES,
-              **dict.fromkeys((*METRICS, *COSTS), _NUMBER)}],
-    "differences": [{
-        "model": _NAME, "reference": _NAME, "split": _NAME, "history": HISTORIES,
-        "metric": tuple(bootstrap.SIGNS), "seeds": _INTEGER, "mean": _NUMBER, "sd": _NUMBER,
-        "low": _NUMBER, "high": _NUMBER, "verdict": bootstrap.VERDICTS}],
-    "selection": [{"seed": _INTEGER, "selected": _NAME, "metric": _NAME,
-                   "validation": {...: _NUMBER}}],
-    "retrieval": [{"model": _NAME, "seed": _INTEGER, "split": _NAME, "targets": _NAME,
-                   ...: _NUMBER}],
+    "rows": [
+        {
+            "model": _NAME,
+            "seed": _INTEGER,
+            "split": _NAME,
+            "history": HISTORIES,
+            **dict.fromkeys((*METRICS, *COSTS), _NUMBER),
+        }
+    ],
+    "differences": [
+        {
+            "model": _NAME,
+            "reference": _NAME,
+            "split": _NAME,
+            "history": HISTORIES,
+            "metric": tuple(bootstrap.SIGNS),
+            "seeds": _INTEGER,
+            "mean": _NUMBER,
+            "sd": _NUMBER,
+            "low": _NUMBER,
+            "high": _NUMBER,
+            "verdict": bootstrap.VERDICTS,
+        }
+    ],
+    "selection": [
+        {"seed": _INTEGER, "selected": _NAME, "metric": _NAME, "validation": {...: _NUMBER}}
+    ],
+    "retrieval": [
+        {"model": _NAME, "seed": _INTEGER, "split": _NAME, "targets": _NAME, ...: _NUMBER}
+    ],
     "semantic_ids": [{"seed": _NUMBER, "form": _NAME, "level": _NUMBER, ...: _NUMBER}],
     "buckets": {...: {...: [_BUCKET]}},  # property -> model -> buckets
     "files": {...: "a string"},
     "notes": ["a string"],
-}  # fmt: skip
+}
 """Of the keys of results.json, "run" and "rows" are required; further ones are not checked."""
 
 
@@ -119,8 +139,9 @@ def _check(value: Any, field: Any, where: str) -> None:
         missing = [key for key in required if key not in value]
         unknown = [] if ... in field else [key for key in value if key not in field]
         if missing or unknown:
-            raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}; the keys "
-                             f"are {required}")  # fmt: skip
+            raise ValueError(
+                f"{where}: missing keys {missing}, unknown keys {unknown}; the keys are {required}"
+            )
         for key, item in value.items():
             _check(item, field.get(key, field.get(...)), f"{where}.{key}")
 

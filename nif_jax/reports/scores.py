@@ -19,8 +19,16 @@ from nif_jax.reports.results import AGAIN
 
 SCORES_FILE = "scores.npz"
 # What zipfile, zlib and NumPy raise for a damaged file.
-_DAMAGE = (KeyError, ValueError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile,
-           zlib.error)  # fmt: skip
+_DAMAGE = (
+    KeyError,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _LOGIT = "logit/"
 
 
@@ -33,9 +41,7 @@ class Scores(NamedTuple):
     logits: Mapping[str, Mapping[str, np.ndarray]]  # model -> history -> [R] float32
 
 
-def fingerprint(
-    users: np.ndarray, items: np.ndarray, times: np.ndarray, labels: np.ndarray
-) -> str:
+def fingerprint(users: np.ndarray, items: np.ndarray, times: np.ndarray, labels: np.ndarray) -> str:
     """16 hexadecimal digits of user, item, second and label of the impressions in order, each [R].
 
     Users and items by name, since their numbers depend on what else a data set holds.
@@ -50,12 +56,16 @@ def fingerprint(
 
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Writes scores in one step: a reader sees the old file or the new one, whole."""
-    columns = {"label": np.asarray(scores.label, np.int8),
-               "user": np.asarray(scores.user, np.int32),
-               "fingerprint": np.array(scores.fingerprint)}  # fmt: skip
-    columns |= {f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
-                for model, by_history in scores.logits.items()
-                for history, logits in by_history.items()}  # fmt: skip
+    columns = {
+        "label": np.asarray(scores.label, np.int8),
+        "user": np.asarray(scores.user, np.int32),
+        "fingerprint": np.array(scores.fingerprint),
+    }
+    columns |= {
+        f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
+        for model, by_history in scores.logits.items()
+        for history, logits in by_history.items()
+    }
     file = io.BytesIO()
     np.savez_compressed(file, **columns)
     write_whole(path, file.getvalue())

@@ -1,4 +1,4 @@
-""""differences" of results.json: each model against its references, with interval and verdict."""
+""" "differences" of results.json: each model against its references, with interval and verdict."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +35,8 @@ def differences(
     pairs = [(model, other) for other in references for model in models if model != other]
     pairs += [
         (model, other)
-        for model in models if model in VARIANTS
+        for model in models
+        if model in VARIANTS
         for other in VARIANTS[model].against
         if other in models and other not in references
     ]
@@ -63,8 +64,11 @@ def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resa
     """
     found = {}
     for seed, one in scores.items():
-        logits = {(model, history, seed): values for model, by_history in one.logits.items()
-                  for history, values in by_history.items()}  # fmt: skip
+        logits = {
+            (model, history, seed): values
+            for model, by_history in one.logits.items()
+            for history, values in by_history.items()
+        }
         metrics = bootstrap.resampled_metrics(
             one.label, one.user, np.stack(list(logits.values())), unit=unit, resamples=resamples
         )
@@ -76,7 +80,7 @@ def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resa
 def compare(
     models: Resampled, references: Resampled, pairs: Sequence[tuple[str, str]], split: str
 ) -> list[dict[str, Any]]:
-    """"differences" of pairs (model, reference), for each history and metric.
+    """ "differences" of pairs (model, reference), for each history and metric.
 
     Seeds are those that both have. The references are resampled on the same impressions, and may
     be of another workdir.
@@ -84,14 +88,25 @@ def compare(
     found = []
     for model, reference in pairs:
         for history in dict.fromkeys(history for name, history, _ in models if name == model):
-            seeds = [seed for name, past, seed in models if (name, past) == (model, history)
-                     and (reference, history, seed) in references]  # fmt: skip
+            seeds = [
+                seed
+                for name, past, seed in models
+                if (name, past) == (model, history) and (reference, history, seed) in references
+            ]
             for metric in bootstrap.SIGNS if seeds else ():
-                sides = (np.stack([side[name, history, seed][metric] for seed in seeds])
-                         for side, name in ((models, model), (references, reference)))  # fmt: skip
+                sides = (
+                    np.stack([side[name, history, seed][metric] for seed in seeds])
+                    for side, name in ((models, model), (references, reference))
+                )
                 found.append(
-                    {"model": model, "reference": reference, "split": split, "history": history,
-                     "metric": metric, "seeds": len(seeds)}
+                    {
+                        "model": model,
+                        "reference": reference,
+                        "split": split,
+                        "history": history,
+                        "metric": metric,
+                        "seeds": len(seeds),
+                    }
                     | bootstrap.difference(metric, *sides)._asdict()
-                )  # fmt: skip
+                )
     return found

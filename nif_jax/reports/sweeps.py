@@ -73,8 +73,15 @@ def document(sweep: Sweep, runs: Runs) -> str:
         "AUC by bucket, online histories, first seed": buckets(sweep.entries, runs),
         "Configurations": Table(["run", "--config"], configurations, labels=2),
     }
-    return render("sweep.md.j2", sweep=sweep, question=question, text=text.strip(), notes=notes,
-                  made=provenance(sweep, runs), sections=sections)  # fmt: skip
+    return render(
+        "sweep.md.j2",
+        sweep=sweep,
+        question=question,
+        text=text.strip(),
+        notes=notes,
+        made=provenance(sweep, runs),
+        sections=sections,
+    )
 
 
 def record(sweep: Sweep, runs: Runs) -> dict[str, Any]:
@@ -89,16 +96,24 @@ def record(sweep: Sweep, runs: Runs) -> dict[str, Any]:
         }
         for entry in sweep.entries
     }
-    return {"sweep": sweep.name, "command": sweep.command, "absent": dict(sweep.absent),
-            "seconds": sweep.seconds, **provenance(sweep, runs), "runs": found}  # fmt: skip
+    return {
+        "sweep": sweep.name,
+        "command": sweep.command,
+        "absent": dict(sweep.absent),
+        "seconds": sweep.seconds,
+        **provenance(sweep, runs),
+        "runs": found,
+    }
 
 
 def provenance(sweep: Sweep, runs: Runs) -> dict[str, Any]:
     """Seeds, date of the last run, commits and environment; no path and no name of a machine."""
     last = max((entry.workdir / RESULTS_FILE).stat().st_mtime for entry in sweep.entries)
     described = [run.results["run"] for run in runs.values()]
-    environments = [f"jax {one.get('jax')}, flax {one.get('flax')}, devices {one.get('devices')}"
-                    for one in described]  # fmt: skip
+    environments = [
+        f"jax {one.get('jax')}, flax {one.get('flax')}, devices {one.get('devices')}"
+        for one in described
+    ]
     return {
         "finished": datetime.datetime.fromtimestamp(last, datetime.UTC).date().isoformat(),
         "seeds": sorted({row["seed"] for run in runs.values() for row in run.results["rows"]}),
@@ -111,10 +126,11 @@ def _by_seed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows that differ in their seed only as one, with a list of values in order of "seeds"."""
     keys = ("model", "split", "history")
     return [
-        dict(zip(keys, key, strict=True)) | {"seeds": list(by_seed)}
+        dict(zip(keys, key, strict=True))
+        | {"seeds": list(by_seed)}
         | {metric: [row[metric] for row in by_seed.values()] for metric in METRICS}
         for key, by_seed in tables.grouped(rows, keys).items()
-    ]  # fmt: skip
+    ]
 
 
 def against_references(entries: Sequence[Entry], runs: Runs) -> tuple[Table, list[str]]:
@@ -138,10 +154,18 @@ def validation(runs: Runs) -> Table:
     table = Table(["run", "model", "seeds", "metric", "best"], [], labels=4)
     for name, run in runs.items():
         metric = run.config["train.metric"]
-        best = pd.DataFrame(
-            [(r["stage"], r["seed"], r["values"].get(f"validation/{metric}")) for r in run.records],
-            columns=["model", "seed", "best"],
-        ).dropna().groupby(["model", "seed"])["best"].max()  # fmt: skip
+        best = (
+            pd.DataFrame(
+                [
+                    (r["stage"], r["seed"], r["values"].get(f"validation/{metric}"))
+                    for r in run.records
+                ],
+                columns=["model", "seed", "best"],
+            )
+            .dropna()
+            .groupby(["model", "seed"])["best"]
+            .max()
+        )
         for model in dict.fromkeys(row["model"] for row in run.results["rows"]):
             if model in best.index.get_level_values("model"):
                 text = tables.spread(best[model], ".4f")
@@ -151,10 +175,15 @@ def validation(runs: Runs) -> Table:
 
 def retrieval(runs: Runs) -> Table:
     """tables.retrieval of all runs that have one; a metric that one lacks is empty there."""
-    parts = {name: tables.retrieval(run.results["retrieval"])
-             for name, run in runs.items() if run.results.get("retrieval")}  # fmt: skip
-    frames = [pd.DataFrame(table.rows, columns=table.header).assign(run=name)
-              for name, table in parts.items()]  # fmt: skip
+    parts = {
+        name: tables.retrieval(run.results["retrieval"])
+        for name, run in runs.items()
+        if run.results.get("retrieval")
+    }
+    frames = [
+        pd.DataFrame(table.rows, columns=table.header).assign(run=name)
+        for name, table in parts.items()
+    ]
     if not frames:
         return Table([], [], 0)
     joined = pd.concat(frames).fillna("").set_index("run").reset_index()

@@ -22,12 +22,25 @@ REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
 NOT_AVAILABLE = "n/a"
-METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ne": "NE", "ece": "ECE",
-                 "pcoc": "PCOC"}  # fmt: skip
+METRIC_TITLES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "logloss": "LogLoss",
+    "ne": "NE",
+    "ece": "ECE",
+    "pcoc": "PCOC",
+}
 _POINTS = {"auc": 100, "gauc": 100}  # differences of these are in points of 0.01
-_CODES = {"codes": ",.0f", "fillable": ",.0f", "perplexity": ".1f", "prefixes": ",.0f",
-          "collision_rate": ".4f", "nearest_collision_rate": ".4f", "purity": ".3f",
-          "r2": ".3f"}  # fmt: skip
+_CODES = {
+    "codes": ",.0f",
+    "fillable": ",.0f",
+    "perplexity": ".1f",
+    "prefixes": ",.0f",
+    "collision_rate": ".4f",
+    "nearest_collision_rate": ".4f",
+    "purity": ".3f",
+    "r2": ".3f",
+}
 
 
 class Table(NamedTuple):
@@ -82,8 +95,9 @@ def has_bounds(rows: Rows) -> bool:
 
 def bayes_cell(groups: Mapping[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
     """`bayes_shares` of a group of `grouped`, whose keys end in the model."""
-    return spread(bayes_shares(groups[key], *(groups.get((*key[:-1], m), {}) for m in BOUNDS)),
-                  ".3f")  # fmt: skip
+    return spread(
+        bayes_shares(groups[key], *(groups.get((*key[:-1], m), {}) for m in BOUNDS)), ".3f"
+    )
 
 
 def bayes_shares(
@@ -107,14 +121,40 @@ def bayes_shares(
 def differences(entries: Rows) -> Table:
     """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points."""
     rank = model_rank(entry[side] for entry in entries for side in ("reference", "model"))
-    entries = sorted(entries, key=lambda e: (
-        e["split"], e["history"], list(METRIC_TITLES).index(e["metric"]), rank[e["reference"]],
-        rank[e["model"]]))  # fmt: skip
-    rows = [[split_label(e["split"]), e["history"], difference_title(e["metric"]), e["model"],
-             e["reference"], str(e["seeds"]), *difference_cells(e), e["verdict"]]
-            for e in entries]  # fmt: skip
-    header = ["split", "history", "metric", "model", "reference", "seeds", "difference",
-              "95 % interval", "verdict"]  # fmt: skip
+    entries = sorted(
+        entries,
+        key=lambda e: (
+            e["split"],
+            e["history"],
+            list(METRIC_TITLES).index(e["metric"]),
+            rank[e["reference"]],
+            rank[e["model"]],
+        ),
+    )
+    rows = [
+        [
+            split_label(e["split"]),
+            e["history"],
+            difference_title(e["metric"]),
+            e["model"],
+            e["reference"],
+            str(e["seeds"]),
+            *difference_cells(e),
+            e["verdict"],
+        ]
+        for e in entries
+    ]
+    header = [
+        "split",
+        "history",
+        "metric",
+        "model",
+        "reference",
+        "seeds",
+        "difference",
+        "95 % interval",
+        "verdict",
+    ]
     return Table(header, rows, labels=6)
 
 
@@ -124,11 +164,12 @@ def difference_title(metric: str) -> str:
 
 
 def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """"+0.48 ± 0.08" and "[+0.10, +0.86]": mean ± standard deviation over seeds, and interval."""
+    """ "+0.48 ± 0.08" and "[+0.10, +0.86]": mean ± standard deviation over seeds, and interval."""
     scale = _POINTS.get(entry["metric"], 1)
     form = ".2f" if scale != 1 else ".4f"
-    mean, sd, low, high = (None if entry[key] is None else scale * entry[key]
-                           for key in ("mean", "sd", "low", "high"))  # fmt: skip
+    mean, sd, low, high = (
+        None if entry[key] is None else scale * entry[key] for key in ("mean", "sd", "low", "high")
+    )
     text = NOT_AVAILABLE if mean is None else f"{mean:+{form}}"
     text += "" if sd is None else f" ± {sd:{form}}"
     return text, NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]"
@@ -137,9 +178,15 @@ def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
 def selection(entries: Rows) -> Table:
     """The selected variant of each seed, and the validation metric of each candidate."""
     models = dict.fromkeys(model for entry in entries for model in entry["validation"])
-    rows = [[str(e["seed"]), e["selected"], METRIC_TITLES.get(e["metric"], e["metric"]),
-             *(spread([e["validation"].get(model)], ".4f") for model in models)]
-            for e in entries]  # fmt: skip
+    rows = [
+        [
+            str(e["seed"]),
+            e["selected"],
+            METRIC_TITLES.get(e["metric"], e["metric"]),
+            *(spread([e["validation"].get(model)], ".4f") for model in models),
+        ]
+        for e in entries
+    ]
     return Table(["seed", "selected", "metric", *models], rows, labels=3)
 
 
@@ -163,10 +210,10 @@ def costs(rows: Rows) -> Table:
     """Cost of each model: examples per second in training, parameters, peak memory in MiB."""
     # A training run is one model and seed; its rows on other splits and histories repeat its cost.
     runs = {
-        (row["model"], row["seed"]): row | {
-            "mib": None if row["peak_rss_bytes"] is None else row["peak_rss_bytes"] / 2**20}
+        (row["model"], row["seed"]): row
+        | {"mib": None if row["peak_rss_bytes"] is None else row["peak_rss_bytes"] / 2**20}
         for row in rows
-    }  # fmt: skip
+    }
     forms = dict.fromkeys(("train_examples_per_second", "parameters", "mib"), ",.0f")
     header = ["model", "seeds", "train examples/s", "parameters", "peak RSS, MiB"]
     return Table(header, _summary(list(runs.values()), ("model",), forms), labels=2)
@@ -175,10 +222,13 @@ def costs(rows: Rows) -> Table:
 def _summary(rows: Rows, keys: Sequence[str], forms: Mapping[str, str]) -> list[list[str]]:
     """Keys, number of seeds, and `spread` of each measurement, for each group of rows."""
     return [
-        [*map(str, key), str(len(by_seed)),
-         *(spread([row.get(name) for row in by_seed.values()], f) for name, f in forms.items())]
+        [
+            *map(str, key),
+            str(len(by_seed)),
+            *(spread([row.get(name) for row in by_seed.values()], f) for name, f in forms.items()),
+        ]
         for key, by_seed in grouped(rows, keys).items()
-    ]  # fmt: skip
+    ]
 
 
 def markdown(table: Table) -> str:
@@ -190,8 +240,9 @@ def markdown(table: Table) -> str:
     for index, cells in enumerate(zip(*lines, strict=True)):
         width, name = max(3, *map(len, cells)), index < table.labels
         rule = ":" + "-" * (width - 1) if name else "-" * (width - 1) + ":"
-        columns.append([f"{cell:{'<' if name else '>'}{width}}"
-                        for cell in (cells[0], rule, *cells[1:])])  # fmt: skip
+        columns.append(
+            [f"{cell:{'<' if name else '>'}{width}}" for cell in (cells[0], rule, *cells[1:])]
+        )
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 

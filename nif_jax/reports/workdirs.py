@@ -78,8 +78,10 @@ def find(patterns: Sequence[str]) -> list[Path]:
             if not (path / RESULTS_FILE).exists():
                 state = (
                     f"has not finished: it has no {RESULTS_FILE}. Give its command again to go on "
-                    "with it" if _is_workdir(path) else "is no workdir of a run"
-                )  # fmt: skip
+                    "with it"
+                    if _is_workdir(path)
+                    else "is no workdir of a run"
+                )
                 raise WorkdirError(f"{path} {state}.{_choices(path)}")
             found.setdefault(path.resolve(), path)
     if not found:

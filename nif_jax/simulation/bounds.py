@@ -54,8 +54,8 @@ def next_item_ranks(run: Context, plan: ScoringPlan, context: int) -> Mapping[st
         return {}
     world, rows = load_world(run), plan.rows
 
-    def past(params, variables, frozen, batch):
-        del params, variables, frozen
+    def past(params, variables, constants, batch):
+        del params, variables, constants
         return {"seen": batch[2]}
 
     gather = functools.partial(next_item.gather_next, context, context)

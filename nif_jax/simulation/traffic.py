@@ -111,8 +111,18 @@ def lay_behind(dataset: Dataset, traffic: Traffic) -> tuple[Dataset, list[np.nda
         added = np.stack([c[name] for c in new]) if name in new[0] else np.zeros(shape)
         return np.concatenate([old, added.astype(old.dtype)], axis=1)
 
-    names = ("item", "scene", "action", "time", "label", "train", "user", "history_begin",
-             "history_end", "frozen_end")  # fmt: skip
+    names = (
+        "item",
+        "scene",
+        "action",
+        "time",
+        "label",
+        "train",
+        "user",
+        "history_begin",
+        "history_end",
+        "frozen_end",
+    )
     laid = stores._replace(**{name: behind(name) for name in names})
     first = stores.item.shape[1]
     shard_rows = [first + np.arange(len(chosen) * width) for chosen in impressions]

@@ -29,25 +29,27 @@ def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:
     return gather
 
 
-def loss(model: Ranker, params, variables, frozen, batch: Impressions, rng, step):
+def loss(model: Ranker, params, variables, constants, batch: Impressions, rng, step):
     """Sum of cross-entropies, see Stage.loss_fn."""
     logits, _ = model.apply(
-        {"params": params}, batch, frozen["items"], train=step is not None, rngs={"dropout": rng}
+        {"params": params}, batch, constants["items"], train=step is not None, rngs={"dropout": rng}
     )
     total, weight = weighted_sum(cross_entropy(logits, batch.label), batch.weight)
     return total, Aux(weight, variables, {})
 
 
-def predict(model: Ranker, params, variables, frozen, batch: Impressions) -> dict[str, jax.Array]:
+def predict(
+    model: Ranker, params, variables, constants, batch: Impressions
+) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each."""
     del variables
-    logits, named = model.apply({"params": params}, batch, frozen["items"])
+    logits, named = model.apply({"params": params}, batch, constants["items"])
     return {"logit": logits, "calibration": named["calibration"]}
 
 
-def init(model: Ranker, rng: jax.Array, batch: Impressions, frozen):
+def init(model: Ranker, rng: jax.Array, batch: Impressions, constants):
     """Parameters for batches like this one; a ranker has no variables."""
-    inputs = jax.eval_shape(lambda: (batch, frozen["items"]))
+    inputs = jax.eval_shape(lambda: (batch, constants["items"]))
     return init_params(model, rng, *inputs), {}
 
 

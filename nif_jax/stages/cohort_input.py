@@ -94,13 +94,13 @@ def _bind(source: CohortInput, params, rng=None):
     return source.intent.bind({"params": params["intent"]}, rngs=rngs)
 
 
-def generate(source: CohortInput, params, frozen, batch: Impressions) -> Generated | None:
+def generate(source: CohortInput, params, constants, batch: Impressions) -> Generated | None:
     """What the intent model says of each row's user; depends on the history only."""
     if source.intent is None:
         return None
     bound = _bind(source, params)
-    states, mask = bound.encode(batch.history, frozen["ids"])
-    beams = bound.generate(states, mask, frozen["ids"], source.beams) if source.beams else None
+    states, mask = bound.encode(batch.history, constants["ids"])
+    beams = bound.generate(states, mask, constants["ids"], source.beams) if source.beams else None
     return Generated(states, mask, beams)
 
 
@@ -108,7 +108,7 @@ def generate_in_training(
     source: CohortInput,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
     rng: jax.Array,
     train: bool,
@@ -119,17 +119,18 @@ def generate_in_training(
         return None, variables
     encode_rng, refresh_rng = jax.random.split(rng)
     bound = _bind(source, params, encode_rng)
-    states, mask = bound.encode(batch.history, frozen["ids"], train)
+    states, mask = bound.encode(batch.history, constants["ids"], train)
     if not source.beams:
         return Generated(states, mask, None), variables
 
     def search():
-        return bound.generate(states, mask, frozen["ids"], source.beams)
+        return bound.generate(states, mask, constants["ids"], source.beams)
 
     if not source.remembers:
         return Generated(states, mask, search()), variables
-    beams, memory = remember(source, search, variables["beams"], frozen["ids"], batch, refresh_rng,
-                             axis_name)  # fmt: skip
+    beams, memory = remember(
+        source, search, variables["beams"], constants["ids"], batch, refresh_rng, axis_name
+    )
     return Generated(states, mask, beams), variables | {"beams": memory}
 
 
@@ -187,10 +188,10 @@ def beams_of(items: jax.Array, ids: SemanticIds) -> Beams:
 
 
 def next_item_loss(
-    source: CohortInput, params, frozen, batch: Impressions, generated: Generated, rng
+    source: CohortInput, params, constants, batch: Impressions, generated: Generated, rng
 ) -> tuple[jax.Array, jax.Array]:
     """Sum over target rows of the mean cross-entropy of the item's digits, and their number."""
-    code = frozen["ids"].code[batch.item]
+    code = constants["ids"].code[batch.item]
     found = source.intent.apply(
         {"params": params["intent"]},
         generated.states,
@@ -208,7 +209,7 @@ def next_item_loss(
 
 
 def rank_generated(
-    intent: Intent, width: int, constrained: bool, params, variables, frozen, batch: Impressions
+    intent: Intent, width: int, constrained: bool, params, variables, constants, batch: Impressions
 ) -> dict[str, jax.Array]:
     """{"rank"} [B] of each row's item among the generated ones that the history does not hold.
 
@@ -216,8 +217,8 @@ def rank_generated(
     is no item takes its place in vain.
     """
     del variables
-    source, ids = CohortInput(intent, 0), frozen["ids"]
-    generated = generate(source, params, frozen, batch)
+    source, ids = CohortInput(intent, 0), constants["ids"]
+    generated = generate(source, params, constants, batch)
     beams = intent.apply(
         {"params": params["intent"]},
         generated.states,

@@ -76,13 +76,13 @@ class Context:
         size = sum(x.nbytes // len(x) for x in jax.tree.leaves(arrays))
         return choice == "device" or (choice == "auto" and size <= self.config.data.device_bytes)
 
-    def place(self, arrays: Mapping[str, Any] | None = None, **frozen: Any) -> Placed:
+    def place(self, arrays: Mapping[str, Any] | None = None, **constants: Any) -> Placed:
         """The store and the catalogue where steps read them, with what else a stage reads.
 
         Args:
           arrays: name -> leaves [D_local, ...]; stages that give the same ones share one copy on
             the devices.
-          **frozen: what is equal on all devices.
+          **constants: what is equal on all devices.
         """
         arrays = {"store": self.dataset.stores} | dict(arrays or {})
         on_device = self.fits(arrays)
@@ -90,7 +90,7 @@ class Context:
             shard = self.parallel.shard
             arrays = {k: self._once(k, v, lambda v=v: shard(v)) for k, v in arrays.items()}
         items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
-        return Placed(arrays, {"items": items} | self.parallel.replicate(frozen), on_device)
+        return Placed(arrays, {"items": items} | self.parallel.replicate(constants), on_device)
 
     def _once(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
         """What `make` makes of a source, made anew only for another one."""

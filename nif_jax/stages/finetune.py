@@ -53,7 +53,7 @@ def loss(
     axis_name: str,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
     rng: jax.Array,
     step: jax.Array | None,
@@ -64,10 +64,10 @@ def loss(
     batch, however many it holds.
     """
     train = step is not None
-    batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
+    batch, items, returned = ranker_inputs(generator, flow, params, constants, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
     generated, variables = generate_in_training(
-        cohorts, params, variables, frozen, batch, named_rng["encode"], train, axis_name
+        cohorts, params, variables, constants, batch, named_rng["encode"], train, axis_name
     )
     shared = tsp.weight > 0 and tsp.moveline == "positive"
     logits, named = model.apply(
@@ -78,7 +78,7 @@ def loss(
         train,
         shared,
         generated,
-        frozen.get("ids"),
+        constants.get("ids"),
         rngs={"dropout": named_rng["rank"]},
     )
     total, weight = weighted_sum(cross_entropy(logits, batch.label), batch.weight)
@@ -89,7 +89,7 @@ def loss(
         total += tsp.weight * pair_total
     if cohorts.gamma > 0:
         next_total, targets = next_item_loss(
-            cohorts, params, frozen, batch, generated, named_rng["next"]
+            cohorts, params, constants, batch, generated, named_rng["next"]
         )
         measurements["next_item"] = (next_total, targets)
         total += cohorts.gamma * next_total
@@ -108,16 +108,16 @@ def predict(
     cohorts: CohortInput,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
 ) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each, and see flow_input.final_scores."""
-    batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
-    generated = generate(cohorts, params, frozen, batch)
+    batch, items, returned = ranker_inputs(generator, flow, params, constants, batch)
+    generated = generate(cohorts, params, constants, batch)
     logits, named = model.apply(
-        {"params": params}, batch, items, returned, generated=generated, ids=frozen.get("ids")
+        {"params": params}, batch, items, returned, generated=generated, ids=constants.get("ids")
     )
-    found = final_scores(generator, flow, params, variables, frozen, batch, logits)
+    found = final_scores(generator, flow, params, variables, constants, batch, logits)
     return found | {"calibration": named["calibration"]}
 
 
@@ -128,7 +128,7 @@ def predict_candidates(
     cohorts: CohortInput,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
     candidates: jax.Array,
 ) -> dict[str, jax.Array]:
@@ -136,42 +136,42 @@ def predict_candidates(
 
     Flow, encoder and beam search depend on the history only and run once.
     """
-    weights, _ = current_generator(generator, flow, params, frozen)
-    batch = with_flow(generator, flow, weights, frozen, batch)
-    generated = generate(cohorts, params, frozen, batch)
+    weights, _ = current_generator(generator, flow, params, constants)
+    batch = with_flow(generator, flow, weights, constants, batch)
+    generated = generate(cohorts, params, constants, batch)
     many = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
     many = many._replace(item=candidates)
-    many, items, returned = ranker_inputs(generator, flow, params, frozen, many)
+    many, items, returned = ranker_inputs(generator, flow, params, constants, many)
     logits, named = model.apply(
         {"params": params},
         many,
         items,
         returned,
         generated=generated,
-        ids=frozen.get("ids"),
+        ids=constants.get("ids"),
     )
-    found = final_scores(generator, flow, params, variables, frozen, many, logits)
+    found = final_scores(generator, flow, params, variables, constants, many, logits)
     return found | {"calibration": named["calibration"]}
 
 
-def init(model: Ranker, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, frozen):
+def init(model: Ranker, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
     of the generators that learn with it. Variables: remembered beams, and the weight of the
     generator's log odds, 0 in training."""
     own, variables = {}, {"mix": jnp.zeros(())} if flow.response == "mix" else {}
     if flow.tune:
-        window = jax.eval_shape(lambda: (batch.events, frozen["items"]))
+        window = jax.eval_shape(lambda: (batch.events, constants["items"]))
         own["generator"] = init_params(generator, jax.random.fold_in(rng, 2), *window)
-    inputs = jax.eval_shape(lambda p: ranker_inputs(generator, flow, p, frozen, batch), own)
+    inputs = jax.eval_shape(lambda p: ranker_inputs(generator, flow, p, constants, batch), own)
     if cohorts.intent is None:
         return dict(init_params(model, rng, *inputs)) | own, variables
-    ids = jax.tree.map(jnp.asarray, frozen["ids"])
+    ids = jax.tree.map(jnp.asarray, constants["ids"])
     code = jnp.ones((len(batch.item), ids.num_digits), jnp.int32)
     shapes = jax.eval_shape(lambda: (batch.history, ids, code))
     own["intent"] = init_params(cohorts.intent, jax.random.fold_in(rng, 1), *shapes)
-    generated = jax.eval_shape(lambda p: generate(cohorts, p, frozen, batch), own)
+    generated = jax.eval_shape(lambda p: generate(cohorts, p, constants, batch), own)
     rest = jax.eval_shape(lambda: ids)
     rngs = {"params": rng, "dropout": rng}
     params = init_params(model, rngs, *inputs, True, False, generated, rest)

@@ -78,7 +78,7 @@ def compute_flows(
     Args:
       model: the generator.
       params: its parameters, replicated.
-      data: arrays["store"] and frozen["items"].
+      data: arrays["store"] and constants["items"].
       plan: which windows, stride at most `context`.
       context: S.
       horizon: T.
@@ -88,7 +88,7 @@ def compute_flows(
     def gather(arrays, index):
         return gather_history(arrays["store"], index["begin"], index["end"], context)[0]
 
-    def roll_out(params, arrays, frozen, inputs):
+    def roll_out(params, arrays, constants, inputs):
         index, window = inputs
         index = jax.tree.map(lambda x: x[0], index)
         if data.on_device:
@@ -96,7 +96,7 @@ def compute_flows(
         else:
             window = jax.tree.map(lambda x: x[0], window)
         flow, past = model.apply(
-            {"params": params}, window, frozen["items"], horizon, plan.stride, method="roll_out"
+            {"params": params}, window, constants["items"], horizon, plan.stride, method="roll_out"
         )
         position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
         found = (flow, past[:, -plan.stride :])

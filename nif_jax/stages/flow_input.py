@@ -17,7 +17,7 @@ class FlowInput:
 
     Attributes:
       use: whether the alignment attends to a flow.
-      returned: whether frozen["returned"], the generator's item vectors, is projected and added.
+      returned: whether constants["returned"], the generator's item vectors, is projected and added.
       horizon: T.
       context: S of the generator's window.
       cache: whether flow and past are read from arrays["flow"] and arrays["past"], made once by
@@ -77,17 +77,17 @@ def gather_rows(length: int, flow: FlowInput, train: bool = False):
     return gather
 
 
-def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, frozen):
-    """The generator's parameters and item vectors: frozen, or as they are by now (flow.tune)."""
+def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, constants):
+    """The generator's parameters and item vectors: constants, or as they are by now (flow.tune)."""
     if not flow.tune:
-        return jax.lax.stop_gradient((frozen.get("generator"), frozen.get("returned")))
+        return jax.lax.stop_gradient((constants.get("generator"), constants.get("returned")))
     tuned = params["generator"]
-    vectors = generator.apply({"params": tuned}, frozen["items"], method="vectors")
+    vectors = generator.apply({"params": tuned}, constants["items"], method="vectors")
     return tuned, vectors
 
 
 def with_flow(
-    generator: FlowDecoder, flow: FlowInput, weights, frozen, batch: Impressions
+    generator: FlowDecoder, flow: FlowInput, weights, constants, batch: Impressions
 ) -> Impressions:
     """The batch with flow [B, T, D] and past computed from its events by a generator of these
     weights."""
@@ -96,7 +96,7 @@ def with_flow(
     rolled, past = generator.apply(
         {"params": weights},
         batch.events,
-        frozen["items"],
+        constants["items"],
         flow.horizon,
         1,
         method="roll_out",
@@ -133,7 +133,7 @@ def with_response(
 
 
 def final_scores(
-    generator: FlowDecoder | None, flow: FlowInput, params, variables, frozen, batch, logits
+    generator: FlowDecoder | None, flow: FlowInput, params, variables, constants, batch, logits
 ) -> dict[str, jax.Array]:
     """{"logit"} [B], the final log odds of a batch with its flow, from the ranker's.
 
@@ -144,7 +144,7 @@ def final_scores(
     """
     if flow.response != "mix":
         return {"logit": logits}
-    weights, vectors = current_generator(generator, flow, params, frozen)
+    weights, vectors = current_generator(generator, flow, params, constants)
     response = respond(generator, weights, vectors, batch)
     response = jnp.where(batch.flow_mask, response, logits)
     logit = mean_logit(logits, response, variables["mix"])
@@ -152,11 +152,11 @@ def final_scores(
 
 
 def ranker_inputs(
-    generator: FlowDecoder | None, flow: FlowInput, params, frozen, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowInput, params, constants, batch: Impressions
 ):
     """The batch with all that comes from the generator, the catalogue's features, and the item
     vectors to return to the ranker or None."""
-    weights, vectors = current_generator(generator, flow, params, frozen)
-    batch = with_flow(generator, flow, weights, frozen, batch)
+    weights, vectors = current_generator(generator, flow, params, constants)
+    batch = with_flow(generator, flow, weights, constants, batch)
     batch = with_response(generator, flow, weights, vectors, batch)
-    return batch, frozen["items"], vectors if flow.returned else None
+    return batch, constants["items"], vectors if flow.returned else None

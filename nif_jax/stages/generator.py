@@ -34,7 +34,7 @@ def loss(
     axis_name: str | None,
     params,
     variables,
-    frozen,
+    constants,
     batch: Sequences,
     rng: jax.Array,
     step: jax.Array | None,
@@ -47,7 +47,7 @@ def loss(
     train = step is not None
     dropout, negatives = jax.random.split(rng)
     bound = model.bind({"params": params}, rngs={"dropout": dropout})
-    heads, named = bound(batch.window, frozen["items"], train, batch.segment)
+    heads, named = bound(batch.window, constants["items"], train, batch.segment)
     table = named["vectors"]
     queries = unit(heads.reshape(*batch.window.item.shape, -1))  # [B, S, D]
 
@@ -61,7 +61,7 @@ def loss(
             table,
             batch.window.item[:, ahead:],
             mask,
-            frozen["frequency"],
+            constants["frequency"],
             rng,
             axis_name,
         )
@@ -138,9 +138,9 @@ def answers_loss(
     return weighted_sum(cross_entropy(logits, asked.label), answered.astype(jnp.float32))
 
 
-def init(model: FlowDecoder, rng, batch: Sequences, frozen):
+def init(model: FlowDecoder, rng, batch: Sequences, constants):
     """Parameters; the generator has no variables."""
-    inputs = jax.eval_shape(lambda: (batch.window, frozen["items"]))
+    inputs = jax.eval_shape(lambda: (batch.window, constants["items"]))
     return init_params(model, rng, *inputs), {}
 
 

@@ -72,10 +72,10 @@ def make_ranking_stage(
       run: with the config of the stage.
       name: of the stage.
       init, gather, loss_fn, plan, data, predict_candidates: see Stage.
-      predict: (params, variables, frozen, batch) -> {"logit", "calibration"} [B].
+      predict: (params, variables, constants, batch) -> {"logit", "calibration"} [B].
       gather_scores: (arrays, index) -> the batch that `predict` reads.
-      generators: name -> (params, variables, frozen, batch) -> {"rank"} [B] of the next item, of a
-        model that generates items.
+      generators: name -> (params, variables, constants, batch) -> {"rank"} [B] of the next item, of
+        a model that generates items.
     """
     section = stretched(run.config.train, plan.steps_per_epoch)
     functions = {"scores": predict} | dict(generators or {})

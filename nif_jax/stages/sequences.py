@@ -45,9 +45,7 @@ class Sequences(NamedTuple):
     asked: Asked
 
 
-def gather_sequences(
-    targets: str, sampled: int, arrays, index: Mapping[str, Array]
-) -> Sequences:
+def gather_sequences(targets: str, sampled: int, arrays, index: Mapping[str, Array]) -> Sequences:
     """Windows from "entry" and "segment" [B, S], see SequencePlan, where n impressions were sampled
     for each event (config.data.negatives)."""
     store, entry, segment = arrays["store"], index["entry"], index["segment"]

@@ -112,8 +112,14 @@ def log_steps(run: Context, stage: str, name: str, section: ConfigDict, plan: An
         )
     if taken != longer:
         reasons.append(f"{name}.steps_per_dispatch={unit} rounds it up to {_count(taken, 'step')}")
-    logging.info("%s: %s.epochs=%g is %s; %s.", stage, name, asked.epochs,
-                 _count(wanted, "step"), "; ".join(reasons))  # fmt: skip
+    logging.info(
+        "%s: %s.epochs=%g is %s; %s.",
+        stage,
+        name,
+        asked.epochs,
+        _count(wanted, "step"),
+        "; ".join(reasons),
+    )
 
 
 def _count(number: float, noun: str) -> str:

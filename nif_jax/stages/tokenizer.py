@@ -64,14 +64,14 @@ def loss(
     axis_name: str | None,
     params,
     variables,
-    frozen,
+    constants,
     batch: Mapping[str, jax.Array],
     rng: jax.Array,
     step: jax.Array | None,
 ):
     """Sum over items of squared error (mean over content) + commitment, see Stage.loss_fn."""
     del step
-    content, weight = frozen["content"][batch["item"]], batch["weight"]
+    content, weight = constants["content"][batch["item"]], batch["weight"]
     vectors = vectors_of(params, variables)
     rebuilt, commitment, found = model.apply({"params": params}, content, vectors)
     error = ((rebuilt - content) ** 2).mean(-1)
@@ -95,10 +95,10 @@ def loss(
     return total, Aux(rows, variables, {"reconstruction": (value, rows)})
 
 
-def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
+def init(model: RqVae, spec: Codes, rng: jax.Array, batch, constants):
     """Encoder and decoder at random; codebooks by residual k-means of the encoded catalogue."""
     del batch
-    content = jnp.asarray(frozen["content"])[1:]
+    content = jnp.asarray(constants["content"])[1:]
     vectors = jnp.zeros((spec.levels, spec.codes, model.dim))
     params = dict(init_params(model, rng, *jax.eval_shape(lambda: (content, vectors))))
     latent = jax.jit(functools.partial(model.apply, method="encode"))({"params": params}, content)
@@ -108,9 +108,7 @@ def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
     return params, {"codebooks": Codebooks(*books)}
 
 
-def codes_of(
-    model: RqVae, params, variables, content: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def codes_of(model: RqVae, params, variables, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[N, K] nearest codes in 0..V-1 of content [N + 1, C], padding left out; and the same with
     collisions resolved."""
     vectors = np.asarray(vectors_of(params, variables))
@@ -125,7 +123,7 @@ def _rebuild(model: RqVae, params, vectors, content):
 
 
 def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, float]:
-    """"r2", share of the content's variance that the codes rebuild; "usage", least share of a
+    """ "r2", share of the content's variance that the codes rebuild; "usage", least share of a
     level's codes that items use; "collision_rate"."""
     rebuilt, codes = _rebuild(model, params, vectors_of(params, variables), content[1:])
     residual = float(((np.asarray(rebuilt) - content[1:]) ** 2).sum())

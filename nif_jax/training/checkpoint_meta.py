@@ -162,9 +162,10 @@ def require_same_origin(
     changed = differences(origin["config"] or described["config"], described["config"])
     if changed:
         raise CheckpointError(
-            f"{path} was made with another config (there -> here):\n  " + "\n  ".join(changed)
+            f"{path} was made with another config (there -> here):\n  "
+            + "\n  ".join(changed)
             + f"\nUse another --workdir. {again}"
-        )  # fmt: skip
+        )
     wanted, found = origin["made_from"] or described["made_from"], described["made_from"]
     if data := changes(found["data"], wanted["data"]):
         raise CheckpointError(

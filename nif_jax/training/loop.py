@@ -137,8 +137,9 @@ def train_and_evaluate(
             record = _train(stage, stepper, host_state, record, checkpoints)
         like = {"params": fresh.params, "variables": fresh.variables}
         best, metrics = checkpoints.restore_best(like, record["best_step"])
-    logging.info("%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric,
-                 record["best"])  # fmt: skip
+    logging.info(
+        "%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric, record["best"]
+    )
     state = parallel.replicate((best["params"], best["variables"]))
     step, rate = record["best_step"], record["rate"]
     return Trained(stage, best["params"], best["variables"], metrics, step, rate, state)

@@ -43,8 +43,10 @@ class ScoringPlan:
         rows = [self.dataset.impressions(s, self.split, self.sampled) for s in shards]
         if not self.limit:
             return rows
-        return [r[np.unique(np.linspace(0, len(r) - 1, self.limit).astype(int))] if len(r) else r
-                for r in rows]  # fmt: skip
+        return [
+            r[np.unique(np.linspace(0, len(r) - 1, self.limit).astype(int))] if len(r) else r
+            for r in rows
+        ]
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
@@ -76,7 +78,7 @@ class Scorer:
     """A predict function, compiled once, over any plan of its batch size.
 
     Attributes:
-      predict: (params, variables, frozen, batch) -> {name: [B, ...]}.
+      predict: (params, variables, constants, batch) -> {name: [B, ...]}.
       gather: (arrays, index) -> the batch that it reads.
     """
 
@@ -91,10 +93,10 @@ class Scorer:
         self.predict, self.gather = predict, gather
         self._data, self._parallel = data, parallel
 
-        def predict_dispatch(params, variables, arrays, frozen, batches):
+        def predict_dispatch(params, variables, arrays, constants, batches):
             def one(batch):
                 batch = gather(arrays, batch) if data.on_device else batch
-                return predict(params, variables, frozen, batch)
+                return predict(params, variables, constants, batch)
 
             return jax.lax.map(one, batches)
 

@@ -68,15 +68,15 @@ class Settings:
 class Stage:
     """One model in training.
 
-    `arrays` lie on one device each (the shard's store, cached flows); `frozen` is the same on all
-    (catalogue features, a frozen generator) and is an argument, never a closure: buffers can be
-    donated, and a checkpoint holds only what is trained.
+    `arrays` lie on one device each (the shard's store, cached flows); `constants` are the same on
+    all (catalogue features, a frozen generator) and are an argument, never a closure: buffers can
+    be donated, and a checkpoint holds only what is trained.
 
     Attributes:
       name: folder of its checkpoints and tag of its records.
-      init: (rng, batch, frozen) -> (params, variables).
+      init: (rng, batch, constants) -> (params, variables).
       gather: (arrays, index) -> batch, under NumPy and under jit alike.
-      loss_fn: (params, variables, frozen, batch, rng, step) -> (loss_sum, Aux). The step is the
+      loss_fn: (params, variables, constants, batch, rng, step) -> (loss_sum, Aux). The step is the
         number [] of the one that is taken; None stands for the loss without dropout.
       plan: what a step trains on, see nif_jax.data.sampling and nif_jax.data.packing.
       evaluate: (params, variables) -> Evaluation on validation; the state is replicated.

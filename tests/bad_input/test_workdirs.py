@@ -166,10 +166,15 @@ def test_evaluation_gives_the_same_results_or_names_the_damage_and_its_remedy(ki
 
 @pytest.mark.parametrize(
     ("kind", "file"),
-    [("results digit", "results.json"), ("results cut", "results.json"),
-     ("metrics digit", "metrics.jsonl"), ("metrics gone", "metrics.jsonl"),
-     ("plot bit", "reliability.png"), ("scores bit", "scores.npz")],
-)  # fmt: skip
+    [
+        ("results digit", "results.json"),
+        ("results cut", "results.json"),
+        ("metrics digit", "metrics.jsonl"),
+        ("metrics gone", "metrics.jsonl"),
+        ("plot bit", "reliability.png"),
+        ("scores bit", "scores.npz"),
+    ],
+)
 def test_a_report_names_the_damaged_file_and_the_remedy(kind, file, made, workdir):
     REPAIRED[kind][0](workdir)
     with pytest.raises(workdirs.WorkdirError, match=rf"{file} .*Give the command of that run"):
@@ -359,8 +364,10 @@ def _run_with_largest_file(size, folder, workdir):
     others here, with which the bits of results differ."""
     return subprocess.run(
         [sys.executable, "-c", SMALL_FILES, str(folder), str(workdir), str(size)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_disk_that_is_full_names_the_file_and_the_run_resumes(made, tmp_path):

@@ -18,8 +18,9 @@ FORMS = {
 }
 RNG = np.random.default_rng(0)
 # The first query of row 1 sees nothing; nobody sees key 3 of row 0.
-MASK = np.array([[[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0]],
-                 [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]], bool)  # fmt: skip
+MASK = np.array(
+    [[[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0]], [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]], bool
+)
 SEES = MASK | ~MASK.any(-1, keepdims=True)
 
 
@@ -112,8 +113,11 @@ def test_own_keys_are_seen_by_their_query_only():
     agree(
         with_mask(MASK, ["cpu", "xla"]),
         lambda *x: naive(*x[:3], MASK, KeyValue(*x[3:])),
-        QUERY, KEY, VALUE, *OWN,
-    )  # fmt: skip
+        QUERY,
+        KEY,
+        VALUE,
+        *OWN,
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -165,8 +169,11 @@ def test_the_default_on_cpus_is_the_form_of_the_causal_blocks_bit_for_bit():
         agree(
             [functools.partial(attend, mask=mask)],
             functools.partial(former_causal, mask=mask),
-            QUERY, KEY, VALUE, atol=0,
-        )  # fmt: skip
+            QUERY,
+            KEY,
+            VALUE,
+            atol=0,
+        )
 
 
 def test_flax_attention_keeps_its_parameters_with_attend():

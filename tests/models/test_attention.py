@@ -13,9 +13,13 @@ MODULE = Attention(D, H, W)
 RNG = np.random.default_rng(0)
 PARAMS = {
     name: jnp.asarray(0.5 * RNG.normal(size=shape), jnp.float32)
-    for name, shape in {"query": (D, H * W), "key": (D, H * W), "value": (D, H * W),
-                        "out": (H * W, D)}.items()
-}  # fmt: skip
+    for name, shape in {
+        "query": (D, H * W),
+        "key": (D, H * W),
+        "value": (D, H * W),
+        "out": (H * W, D),
+    }.items()
+}
 X = jnp.asarray(RNG.normal(size=(B, P, D)), jnp.float32)
 STATES = jnp.asarray(RNG.normal(size=(B, S, D)), jnp.float32)
 # The first query of the last row sees nothing.

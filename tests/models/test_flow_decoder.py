@@ -19,12 +19,21 @@ SIZES = {"id": 7, "genre": 5}
 REAL = (6, 4, 1, 0)  # entries of each window of the batch
 MODELS = {
     flow: FlowDecoder(
-        item_sizes=SIZES, num_scenes=SCENES, num_actions=ACTIONS, dim=D, heads=H, layers=2,
-        mlp_ratio=RATIO, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow=flow,
+        item_sizes=SIZES,
+        num_scenes=SCENES,
+        num_actions=ACTIONS,
+        dim=D,
+        heads=H,
+        layers=2,
+        mlp_ratio=RATIO,
+        dropout=0.0,
+        id_dropout=0.0,
+        context_dropout=0.0,
+        flow=flow,
         response=RESPONSE,
     )
     for flow in ("heads", "mixed")
-}  # fmt: skip
+}
 
 
 teacher_forced = jax.jit(MODELS["heads"].apply)
@@ -261,9 +270,14 @@ def test_the_answer_asks_the_whole_past_whatever_the_padding(params_of, window, 
     rows = Next(None, item, None, scene, gap)
     last = unit(np.asarray(heads)[:, -1].reshape(len(REAL), D))
     found = MODELS["heads"].apply(
-        {"params": params}, last, named["vectors"], rows, named["past"], window.mask,
+        {"params": params},
+        last,
+        named["vectors"],
+        rows,
+        named["past"],
+        window.mask,
         method="respond_next",
-    )  # fmt: skip
+    )
     vectors, context = reference_vectors(params, items), params["context"]
     for row, real in enumerate(REAL[:3]):  # the last has no past, and no answer
         past = [np.asarray(x)[row, S - real :] for x in window[:4]]

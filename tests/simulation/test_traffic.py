@@ -26,9 +26,16 @@ def traffic(lines):
 
 def make_dataset(lines, shards, history="all"):
     return build_dataset(
-        lines, split="temporal_user", train_share=0.6, validation_share=0.2, history=history,
-        ties="order", seed=0, num_shards=shards, local_shards=tuple(range(shards)),
-    )  # fmt: skip
+        lines,
+        split="temporal_user",
+        train_share=0.6,
+        validation_share=0.2,
+        history=history,
+        ties="order",
+        seed=0,
+        num_shards=shards,
+        local_shards=tuple(range(shards)),
+    )
 
 
 class TestDraw:
@@ -49,9 +56,7 @@ class TestDraw:
 
     def test_the_seed_decides(self, lines, traffic):
         world = sources.world("synthetic", lines, seed=1, **KNOBS)
-        same, other = (
-            draw_traffic(lines, world, impressions=4, slate=5, seed=s) for s in (2, 3)
-        )
+        same, other = (draw_traffic(lines, world, impressions=4, slate=5, seed=s) for s in (2, 3))
         jax.tree.map(np.testing.assert_array_equal, vars(same), vars(traffic))
         assert not np.array_equal(other.slate, traffic.slate)
 

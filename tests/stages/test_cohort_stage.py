@@ -21,9 +21,19 @@ from nif_jax.training.devices.pmap import AXIS
 ITEMS, DIM, V = 9, 4, 3
 CODES = np.array([[i // 3, i % 3] for i in range(ITEMS)])
 INTENT = Intent(
-    num_codes=V, num_digits=2, num_scenes=3, num_actions=3, dim=4, heads=2, head_dim=0, hidden=6,
-    encoder_layers=1, decoder_layers=1, dropout=0.0, history="item",
-)  # fmt: skip
+    num_codes=V,
+    num_digits=2,
+    num_scenes=3,
+    num_actions=3,
+    dim=4,
+    heads=2,
+    head_dim=0,
+    hidden=6,
+    encoder_layers=1,
+    decoder_layers=1,
+    dropout=0.0,
+    history="item",
+)
 SOURCE = cohort_input.CohortInput(INTENT, beams=2, gamma=0.7, delta=0.4)
 NO_FLOW = flow_input.FlowInput()
 NO_TSP = PairwiseLoss(0.0, 0.0, "calibration", "own")
@@ -31,14 +41,34 @@ NO_TSP = PairwiseLoss(0.0, 0.0, "calibration", "own")
 
 def ranker(**changes):
     network = CohortNetwork(
-        **{"dim": DIM, "heads": 2, "levels": 2, "form": "prefix", "mean": "members",
-           "attention": "separate", "residual": True, "dropout": 0.0} | changes
-    )  # fmt: skip
+        **{
+            "dim": DIM,
+            "heads": 2,
+            "levels": 2,
+            "form": "prefix",
+            "mean": "members",
+            "attention": "separate",
+            "residual": True,
+            "dropout": 0.0,
+        }
+        | changes
+    )
     return Ranker(
-        item_sizes={"id": ITEMS + 1}, user_sizes={"id": 6, "age": 3}, num_scenes=3, num_actions=3,
-        dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0, align_heads=2,
-        align_dropout=0.0, calibration=4, cohorts=network, side=DeepFm((4,), 0.0),
-    )  # fmt: skip
+        item_sizes={"id": ITEMS + 1},
+        user_sizes={"id": 6, "age": 3},
+        num_scenes=3,
+        num_actions=3,
+        dim=DIM,
+        attention=(4,),
+        tower=(8,),
+        dropout=0.0,
+        id_dropout=0.0,
+        align_heads=2,
+        align_dropout=0.0,
+        calibration=4,
+        cohorts=network,
+        side=DeepFm((4,), 0.0),
+    )
 
 
 MODEL = ranker()
@@ -67,19 +97,37 @@ def evaluate(world, source=SOURCE, params=None, step=0):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate(source, params, frozen, batch, step):
-    return finetune.loss(MODEL, None, NO_FLOW, source, NO_TSP, AXIS, params, {}, frozen, batch,
-                         jax.random.key(0), step)  # fmt: skip
+    return finetune.loss(
+        MODEL,
+        None,
+        NO_FLOW,
+        source,
+        NO_TSP,
+        AXIS,
+        params,
+        {},
+        frozen,
+        batch,
+        jax.random.key(0),
+        step,
+    )
 
 
 def test_the_loss_is_cross_entropy_plus_next_item_plus_self_supervision(world):
     params, frozen, batch = world
     generated = cohort_input.generate(SOURCE, params, frozen, batch)
-    logits, named = MODEL.apply({"params": params}, batch, frozen["items"], None, True, False,
-                                generated, frozen["ids"])  # fmt: skip
+    logits, named = MODEL.apply(
+        {"params": params}, batch, frozen["items"], None, True, False, generated, frozen["ids"]
+    )
     ctr = cross_entropy(logits, batch.label).sum()
     side = self_supervised(logits, named["side"], batch.label).sum()
-    likelihood = INTENT.apply({"params": params["intent"]}, generated.states, generated.mask,
-                              frozen["ids"].code[batch.item], method="log_likelihood")  # fmt: skip
+    likelihood = INTENT.apply(
+        {"params": params["intent"]},
+        generated.states,
+        generated.mask,
+        frozen["ids"].code[batch.item],
+        method="log_likelihood",
+    )
     # Positive rows with a history: 0, 4 and 5.
     following = -likelihood[np.array([0, 4, 5])].mean(-1).sum()
     total, aux = evaluate(world)
@@ -141,8 +189,20 @@ def test_cohort_members_learn_from_the_click(world):
 
     def total(p):
         batch = one._replace(pair=np.zeros(0))
-        return finetune.loss(MODEL, None, NO_FLOW, source, NO_TSP, AXIS, p, {}, frozen, batch,
-                             jax.random.key(0), None)[0]  # fmt: skip
+        return finetune.loss(
+            MODEL,
+            None,
+            NO_FLOW,
+            source,
+            NO_TSP,
+            AXIS,
+            p,
+            {},
+            frozen,
+            batch,
+            jax.random.key(0),
+            None,
+        )[0]
 
     grads = np.asarray(jax.jit(jax.grad(total))(params)["items"]["id"])
     assert np.abs(grads[only]).max(1).min() > 0

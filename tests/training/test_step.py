@@ -42,9 +42,18 @@ def loss_fn(params, variables, frozen, batch, rng, step):
 
 
 STAGE = Stage(
-    name="line", init=None, gather=gather, loss_fn=loss_fn, plan=None, evaluate=None,
-    optimizer=optax.sgd(RATE), metric="", config={}, settings=None, data=None,
-)  # fmt: skip
+    name="line",
+    init=None,
+    gather=gather,
+    loss_fn=loss_fn,
+    plan=None,
+    evaluate=None,
+    optimizer=optax.sgd(RATE),
+    metric="",
+    config={},
+    settings=None,
+    data=None,
+)
 
 
 @pytest.fixture(scope="module")

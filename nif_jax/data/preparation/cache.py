@@ -85,6 +85,8 @@ def _read(target: pathlib.Path) -> Movelines | None:
     except Exception as error:  # noqa: BLE001  riegeli, protobuf, JSON and TFDS have their own
         _LOG.warning(
             "prepared data in %s is damaged (%s: %s): preparing it again",
-            target, type(error).__name__, error,
-        )  # fmt: skip
+            target,
+            type(error).__name__,
+            error,
+        )
         return None

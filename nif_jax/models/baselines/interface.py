@@ -17,9 +17,7 @@ class Baseline(nn.Module):
     whatever config.tsp.score says.
     """
 
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B] logits; arguments as in Ranker."""
         raise NotImplementedError
 

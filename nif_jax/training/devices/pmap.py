@@ -75,18 +75,18 @@ class Placed:
     Attributes:
       arrays: leaves [D_local, ...], one slice a device: on the devices, or on the host (NumPy) for
         stores that do not fit, in which case batches are gathered there.
-      frozen: leaves [D_local, ...] on the devices, equal copies.
+      constants: leaves [D_local, ...] on the devices, equal copies.
       on_device: where arrays lie.
     """
 
     arrays: Any
-    frozen: Any
+    constants: Any
     on_device: bool
 
     @property
     def step_arguments(self) -> tuple[Any, Any]:
         """What a mapped step takes: nothing of arrays that stay on the host."""
-        return (self.arrays if self.on_device else {}), self.frozen
+        return (self.arrays if self.on_device else {}), self.constants
 
     def host_gather(self, gather: Callable) -> Callable | None:
         """(local device, index) -> batch, for batches gathered on the host; None otherwise."""
@@ -118,9 +118,7 @@ class Pmap:
 
     def map(self, fn: Callable, donate: Sequence[int] = ()) -> Callable:
         """Maps a function of one device over all; numbered arguments give up their buffers."""
-        return jax.pmap(
-            fn, axis_name=AXIS, donate_argnums=tuple(donate), devices=self._subset
-        )
+        return jax.pmap(fn, axis_name=AXIS, donate_argnums=tuple(donate), devices=self._subset)
 
     def shard(self, tree: Any) -> Any:
         """Puts leaves [D_local, ...] on their devices."""

@@ -16,9 +16,29 @@ from nif_jax.data.movelines import prepare
 from nif_jax.data.schema import ConfigError, DataError
 
 _NAMES = st.sampled_from(
-    ["id", "truth", "other", "item_id", "user_id", "title", "scene", "action", "index", "", "0",
-     "name", "params", "a/b", "a.b", "é", "time", "genres", "label.1", "__index_level_0__"]
-)  # fmt: skip
+    [
+        "id",
+        "truth",
+        "other",
+        "item_id",
+        "user_id",
+        "title",
+        "scene",
+        "action",
+        "index",
+        "",
+        "0",
+        "name",
+        "params",
+        "a/b",
+        "a.b",
+        "é",
+        "time",
+        "genres",
+        "label.1",
+        "__index_level_0__",
+    ]
+)
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 _IDS = st.one_of(
     st.sampled_from(["1", "01", "7.0", " 7", "a", "b", "NA", "None", "nan", "x|y", "1,2", 'q"r']),
@@ -124,9 +144,14 @@ def test_all_rows_are_read_or_one_error_is_raised(made, suffix, keep_index, user
         assert lines.truth is None
         try:
             data = build_dataset(
-                lines, split="random", train_share=0.8, validation_share=0.1, history="all",
-                ties="order", seed=0,
-            )  # fmt: skip
+                lines,
+                split="random",
+                train_share=0.8,
+                validation_share=0.1,
+                history="all",
+                ties="order",
+                seed=0,
+            )
         except (DataError, ConfigError):
             return
         # Each user of the train period has an embedding, whatever the columns are called.

@@ -114,10 +114,16 @@ def test_without_network_the_error_says_every_way_out(tmp_path, monkeypatch):
 
 def test_tfds_is_the_second_way(tmp_path, monkeypatch):
     record = {
-        "user_id": b"7", "movie_id": b"1", "user_rating": np.float32(4), "timestamp": 881250949,
-        "movie_title": b"Toy Story (1995)", "movie_genres": np.array([1, 0]),
-        "raw_user_age": np.float32(24), "user_gender": True, "user_occupation_text": b"writer",
-    }  # fmt: skip
+        "user_id": b"7",
+        "movie_id": b"1",
+        "user_rating": np.float32(4),
+        "timestamp": 881250949,
+        "movie_title": b"Toy Story (1995)",
+        "movie_genres": np.array([1, 0]),
+        "raw_user_age": np.float32(24),
+        "user_gender": True,
+        "user_occupation_text": b"writer",
+    }
     records = [record, record | {"user_id": b"8", "user_rating": np.float32(3)}]
 
     def no_pip(folder):

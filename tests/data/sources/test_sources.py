@@ -195,8 +195,10 @@ class TestFiles:
         rated = stars.drop(columns="label").assign(stars=[5, 2, np.nan])
         assert actions(rated, label_from="stars>=4") == answers
         assert actions(stars.assign(label=[1, 0, 1]), unlabelled="stars=5") == [
-            "label=none", "label=0", "label=1",
-        ]  # fmt: skip
+            "label=none",
+            "label=0",
+            "label=1",
+        ]
         # Whatever says what the action is wins.
         assert actions(stars, action_columns="stars") == ["stars=5", "stars=2", "stars=2"]
         assert noted not in caplog.text
@@ -277,8 +279,11 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
     @pytest.mark.parametrize("as_text", [False, True])
     def test_dates_are_times(self, tmp_path, name, as_text):
-        dates = pd.Series(pd.to_datetime(["2024-05-31 18:00:00", "2024-05-31 18:00:01.9",
-                                          "1970-01-02"], format="ISO8601"))  # fmt: skip
+        dates = pd.Series(
+            pd.to_datetime(
+                ["2024-05-31 18:00:00", "2024-05-31 18:00:01.9", "1970-01-02"], format="ISO8601"
+            )
+        )
         rows = EVENTS.assign(timestamp=dates.astype(str) if as_text else dates)
         events = sources.load("files", path=_write(tmp_path, rows, name)).events
         assert events["timestamp"].tolist() == [1_717_178_400, 1_717_178_401, 86_400]
@@ -435,9 +440,7 @@ class TestHistory:
         rules = Rules(tables.parse_columns("history_columns", self.NAMES, history.NAMES))
         file = tmp_path / "log_history.parquet"
         with pytest.raises(DataError, match=message) as error:
-            history.from_table(
-                Table(file, lists), rules, sources.load("files", path=path).events
-            )
+            history.from_table(Table(file, lists), rules, sources.load("files", path=path).events)
         assert str(error.value).startswith(str(file))
 
     def test_tidy_events_keep_their_times_and_lose_their_labels(self, tmp_path):
