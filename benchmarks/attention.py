@@ -40,10 +40,8 @@ def main(argv: list[str]) -> None:
 
     def grad(options, parts, mask):
         # Not a plain sum, whose gradient XLA would know to be ones.
-        call = jax.jit(
-            jax.grad(lambda *x: (attend(*x, mask, **options) ** 2).sum(), argnums=(0, 1, 2))
-        )
-        return lambda: jax.block_until_ready(call(*parts))
+        call = jax.jit(jax.grad(lambda *x: (attend(*x, **options) ** 2).sum(), argnums=(0, 1, 2)))
+        return lambda: jax.block_until_ready(call(*parts, mask))
 
     forms = {
         "derived": {"implementation": "cpu"},
