@@ -3,12 +3,12 @@
 import pytest
 
 from configs import hybrid
-from nif_jax import config
+from nif_jax.config import flatten, restrict, seen_by
 
 
 def _seen(stage):
-    flat = config.flatten(hybrid.get_config("synthetic").to_dict())
-    return set(config.seen_by(stage, flat)), set(flat)
+    flat = flatten(hybrid.get_config("synthetic").to_dict())
+    return set(seen_by(stage, flat)), set(flat)
 
 
 class TestSeenBy:
@@ -45,22 +45,20 @@ class TestSeenBy:
     def test_a_name_is_not_the_start_of_another(self):
         # "tokenize" and "train" are sections, not the first letters of keys.
         flat = {"train.epochs": 1, "trained": 2, "train_share": 3, "ranker": 4}
-        assert config.seen_by("base", flat) == {"train.epochs": 1, "ranker": 4}
+        assert seen_by("base", flat) == {"train.epochs": 1, "ranker": 4}
 
 
 class TestRestrict:
     def test_reading_a_key_that_is_not_seen_is_an_error(self):
         config = hybrid.get_config("synthetic").lock()
-        base = config.restrict(config, "base")
+        base = restrict(config, "base")
         assert base.ranker.dim == config.ranker.dim and base.is_locked
         for read in (lambda: base.tsp.weight, lambda: base["rows"], lambda: base.eval.resamples):
             with pytest.raises((AttributeError, KeyError)):
                 read()
         assert config.tsp.weight and config.rows  # the whole one is as it was
-        assert config.flatten(base.to_dict()) == config.seen_by(
-            "base", config.flatten(config.to_dict())
-        )
+        assert flatten(base.to_dict()) == seen_by("base", flatten(config.to_dict()))
 
     def test_what_hides_nothing_is_the_config_itself(self):
-        base = config.restrict(hybrid.get_config("synthetic"), "base")
-        assert config.restrict(base, "base") is base
+        base = restrict(hybrid.get_config("synthetic"), "base")
+        assert restrict(base, "base") is base
