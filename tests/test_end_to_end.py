@@ -624,7 +624,7 @@ class TestTraining:
         built = finetune.make(run, "nif", frozen)
         arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
         index = jax.tree.map(lambda x: x[0], built.plan.indices(0, 1))
-        batch = built.scorers["scores"].gather(arrays, index)
+        batch = built.gather(arrays, index)
         np.testing.assert_array_equal(batch.response, response[1][index["row"]] * batch.flow_mask)
         assert batch.response.any()
 

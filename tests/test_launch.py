@@ -207,9 +207,13 @@ class TestRunAndTest:
 
     def test_test_lints_and_tests(self, checkout, bin_folder):
         calls = self._call(checkout, bin_folder, "launch/test.sh", "tests", "-k", "a or b")
-        assert calls[:2] == [["-m", "ruff", "check", "."], ["-m", "codespell_lib", "."]]
-        assert calls[2][:3] == ["-m", "pytest", "-q"]
-        assert calls[2][-3:] == ["tests", "-k", "a or b"]
+        assert calls[:3] == [
+            ["-m", "ruff", "check", "."],
+            ["-m", "ruff", "format", "--check", "--quiet", "."],
+            ["-m", "codespell_lib", "."],
+        ]
+        assert calls[3][:3] == ["-m", "pytest", "-q"]
+        assert calls[3][-3:] == ["tests", "-k", "a or b"]
 
     def test_refresh_runs_sweeps_that_lend_to_each_other(self, checkout, bin_folder, tmp_path):
         arguments = (str(tmp_path), "runs/new")
@@ -249,7 +253,7 @@ class TestRunAndTest:
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         calls = self._call(checkout, bin_folder, ".ci/run", TMPDIR=str(temporary))
-        assert [call[1] for call in calls] == ["ruff", "codespell_lib", "pytest"]
+        assert [call[1] for call in calls] == ["ruff", "ruff", "codespell_lib", "pytest"]
         venv = next(r for r in _records(tmp_path / "python.log") if r[1] == "venv")[-1]
         assert venv.startswith(f"{temporary}/")
         assert list(temporary.iterdir()) == []

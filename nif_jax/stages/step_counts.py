@@ -34,8 +34,9 @@ def require_passes(run: Context, name: str) -> None:
 
 def _rows_of_pass(where: str, section: ConfigDict, rows: int) -> int:
     """Rows of a gradient pass on this kind of device, of a batch of `rows`; 0 = all of them."""
-    key = "microbatch" if jax.default_backend() == "cpu" else "accelerator_microbatch"
-    part = section[key]
+    on_cpu, elsewhere = section.microbatch, section.accelerator_microbatch
+    is_cpu = jax.default_backend() == "cpu"
+    key, part = ("microbatch", on_cpu) if is_cpu else ("accelerator_microbatch", elsewhere)
     if 0 < part < rows and (part % 2 or rows % part):
         raise ConfigError(
             f"{where}{key}={part} has to be even and to divide the {rows} rows of a device's "

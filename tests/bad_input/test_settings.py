@@ -106,7 +106,7 @@ def never(*_, **__):
 def test_a_bad_setting_is_refused_before_anything_is_read_or_written(
     changes, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runner.run_context, "load_dataset", never)
+    monkeypatch.setattr(runner.context, "load_dataset", never)
     with pytest.raises(runner.ConfigError, match=message) as found:
         runner.run(make_config(changes), tmp_path / "run", "train")
     assert_one_line(str(found.value))
