@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-from nif_jax import runner
+from nif_jax.experiment import runner
 from tests.bad_input import workdir_cases
 
 OTHER, TRACEBACK = "OTHER RESULTS", "TRACEBACK"

@@ -29,9 +29,7 @@ def machine() -> str:
     return f"{jax.devices()[0].device_kind} ({cores} of the host's cores), jax {jax.__version__}"
 
 
-def interleave(
-    candidates: Mapping[str, Callable[[], None]], rounds: int
-) -> dict[str, list[float]]:
+def interleave(candidates: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call, A B C A B C ...: drift of the machine falls on all alike.
 
     Each callable has to block until its work is done; one uncounted round compiles and warms up.
@@ -58,19 +56,19 @@ SIZE = "synthetic,source.num_users=943,source.num_items=1682,source.events_per_u
 
 
 def make_run(get_config: Callable, text: str = ""):
-    """A run_context.Run of a config on data of MovieLens-100K's size; trains and writes nothing."""
+    """A context.Context of a config on data of MovieLens-100K's size; trains and writes nothing."""
     # After pin: JAX counts the cores when it starts.
-    from nif_jax import run_context
     from nif_jax.metrics.writer import MetricWriter
-    from nif_jax.parallel import Pmap
+    from nif_jax.stages import context
+    from nif_jax.training.devices.pmap import Pmap
 
     config = get_config(",".join(filter(None, [SIZE, text])))
     parallel = Pmap()
-    return run_context.Run(
+    return context.Context(
         config=config,
         seed=0,
         folder=pathlib.Path(),
-        dataset=run_context.load_dataset(config, parallel),
+        dataset=context.load_dataset(config, parallel),
         parallel=parallel,
         writer=MetricWriter(".", enabled=False),
         train=True,
@@ -83,28 +81,30 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     Args:
       run: see make_run.
       stage: "base", "generator", or a row that is fine-tuned.
-      frozen: build_rows.Frozen that the row reads; None for the other two.
+      frozen: GeneratorOutputs that the row reads; None for the other two.
       steps: of one dispatch.
       microbatch: see step.make_train_step; None = as configured.
     """
     import jax
 
-    from nif_jax import build, build_rows, pipeline, train_state
     from nif_jax.data.input import Epochs
-    from nif_jax.step import make_train_step
+    from nif_jax.experiment import pipeline, start
+    from nif_jax.stages import base, finetune, generator
+    from nif_jax.training import train_state
+    from nif_jax.training.step import make_train_step
 
     if stage == "base":
-        built = build.build_base(run)
+        built = base.make(run)
     elif stage == "generator":
-        built = build.build_generator(run)
+        built = generator.make(run)
     else:
-        built = build_rows.build_row(run, stage, frozen)
-    initial = pipeline.initial_state(run, built)
-    state = train_state.create(*initial, built.stage.optimizer, 0)
+        built = finetune.make(run, stage, frozen)
+    initial = start.initial_state(run, built)
+    state = train_state.create(*initial, built.optimizer, 0)
     state = run.parallel.replicate(jax.tree.map(np.asarray, state))
     rows = pipeline.loop_settings(built).microbatch if microbatch is None else microbatch
-    step = run.parallel.map(make_train_step(built.stage, rows, True))
-    stream = Epochs(built.stage.plan, run.parallel.local_shards).batches(
+    step = run.parallel.map(make_train_step(built, rows, True))
+    stream = Epochs(built.plan, run.parallel.local_shards).batches(
         first_step=0,
         last_step=steps,
         steps_per_dispatch=steps,
@@ -114,13 +114,13 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
 
 
 def random_ids(run):
-    """build_rows.Frozen with random semantic IDs: speed does not depend on what codes mean."""
-    from nif_jax import tokens
-    from nif_jax.build_rows import Frozen
+    """GeneratorOutputs with random semantic IDs: speed does not depend on what codes mean."""
+    from nif_jax.stages import tokens
+    from nif_jax.stages.outputs import GeneratorOutputs
 
     section, items = run.config.tokenizer, run.dataset.movelines.num_items
     codes = tokens.untrained_codes(
         "random", np.zeros((items + 1, 1)), section.levels, section.codes, 0
     )
     ids = tokens.semantic_ids(codes[1], section.codes, run.config.genci.beams)
-    return Frozen(codes={section.form: codes}, ids={section.form: ids})
+    return GeneratorOutputs(codes={section.form: codes}, ids={section.form: ids})

@@ -19,7 +19,6 @@ import numpy as np
 from absl import app, flags
 
 from configs import nif
-from nif_jax import run_context
 from nif_jax.data import sources, splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import NO_LABEL, ConfigError
@@ -27,8 +26,9 @@ from nif_jax.data.simulator import DAY, START, World
 from nif_jax.metrics import ctr
 from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.models.flow import unit
-from nif_jax.parallel import Pmap
 from nif_jax.reports.tables import bayes_shares
+from nif_jax.stages import context
+from nif_jax.training.devices.pmap import Pmap
 
 flags.DEFINE_string("settings", "", "What follows --config=configs/nif.py:synthetic, elsewhere.")
 flags.DEFINE_integer("users", 200, "Test users, the first ones.", 1)
@@ -124,8 +124,10 @@ def foretell(data: Dataset, world: World, users: int, particles: int) -> tuple[n
 
     past = (labelled & (data.split != splits.TEST))[events].astype(np.float32)
     day = ((lines.time[events] - START) / DAY).astype(np.float32)
-    tables = [lay(x) for x in (lines.item[events] - 1, lines.scene[events] - 1, day,
-                               lines.label[events], past)]  # fmt: skip
+    tables = [
+        lay(x)
+        for x in (lines.item[events] - 1, lines.scene[events] - 1, day, lines.label[events], past)
+    ]
     learner = make_learner(world, particles)
     keys = jax.random.split(jax.random.key(0), len(chosen))
     found = jax.jit(lambda inputs: jax.lax.map(lambda x: learner(*x), inputs))((keys, *tables))
@@ -138,13 +140,14 @@ def main(argv: list[str]) -> None:
     """Prints AUC, LogLoss and the share of the Bayes gap, with the histories of the frozen kind."""
     del argv
     config = nif.get_config(f"synthetic,{FLAGS.settings}".rstrip(","))
-    data = run_context.load_dataset(config, Pmap())
+    data = context.load_dataset(config, Pmap())
     lines = data.movelines
     world = sources.world(config.data.source, lines, seed=config.data.seed, **config.source)
     rows, probability = foretell(data, world, FLAGS.users, FLAGS.particles)
     train = (data.split == splits.TRAIN) & (lines.label != NO_LABEL)
-    popular = click_logits(lines.item[train], lines.label[train], lines.num_items,
-                           config.baselines.prior)  # fmt: skip
+    popular = click_logits(
+        lines.item[train], lines.label[train], lines.num_items, config.baselines.prior
+    )
     logits = {
         "popularity": popular[lines.item[rows]],
         "informed learner": np.log(probability) - np.log1p(-probability),

@@ -16,10 +16,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from nif_jax import build, evaluation, pipeline, run_context
+from nif_jax.experiment import evaluation, pipeline
 from nif_jax.metrics import mix
 from nif_jax.metrics.writer import MetricWriter
-from nif_jax.parallel import Pmap
+from nif_jax.stages import context, ranking
+from nif_jax.training.devices.pmap import Pmap
 
 config_flags.DEFINE_config_file("config", None, "The run's configuration.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Its finished folder.")
@@ -30,13 +31,13 @@ FLAGS = flags.FLAGS
 VALIDATION = "validation"
 
 
-def plans_of(run: run_context.Run):
+def plans_of(run: context.Context):
     """What is scored: validation, and test with either history."""
     tests = {history: evaluation.test_plan(run, history) for history in evaluation.HISTORIES}
-    return {VALIDATION: build.validation_plan(run)} | tests
+    return {VALIDATION: ranking.validation_plan(run)} | tests
 
 
-def models_of(run: run_context.Run, row: str) -> dict[str, dict[str, np.ndarray]]:
+def models_of(run: context.Context, row: str) -> dict[str, dict[str, np.ndarray]]:
     """Log odds of a seed's "base", and of the row's halves "ranker" and "response", by plan."""
     stages, _ = pipeline.run_seed(run)
     found = {"base": {}, "ranker": {}, "response": {}}
@@ -49,11 +50,11 @@ def models_of(run: run_context.Run, row: str) -> dict[str, dict[str, np.ndarray]
     return found
 
 
-def best_auc(run: run_context.Run, one, other) -> list[float]:
+def best_auc(run: context.Context, one, other) -> list[float]:
     """AUC on test, online and frozen, of the best mean on validation of two models' log odds."""
 
     def judge(plan):
-        return lambda logits: build.evaluate_ranking(run.dataset, plan, logits)
+        return lambda logits: ranking.evaluate_ranking(run.dataset, plan, logits)
 
     plans = plans_of(run)
     chosen = mix.best_mean(
@@ -70,11 +71,11 @@ def main(argv: list[str]) -> None:
     if config.num_seeds < 2:
         sys.exit("error: the control is another seed's base: config.num_seeds has to be 2 or more.")
     parallel, writer = Pmap(), MetricWriter(".", enabled=False)
-    dataset, models = run_context.load_dataset(config, parallel), []
+    dataset, models = context.load_dataset(config, parallel), []
     for seed in range(config.seed, config.seed + config.num_seeds):
         jax.clear_caches()
         folder = pathlib.Path(FLAGS.workdir) / f"seed_{seed}"
-        run = run_context.Run(config, seed, folder, dataset, parallel, writer, train=False)
+        run = context.Context(config, seed, folder, dataset, parallel, writer, train=False)
         models.append(models_of(run, row))
     table = {}
     for own, after in zip(models, models[1:] + models[:1], strict=True):

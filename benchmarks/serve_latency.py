@@ -24,7 +24,8 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from configs import genci
-    from nif_jax import build_rows, pipeline
+    from nif_jax.experiment import start
+    from nif_jax.stages import finetune
 
     run = common.make_run(genci.get_config)
     frozen = common.random_ids(run)
@@ -33,16 +34,16 @@ def main(argv: list[str]) -> None:
 
     def scorers(row: str):
         """Calls that score the last user with a full history: by candidates, and row by row."""
-        built = build_rows.build_row(run, row, frozen)
-        params, variables = pipeline.initial_state(run, built)
-        arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.frozen))
+        built = finetune.make(run, row, frozen)
+        params, variables = start.initial_state(run, built)
+        arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.constants))
         rows = run.dataset.impressions(0, 2)[-1:]
         index = {"row": rows, "weight": np.ones(1, np.float32), "pair": np.zeros(0, np.float32)}
-        batch = jax.tree.map(jnp.asarray, built.gather(arrays, index))
+        batch = jax.tree.map(jnp.asarray, built.scorers["scores"].gather(arrays, index))
         context = jax.tree.map(jnp.asarray, context)
         params = jax.tree.map(jnp.asarray, params)
-        once = jax.jit(built.candidates)
-        every = jax.jit(built.predict)
+        once = jax.jit(built.predict_candidates)
+        every = jax.jit(built.scorers["scores"].predict)
         many = jax.tree.map(lambda x: jnp.repeat(x, count, 0), batch._replace(pair=None))
         many = many._replace(item=candidates)
         given = (params, variables, context)
@@ -54,8 +55,9 @@ def main(argv: list[str]) -> None:
     base, _ = scorers("base")
     once, every = scorers("genci")
     np.testing.assert_allclose(once()["logit"], every()["logit"], atol=1e-4)
-    seconds = common.interleave({"base": base, "genci": once, "genci, row by row": every},
-                                FLAGS.rounds)  # fmt: skip
+    seconds = common.interleave(
+        {"base": base, "genci": once, "genci, row by row": every}, FLAGS.rounds
+    )
     print(f"{common.machine()}, {count} candidates, {FLAGS.rounds} rounds")
     print(f"{'variant':20s} {'ms':>8s}   time / base, median (range)")
     for name, values in seconds.items():

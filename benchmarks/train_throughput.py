@@ -23,16 +23,17 @@ def main(argv: list[str]) -> None:
     import numpy as np  # after the pin, as all that starts JAX
 
     from configs import nif
-    from nif_jax import build, pipeline, run_context
+    from nif_jax.experiment import start
+    from nif_jax.stages import context, flow_cache, generator
 
     size = f"train.batch_size={FLAGS.batch_size}"
     run = common.make_run(nif.get_config, size)
     # Speed does not depend on what the generator has learned.
-    params, _ = pipeline.initial_state(run, build.build_generator(run))
-    frozen = pipeline.freeze(run, params)
+    params, _ = start.initial_state(run, generator.make(run))
+    frozen = flow_cache.generator_outputs(run, params)
     uncached = common.make_run(nif.get_config, f"{size},flow.cache=False")
 
-    def stepper(run: run_context.Run, row: str, microbatch: int | None = None):
+    def stepper(run: context.Context, row: str, microbatch: int | None = None):
         return common.stepper(run, row, frozen, FLAGS.steps, microbatch)
 
     candidates = {

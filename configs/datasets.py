@@ -6,10 +6,16 @@ item_id and ts (unix seconds), items in <stem>_items and users in <stem>_users b
 """
 
 _KUAIRAND_USER = (
-    "user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author",
-    "follow_user_num_range", "fans_user_num_range", "friend_user_num_range", "register_days_range",
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
+    "register_days_range",
     *(f"onehot_feat{k}" for k in range(18)),
-)  # fmt: skip
+)
 
 PRESETS = {
     # KuaiRand-Pure (CC BY-SA 4.0): impressions of videos in 15 tabs; the label is the click. Up to

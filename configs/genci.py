@@ -5,10 +5,16 @@ python -m nif_jax.main --config=configs/genci.py:synthetic,smoke
 python -m nif_jax.main --config=configs/genci.py:data.history=positive,rows=base+genci+genci_quirks
 
 Ablations are rows too: genci_no_cohorts, genci_no_ssr, genci_no_ntp, genci_level_1, genci_beams_1,
-genci_beams_4, genci_beams_16, genci_random_codes (nif_jax/rows.py).
+genci_beams_4, genci_beams_16, genci_random_codes (nif_jax/variants.py).
 """
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # see configs/__init__.py
 from configs import common, text
+
+del sys.path[0]
 
 
 def get_config(words: str = "") -> common.ConfigDict:
@@ -24,7 +30,7 @@ def get_config(words: str = "") -> common.ConfigDict:
 
 def add_cohorts(config: common.ConfigDict, smoke: bool) -> None:
     """The sections of tokenizer, intent model and cohorts."""
-    # Whether all rows with cohorts do what the authors' code does (nif_jax/rows.py, QUIRKS).
+    # Whether all rows with cohorts do what the authors' code does (nif_jax/variants.py, QUIRKS).
     config.quirks = False
     _tokenizer(config, smoke)
     _intent(config, smoke)

@@ -6,7 +6,13 @@ python -m nif_jax.main --config=configs/hybrid.py:synthetic,smoke
 Every row of the other configs can be compared here: rows=base+nif+tsp+amen+genci+hybrid.
 """
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # see configs/__init__.py
 from configs import common, genci, nif, text
+
+del sys.path[0]
 
 
 def get_config(words: str = "") -> common.ConfigDict:

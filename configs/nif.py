@@ -3,10 +3,17 @@
 python -m nif_jax.main --config=configs/nif.py
 python -m nif_jax.main --config=configs/nif.py:synthetic,smoke
 
-The row nif_flow_only is nif without the generator's item vectors and response (nif_jax/rows.py).
+The variant nif_flow_only is nif without the generator's item vectors and label head
+(nif_jax/variants.py).
 """
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # see configs/__init__.py
 from configs import common, text
+
+del sys.path[0]
 
 
 def get_config(words: str = "") -> common.ConfigDict:

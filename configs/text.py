@@ -2,7 +2,7 @@
 
 It names a data set (default movielens_100k) or a preset of configs/datasets.py, "smoke" for a small
 and short run, and keys to set. `model=din` is short for `rows=base+din`: that model beside the base
-(nif_jax/rows.py has all).
+(nif_jax/variants.py has all).
 """
 
 import difflib

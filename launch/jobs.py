@@ -3,8 +3,8 @@
 import collections
 import dataclasses
 import functools
-import importlib.util
 import pathlib
+import runpy
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,30 +13,23 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import common
-from nif_jax.config_keys import flatten, run_differences
+from nif_jax.config import flatten, run_differences
+from nif_jax.data.files import read_json
 from nif_jax.data.schema import ConfigError
-from nif_jax.files import read_json
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
-from nif_jax.rows import require_rows
+from nif_jax.variants import require_variants
 
 SWEEPS = pathlib.Path(common.__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run of the sweep on this machine.
-
-    Attributes:
-      run: what the sweep says of it.
-      workdir: its folder.
-      command: what trains it.
-      missing: the data file that it needs and that is not there, or "".
-    """
+    """A run of the sweep on this machine."""
 
     run: common.Run
     workdir: pathlib.Path
     command: Sequence[str]
-    missing: str = ""
+    missing: str = ""  # the data file that it needs and that is not there
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
@@ -65,12 +58,10 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
         raise ConfigError(
             f"--sweep={path} is no Python file. configs/sweeps has {', '.join(choices)}."
         )
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_sweep"):
+    module = runpy.run_path(path)
+    if "get_sweep" not in module:
         raise ConfigError(f"--sweep={path} has no get_sweep().")
-    return module.__doc__ or "", module.get_sweep()
+    return module["__doc__"] or "", module["get_sweep"]()
 
 
 def make_jobs(
@@ -81,7 +72,7 @@ def make_jobs(
     overrides: Sequence[str] = (),
     command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
 ) -> list[Job]:
-    """The runs with folders and commands; raises ConfigError for a name that stands twice.
+    """The runs with folders and commands; raises ConfigError for a name that occurs twice.
 
     Args:
       runs: of the sweep.
@@ -112,39 +103,44 @@ def build_config(arguments: Sequence[str]) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     values(argv)
-    require_rows(values.config)
+    require_variants(values.config)
     return values.config
 
 
 def check(jobs: Sequence[Job]) -> None:
     """Raises ConfigError unless every config can be built, and no folder belongs to another."""
-    faults = []
-    for job in jobs:
-        try:
-            wanted = dict(job.config)
-        except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as e:
-            faults.append(f"{job.run.name}: {_reason(e)}")
-            continue
-        path = job.workdir / CONFIG_FILE
-        try:
-            there = read_json(path) if path.exists() else wanted
-        except ValueError as error:  # its own command writes it again
-            logging.warning("%s", error)
-            there = wanted
-        if job.missing:  # results can be gathered where the data is not
-            wanted["source.path"] = there["source.path"]
-        changed = run_differences(wanted, there, grow=True)
-        if changed:
-            faults.append(
-                f"{job.workdir} belongs to a run with another config (there -> here); use another "
-                "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
-            )
+    faults = [fault for job in jobs if (fault := _fault(job))]
     if faults:
         raise ConfigError("nothing was started.\n  " + "\n  ".join(faults))
 
 
+def _fault(job: Job) -> str:
+    """Why a job cannot be started, or ""."""
+    try:
+        wanted = dict(job.config)
+    except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as error:
+        return f"{job.run.name}: {_reason(error)}"
+    path = job.workdir / CONFIG_FILE
+    try:
+        there = read_json(path) if path.exists() else wanted
+    except ValueError as error:  # its own command writes it again
+        logging.warning("%s", error)
+        there = wanted
+    if job.missing:  # results can be gathered where the data is not
+        wanted["source.path"] = there["source.path"]
+    changed = run_differences(wanted, there, grow=True)
+    return (
+        ""
+        if not changed
+        else (
+            f"{job.workdir} belongs to a run with another config (there -> here); use another "
+            "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
+        )
+    )
+
+
 def _reason(error: Exception) -> str:
-    """What an error of a config says, in one line, without the traceback that some carry."""
+    """The message of an error of a config in one line, without the traceback that some carry."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     lines = str(error.args[0] if error.args else error).strip().splitlines()

@@ -7,7 +7,6 @@ Each line of output carries the number of its process. When a process fails, the
 and its exit code is this command's.
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -18,97 +17,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent import futures
 
+from absl import app, flags
+
+FLAGS = flags.FLAGS
 DEVICES_FLAG = "--xla_force_host_platform_device_count"
-POLL_SECONDS = 0.05
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of this command; `arguments` are those of the processes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--processes", type=_positive, default=2, help="default 2")
-    parser.add_argument(
-        "--devices_per_process", type=_positive, default=1, help="CPU devices each; default 1"
-    )
-    parser.add_argument(
-        "--command",
-        type=shlex.split,
-        default=[sys.executable, "-m", "nif_jax.main"],
-        help="what each process runs; default: nif_jax.main",
-    )
-    parser.add_argument(
-        "--grace_seconds",
-        type=float,
-        default=10.0,
-        help="how long a process may take to end before it is killed; default 10",
-    )
-    parser.add_argument("arguments", nargs="*", help="of the processes, after --")
-    return parser.parse_args(argv)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def process_environment(environment: Mapping[str, str], devices: int) -> dict[str, str]:
-    """The environment of a process with that many CPU devices; its other XLA flags stay."""
-    flags = re.sub(rf"{DEVICES_FLAG}=\S*", "", environment.get("XLA_FLAGS", "")).split()
-    return {
-        **environment,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": " ".join([*flags, f"{DEVICES_FLAG}={devices}"]),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
-    """Starts one process in a group of its own, so that it ends together with its workers."""
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-
-
-def copy_lines(prefix: str, process: subprocess.Popen, lock: threading.Lock) -> None:
-    """Prints a process's lines as they come, each whole."""
-    for line in process.stdout:
-        with lock:
-            print(f"{prefix} {line.rstrip()}", flush=True)
-
-
-def first_failure(processes: Sequence[subprocess.Popen]) -> tuple[int, int] | None:
-    """(number, return code) of the first process to fail; None when all have ended well."""
-    while True:
-        codes = [process.poll() for process in processes]
-        failures = [(number, code) for number, code in enumerate(codes) if code]
-        if failures:
-            return failures[0]
-        if None not in codes:
-            return None
-        time.sleep(POLL_SECONDS)
 
 
 def end(processes: Sequence[subprocess.Popen], grace_seconds: float) -> None:
-    """Ends the groups of processes that still run: first politely, then for good."""
+    """Ends the groups of processes that still run: SIGTERM, and SIGKILL after some seconds."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         _signal_group(process, signal.SIGTERM)
@@ -126,44 +45,81 @@ def _signal_group(process: subprocess.Popen, number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def run(
-    commands: Sequence[Sequence[str]], environment: Mapping[str, str], grace_seconds: float
-) -> int:
+def _copy_lines(prefix: str, process: subprocess.Popen) -> None:
+    for line in process.stdout:
+        print(f"{prefix} {line.rstrip()}\n", end="", flush=True)  # one write, so whole lines
+
+
+def run(commands: Sequence[Sequence[str]], environment: dict[str, str], grace: float) -> int:
     """Runs the commands at once; 0, or the exit code of the first to fail (128 + its signal)."""
-    processes, readers, lock = [], [], threading.Lock()
+    processes, readers, executor = [], [], futures.ThreadPoolExecutor(len(commands))
     try:
         for number, command in enumerate(commands):
-            processes.append(start(command, environment))
-            arguments = (f"[{number}]", processes[-1], lock)
-            readers.append(threading.Thread(target=copy_lines, args=arguments, daemon=True))
+            # A group of its own, so that it ends together with its workers.
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            )
+            arguments = (f"[{number}]", processes[-1])
+            readers.append(threading.Thread(target=_copy_lines, args=arguments, daemon=True))
             readers[-1].start()
-        failure = first_failure(processes)
+        number_of = {executor.submit(process.wait): n for n, process in enumerate(processes)}
+        for ended in futures.as_completed(number_of):
+            code = ended.result()
+            if code:
+                print(
+                    f"process {number_of[ended]} failed with {code}; ended the others.",
+                    file=sys.stderr,
+                )
+                return code if code > 0 else 128 - code
+        return 0
     finally:
-        end(processes, grace_seconds)
+        end(processes, grace)
         for reader in readers:
             reader.join(timeout=1.0)  # a worker that outlives its process holds the pipe open
-    if failure is None:
-        return 0
-    number, code = failure
-    print(f"process {number} failed with {code}; ended the others.", file=sys.stderr)
-    return code if code > 0 else 128 - code
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Starts the processes and returns the exit code."""
-    options = parse_arguments(argv)
-    cluster = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={options.processes}"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
+    cluster = [coordinator, f"--num_processes={FLAGS.processes}"]
     commands = [
-        [*options.command, *options.arguments, *cluster, f"--process_id={number}"]
-        for number in range(options.processes)
+        [*command, *argv[1:], *cluster, f"--process_id={number}"]
+        for number in range(FLAGS.processes)
     ]
-    environment = process_environment(os.environ, options.devices_per_process)
+    xla_flags = re.sub(rf"{DEVICES_FLAG}=\S*", "", os.environ.get("XLA_FLAGS", "")).split()
+    xla_flags.append(f"{DEVICES_FLAG}={FLAGS.devices_per_process}")
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join(xla_flags),
+        "PYTHONUNBUFFERED": "1",
+    }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        return run(commands, environment, options.grace_seconds)
+        return run(commands, environment, FLAGS.grace_seconds)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
+def define_flags() -> None:
+    """The options of this command."""
+    flags.DEFINE_integer("processes", 2, "How many.", 1)
+    flags.DEFINE_integer("devices_per_process", 1, "CPU devices each.", 1)
+    flags.DEFINE_string("command", None, "What each process runs; default: nif_jax.main.")
+    flags.DEFINE_float("grace_seconds", 10.0, "How long a process may take to end before SIGKILL.")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    define_flags()
+    app.run(main)

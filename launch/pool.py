@@ -1,81 +1,50 @@
 """Several processes at a time, each on its own cores and with its own log, until all have ended."""
 
-import collections
-import contextlib
-import dataclasses
 import fcntl
 import os
 import pathlib
+import queue
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from datetime import timedelta
+from typing import NamedTuple
 
 from launch import local_cluster
 
 LOG_FILE = "log.txt"
-POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A command with a name, the folder that its log.txt is kept in, and what is done before it."""
+class Task(NamedTuple):
+    """A command."""
 
     name: str
     command: Sequence[str]
-    folder: pathlib.Path
-    prepare: Callable[[], None] = lambda: None
+    folder: pathlib.Path  # of its log.txt
+    prepare: Callable[[], None] = lambda: None  # called before it starts
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a task ended.
-
-    Attributes:
-      task: the task.
-      code: exit code (-n: signal n), or None: it was not started, since another pool runs it.
-      seconds: time that it took.
-    """
+class Outcome(NamedTuple):
+    """How a task ended."""
 
     task: Task
-    code: int | None
+    code: int | None  # exit code (-n: signal n), or None: not started, another pool runs it
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class _Running:
-    task: Task
-    process: subprocess.Popen
-    slot: int
-    started: float
-
-
 def core_sets(jobs: int) -> list[set[int]]:
-    """Cores of each of `jobs` slots: disjoint and of even size; empty sets where that cannot be."""
-    if not hasattr(os, "sched_getaffinity"):  # not Linux
-        return [set()] * jobs
-    cores = sorted(os.sched_getaffinity(0))
+    """Cores of each of `jobs` threads: disjoint and of even size; empty where that cannot be."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # Linux
     if jobs == 1 or jobs > len(cores):
         return [set()] * jobs
     return [set(cores[slot::jobs]) for slot in range(jobs)]
 
 
-@contextlib.contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
-    """Puts this thread on some cores, for a child to inherit; an empty set changes nothing."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def start(task: Task, cores: set[int]) -> subprocess.Popen | None:
+def start(task: Task) -> subprocess.Popen | None:
     """Starts a task, its output appended to its log; None if another process runs it.
 
     The log is locked. The lock belongs to the open file, which the child inherits, so it lasts as
@@ -88,15 +57,14 @@ def start(task: Task, cores: set[int]) -> subprocess.Popen | None:
         except BlockingIOError:
             return None
         task.prepare()
-        with pinned(cores):
-            # A group of its own: Ctrl-C reaches us alone, and we end it with its workers.
-            return subprocess.Popen(
-                task.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
+        return subprocess.Popen(
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def last_lines(folder: pathlib.Path, count: int) -> list[str]:
@@ -106,32 +74,26 @@ def last_lines(folder: pathlib.Path, count: int) -> list[str]:
 
 
 def ending(code: int) -> str:
-    """What an exit code says: "ended with exit code 1", or "was ended by SIGKILL"."""
+    """An exit code in words: "ended with exit code 1", or "was ended by SIGKILL"."""
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
     return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
 
 
-def duration(seconds: float) -> str:
-    """1 h 05 min, 3 min, or 12 s."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+def progress_line(total: int, outcomes: Sequence[Outcome], running: Mapping[str, float]) -> str:
+    """Done of total, failures, running tasks, and the time left by the mean of finished ones.
 
-
-def progress_line(total: int, outcomes: Sequence[Outcome], running: Sequence[_Running]) -> str:
-    """Done of total, failures, what runs, and the time left by the mean of the finished ones."""
-    failed = sum(outcome.code != 0 for outcome in outcomes)
+    `running` is name -> time.monotonic() at its start.
+    """
+    failed, left = sum(outcome.code != 0 for outcome in outcomes), "unknown"
     taken = [outcome.seconds for outcome in outcomes if outcome.code == 0]
-    left = "unknown"
     if taken and running:
         mean, now = sum(taken) / len(taken), time.monotonic()
         waiting = total - len(outcomes) - len(running)
-        rest = sum(max(0.0, mean - (now - run.started)) for run in running)
-        left = f"about {duration((waiting * mean + rest) / len(running))}"
-    names = ", ".join(run.task.name for run in running) or "nothing"
+        rest = sum(max(0.0, mean - (now - started)) for started in running.values())
+        left = f"about {timedelta(seconds=round((waiting * mean + rest) / len(running)))}"
+    names = ", ".join(running) or "nothing"
     failures = f", {failed} failed" if failed else ""
     return f"{len(outcomes)}/{total} done{failures}; running {names}; time left {left}"
 
@@ -145,42 +107,54 @@ def run(
 ) -> list[Outcome]:
     """Runs tasks in order, `jobs` at a time, and returns how they ended, in order of their ends.
 
-    Args:
-      tasks: what to run.
-      jobs: how many at a time; where there are cores enough, each has its own.
-      on_end: called when a task has ended, also when that is because this function is interrupted.
-      on_change: called with a line of progress when a task has started or ended.
+    Where there are cores enough, each has its own. on_end is called when a task has ended, also
+    because this function is interrupted; on_change with a line of progress when a task has started
+    or ended. Only one thread at a time prepares a task or calls them.
     """
-    cores, free = core_sets(jobs), list(range(jobs))
-    waiting, outcomes = collections.deque(tasks), []
-    running: list[_Running] = []
+    processes: list[subprocess.Popen] = []
+    outcomes: list[Outcome] = []
+    running: dict[str, float] = {}
+    lock, stopped, cores = threading.Lock(), threading.Event(), queue.SimpleQueue()
+    for part in core_sets(jobs):
+        cores.put(part)
+
+    def pin() -> None:
+        part = cores.get()
+        if part:
+            os.sched_setaffinity(0, part)  # of this thread; the processes that it starts inherit it
 
     def note(task: Task, code: int | None, seconds: float) -> None:
         outcomes.append(Outcome(task, code, seconds))
         on_end(outcomes[-1])
 
+    def work(task: Task) -> None:
+        with lock:
+            if stopped.is_set():
+                return
+            process, started = start(task), time.monotonic()
+            if process is None:
+                note(task, None, 0.0)
+            else:
+                processes.append(process)
+                running[task.name] = started
+            on_change(progress_line(len(tasks), outcomes, running))
+        if process is not None:
+            code = process.wait()
+            with lock:
+                del running[task.name]
+                note(task, code, time.monotonic() - started)
+                if not stopped.is_set():
+                    on_change(progress_line(len(tasks), outcomes, running))
+
+    executor = futures.ThreadPoolExecutor(jobs, initializer=pin)
     try:
-        while waiting or running:
-            changed = False
-            for one in [r for r in running if r.process.poll() is not None]:
-                running.remove(one)
-                free.append(one.slot)
-                note(one.task, one.process.returncode, time.monotonic() - one.started)
-                changed = True
-            while waiting and free:
-                task, slot = waiting.popleft(), min(free)
-                process = start(task, cores[slot])
-                if process is None:
-                    note(task, None, 0.0)
-                else:
-                    free.remove(slot)
-                    running.append(_Running(task, process, slot, time.monotonic()))
-                changed = True
-            if changed:
-                on_change(progress_line(len(tasks), outcomes, running))
-            time.sleep(POLL_SECONDS)
+        for future in futures.as_completed([executor.submit(work, task) for task in tasks]):
+            future.result()  # raises what the preparation or a callback raised
     finally:
-        local_cluster.end([one.process for one in running], GRACE_SECONDS)
-        for one in running:
-            note(one.task, one.process.returncode, time.monotonic() - one.started)
+        stopped.set()
+        executor.shutdown(wait=False, cancel_futures=True)
+        with lock:  # nothing is being started now, nor will be
+            started = list(processes)
+        local_cluster.end(started, GRACE_SECONDS)
+        executor.shutdown()
     return outcomes

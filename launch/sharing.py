@@ -8,16 +8,16 @@ from typing import Any
 
 from absl import logging
 
-from nif_jax.checkpoint import DAMAGED
-from nif_jax.claims import DATA_FILE
-from nif_jax.config_keys import READ, seen_by
+from nif_jax.config import READ, seen_by
+from nif_jax.data.files import read_json
+from nif_jax.data.preparation.identity import load_identity
 from nif_jax.data.schema import DataError
-from nif_jax.files import read_json
-from nif_jax.identity import load_identity
+from nif_jax.experiment.claims import DATA_FILE
 from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.workdirs import CONFIG_FILE
+from nif_jax.training.checkpoint import DAMAGED
 
 
 def finished_below(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -32,13 +32,8 @@ def borrow(
 
     Seed by seed: a stage that `workdir` has begun stays as it is, and one whose keys (seen_by) are
     equal in a lender comes from there, with its lines of metrics.jsonl, without TensorBoard's. Only
-    lenders that were trained on the data that the config names now are used: a file at the same
-    path may have changed since.
-
-    Args:
-      workdir: folder of a run.
-      config: its flat config.
-      lenders: workdirs of finished runs, trained by the same code on such a machine.
+    lenders that were trained on the data that the flat config names now are used: a file at the
+    same path may have changed since. Lenders are finished runs, trained by the same code.
 
     Returns:
       "seed_0/base from <lender>" for each.
@@ -49,9 +44,7 @@ def borrow(
         bests = sorted(path for seed in seeds for path in lender.glob(f"{seed}/*/best"))
         try:
             theirs = read_json(lender / CONFIG_FILE) if bests else {}
-            stages = [
-                best.parent for best in bests if _is_wanted(best.parent, workdir, config, theirs)
-            ]
+            stages = [b.parent for b in bests if _is_wanted(b.parent, workdir, config, theirs)]
             if stages and data is None:
                 data = load_identity(config)
             if stages and read_json(lender / DATA_FILE) != data:
@@ -61,27 +54,22 @@ def borrow(
             logging.warning("nothing is copied from %s: %s", lender, error)
             continue
         for stage in stages:
-            folder = workdir / stage.parent.name
-            _copy(stage, folder)
-            found.append(f"{folder.name}/{stage.name} from {lender.name}")
+            _copy(stage, workdir / stage.parent.name)
+            found.append(f"{stage.parent.name}/{stage.name} from {lender.name}")
     return found
 
 
 def _is_wanted(
-    stage: pathlib.Path,
-    workdir: pathlib.Path,
-    config: Mapping[str, Any],
-    theirs: Mapping[str, Any],
+    stage: pathlib.Path, workdir: pathlib.Path, config: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> bool:
     """Whether a run would train a lender's stage to the same end, and has not begun it."""
     needed = stage.name in config["rows"] or stage.name.startswith(tuple(READ))
-    if not needed or (workdir / stage.parent.name / stage.name).exists():
-        return False
-    return seen_by(stage.name, theirs) == seen_by(stage.name, config)
+    begun = (workdir / stage.parent.name / stage.name).exists()
+    return needed and not begun and seen_by(stage.name, theirs) == seen_by(stage.name, config)
 
 
 def _copy(stage: pathlib.Path, folder: pathlib.Path) -> None:
-    """Its records first, and by rename the folder: where that stands, all of it does."""
+    """Copies the records first, and renames the folder last: where it exists, it is complete."""
     temporary = folder / f"{stage.name}.part"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(stage, temporary, ignore=shutil.ignore_patterns(DAMAGED))

@@ -4,18 +4,18 @@
     python launch/sweep.py --sweep=configs/sweeps/main.py --data=data --jobs=4 --only='kuairand-*'
     python launch/sweep.py --sweep=configs/sweeps/labels.py --config.num_seeds=1 --workdir=runs/try
 
-Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`; its log.txt lies there.
-Called again, this skips what is finished and goes on with the rest where it was; several calls at
-once share the work. Stages that a finished run of the sweep, or of the sweeps in --lenders, has
-trained with equal settings are copied (launch/sharing.py), so after a change of the code use
-another --workdir. A run that fails is reported at the end and does not stop the others.
---config.<key>=<value> holds for all runs. On a cluster whose nodes see this checkout:
+Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`, with its log.txt there.
+The same command skips finished runs and resumes the others; several calls at once share the work.
+Stages that a finished run of the sweep, or of the sweeps in --lenders, has trained with equal
+settings are copied (launch/sharing.py), so after a change of the code use another --workdir. A run
+that fails is reported at the end and does not stop the others. --config.<key>=<value> holds for all
+runs. On a cluster whose nodes see this checkout:
 
     python launch/sweep.py --sweep=... --print_commands > commands
     sbatch --array=1-$(wc -l < commands) --wrap='sed -n "${SLURM_ARRAY_TASK_ID}p" commands | bash'
     python launch/sweep.py --sweep=... --gather_only
 
-Relative paths start at the checkout, wherever it is called from.
+Relative paths start at the checkout.
 """
 
 import fnmatch
@@ -37,7 +37,6 @@ from launch import pool, sharing
 from launch.jobs import Job, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import sweeps
-from nif_jax.reports.sweep_tables import Entry
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
@@ -47,22 +46,18 @@ flags.DEFINE_string("data", "", "Folder of the parquet files that configs/sweeps
 flags.DEFINE_string("workdir", None, "Folder of the runs; default runs/sweeps/<sweep>.")
 flags.DEFINE_string("lenders", "", "Folder of other sweeps' workdirs, to copy equal stages from.")
 flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md and <sweep>.json.")
-flags.DEFINE_bool("dry_run", False, "Say what would be done, and do nothing.")
+flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.")
 flags.DEFINE_bool("print_commands", False, "Print the commands of unfinished runs, one a line.")
 flags.DEFINE_bool("gather_only", False, "Gather what is finished; train nothing.")
 flags.DEFINE_string("command", None, "What trains a run; default: this Python -m nif_jax.main.")
 
 ATTEMPTS_FILE = "attempts.jsonl"
 LOG_LINES = 12
-
-
-def say(line: str) -> None:
-    """Prints at once, also into a file."""
-    print(line, flush=True)
+say = functools.partial(print, flush=True)
 
 
 def borrow(job: Job, jobs: Sequence[Job]) -> None:
-    """Copies what finished jobs have of a job's stages, and says so."""
+    """Copies the stages of a job that finished jobs have, and prints which."""
     lenders = [other.workdir for other in jobs if other.finished]
     if FLAGS.lenders:
         lenders += sharing.finished_below(pathlib.Path(FLAGS.lenders))
@@ -70,38 +65,33 @@ def borrow(job: Job, jobs: Sequence[Job]) -> None:
         say(f"{job.run.name}: {line}")
 
 
+def note_attempt(outcome: pool.Outcome) -> None:
+    """Appends an ended run to the attempts beside its folder."""
+    attempt = {"run": outcome.task.name, "code": outcome.code, "seconds": round(outcome.seconds, 1)}
+    with (outcome.task.folder.parent / ATTEMPTS_FILE).open("a") as file:
+        file.write(json.dumps(attempt) + "\n")
+
+
 def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
-    """Trains jobs, notes each attempt beside their folders, and says how many are not finished."""
+    """Trains jobs, reports failures, and returns how many are not finished."""
     tasks = [
-        pool.Task(
-            job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders)
-        )
+        pool.Task(job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders))
         for job in jobs
     ]
-
-    def on_end(outcome: pool.Outcome) -> None:
-        attempt = {"run": outcome.task.name, "code": outcome.code,
-                   "seconds": round(outcome.seconds, 1)}  # fmt: skip
-        with (outcome.task.folder.parent / ATTEMPTS_FILE).open("a") as file:
-            file.write(json.dumps(attempt) + "\n")
-
-    outcomes = pool.run(tasks, at_a_time, on_end=on_end, on_change=say)
+    outcomes = pool.run(tasks, at_a_time, on_end=note_attempt, on_change=say)
     unfinished = {job.run.name for job in jobs if not job.finished}
     failures = [outcome for outcome in outcomes if outcome.task.name in unfinished]
-    for outcome in failures:
-        name, folder = outcome.task.name, outcome.task.folder
-        if outcome.code is None:
+    for (name, _, folder, _), code, _ in failures:
+        if code is None:
             say(f"\n{name} is being trained by another process.")
             continue
-        say(f"\n{name} {pool.ending(outcome.code)} and left no results; the end of its "
-            f"{folder / pool.LOG_FILE}:")  # fmt: skip
+        log = folder / pool.LOG_FILE
+        say(f"\n{name} {pool.ending(code)} and left no results; the end of its {log}:")
         say("\n".join(f"    {line}" for line in pool.last_lines(folder, LOG_LINES)))
     return len(failures)
 
 
-def gather(
-    jobs: Sequence[Job], *, name: str, doc: str, command: str, workdir: pathlib.Path, output: str
-) -> None:
+def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: pathlib.Path) -> None:
     """Writes <output>/<name>.md and .json from the runs that are finished, if there are any."""
     finished = [job for job in jobs if job.finished]
     if not finished:
@@ -109,28 +99,15 @@ def gather(
         return
     attempts = workdir / ATTEMPTS_FILE
     lines = attempts.read_text().splitlines() if attempts.exists() else []
-    entries = [
-        Entry(
-            job.run.name,
-            job.run.text,
-            job.workdir,
-            reference=f"{job.run.data}-{job.run.reference}" if job.run.reference else "",
-            buckets=job.run.buckets,
-        )
-        for job in finished
-    ]
+    entries = []
+    for job in finished:
+        run, reference = job.run, job.run.reference and f"{job.run.data}-{job.run.reference}"
+        entries.append(sweeps.Entry(run.name, run.text, job.workdir, reference, run.buckets))
     absent = {job.run.name: job.state for job in jobs if not job.finished}
     seconds = sum(json.loads(line)["seconds"] for line in lines)
     sweep = sweeps.Sweep(name, doc, command, entries, absent, seconds)
-    for path in sweeps.write(sweep, pathlib.Path(output)):
+    for path in sweeps.write(sweep, pathlib.Path(FLAGS.output)):
         say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
-
-
-def shared_command(overrides: Sequence[str]) -> str:
-    """This command without what belongs to one machine, for the gathered table."""
-    data = ["--data=<folder>"] if FLAGS.data else []
-    words = [f"--sweep={FLAGS.sweep}", *data, *map(shlex.quote, overrides)]
-    return " ".join(["python launch/sweep.py", *words])
 
 
 def plan(overrides: Sequence[str], workdir: pathlib.Path) -> tuple[str, list[Job], list[Job]]:
@@ -147,7 +124,7 @@ def plan(overrides: Sequence[str], workdir: pathlib.Path) -> tuple[str, list[Job
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains what is to be trained, gathers, and returns the exit code."""
+    """Trains unfinished runs, gathers, and returns the exit code."""
     overrides = argv[1:]
     odd = [word for word in overrides if not word.startswith("--config.") or "=" not in word]
     if odd:
@@ -166,26 +143,26 @@ def main(argv: Sequence[str]) -> int:
             say(shlex.join(job.command))
         return 0
     for job in chosen:
-        if FLAGS.dry_run or job not in pending:
-            say(f"{job.run.name}: {job.state}")
         if FLAGS.dry_run:
-            say(f"    {shlex.join(job.command)}")
+            say(f"{job.run.name}: {job.state}\n    {shlex.join(job.command)}")
+        elif job not in pending:
+            say(f"{job.run.name}: {job.state}")
     if FLAGS.dry_run:
         return 0
-    failures = 0
-    if not FLAGS.gather_only:
-        try:
-            failures = train(pending, jobs, FLAGS.jobs)
-        except KeyboardInterrupt:
-            say("\nInterrupted; the same command goes on from here.")
-            return 128 + signal.SIGINT
-    command = shared_command(overrides)
-    gather(jobs, name=name, doc=doc, command=command, workdir=workdir, output=FLAGS.output)
+    try:
+        failures = 0 if FLAGS.gather_only else train(pending, jobs, FLAGS.jobs)
+    except KeyboardInterrupt:
+        say("\nInterrupted; the same command goes on from here.")
+        return 128 + signal.SIGINT
+    # The command without what belongs to one machine.
+    data = ["--data=<folder>"] if FLAGS.data else []
+    words = [f"--sweep={FLAGS.sweep}", *data, *map(shlex.quote, overrides)]
+    gather(jobs, name, doc, " ".join(["python launch/sweep.py", *words]), workdir)
     return 1 if failures else 0
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Reads our flags; what is left are the command's name and overrides of the runs' configs."""
+    """Reads this command's flags; the rest is its name and overrides of the runs' configs."""
     ours = [word for word in argv if not word.startswith("--config.")]
     overrides = [word for word in argv if word.startswith("--config.")]
     return app.parse_flags_with_usage(ours) + overrides

@@ -12,8 +12,9 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nif_jax import flag_errors, parallel, runner, user_errors
+from nif_jax.experiment import flag_errors, runner, user_errors
 from nif_jax.reports import page, workdirs
+from nif_jax.training.devices import pmap
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -77,7 +78,7 @@ def run_mode() -> None:
     if FLAGS.mode == "report":
         report()
         return
-    parallel.initialize(*processes)
+    pmap.initialize(*processes)
     logging.set_verbosity(logging.INFO)
     quiet_libraries()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()

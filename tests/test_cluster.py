@@ -25,12 +25,24 @@ CONFIG = (
 
 
 def start(processes: int, workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
-    command = [sys.executable, "launch/local_cluster.py", f"--processes={processes}",
-               f"--devices_per_process={2 // processes}", "--", f"--config={CONFIG}",
-               f"--workdir={workdir}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "launch/local_cluster.py",
+        f"--processes={processes}",
+        f"--devices_per_process={2 // processes}",
+        "--",
+        f"--config={CONFIG}",
+        f"--workdir={workdir}",
+    ]
     environment = dict(os.environ, NIF_JAX_CACHE=str(cache), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,18 @@ from ml_collections import ConfigDict
 from configs import base, genci, hybrid, nif
 from configs.datasets import PRESETS
 from configs.text import DATASETS
-from nif_jax import build, build_rows, pipeline, rows, run_context, runner, selection
+from nif_jax import variants
 from nif_jax.data import sources
+from nif_jax.experiment import pipeline, runner, selection
+from nif_jax.experiment.settings import require_valid_settings
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.registry import BASELINES
-from nif_jax.parallel import Pmap
 from nif_jax.reports.scores import Scores
-from nif_jax.settings import require_valid_settings
+from nif_jax.stages import base as base_stage
+from nif_jax.stages import context, finetune, ranking, step_counts
+from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.training.devices.pmap import Pmap
+from nif_jax.training.stage import Trained
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -112,17 +117,22 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.checkpoint, "is_finished", lambda *_: True)
     runner.run(config, tmp_path / "run", "train")
     runner.run(config, tmp_path / "run", "ab")
-    run = run_context.Run(config, 0, tmp_path, run_context.load_dataset(config, Pmap()), Pmap(),
-                    MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
-    build.validation_plan(run)
+    run = context.Context(
+        config,
+        0,
+        tmp_path,
+        context.load_dataset(config, Pmap()),
+        Pmap(),
+        MetricWriter(tmp_path, enabled=False),
+        True,
+    )
+    ranking.validation_plan(run)
     unread = set(runner.flatten(plain.to_dict())) - config.all_read()
     assert not unread
 
 
-def _trained_without_training(stage, *, initial, settings, **_):
-    from nif_jax.train import Trained
-
-    return Trained(*initial, {"mix": 0.0}, 0, 0.0)
+def _trained_without_training(stage, *, initial, parallel, **_):
+    return Trained(stage, *initial, {"mix": 0.0}, 0, 0.0, parallel.replicate(initial))
 
 
 def test_a_model_is_compared_with_the_base():
@@ -204,8 +214,11 @@ def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "train_and_evaluate", _never)
     file = tmp_path / "bought.csv"
-    rows = [f"{user},{user + item},{1_700_000_000 + 3_600 * item},1" for user in range(8)
-            for item in range(10)]  # fmt: skip
+    rows = [
+        f"{user},{user + item},{1_700_000_000 + 3_600 * item},1"
+        for user in range(8)
+        for item in range(10)
+    ]
     file.write_text("\n".join(["user_id,item_id,timestamp,label", *rows]) + "\n")
     text = f"files,smoke,source.path={file}"
     with pytest.raises(runner.ConfigError, match=r"labels \[1\] only.*data.negatives=1"):
@@ -219,12 +232,11 @@ def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
 def test_passes_of_a_step_are_those_for_the_kind_of_device(backend, rows, monkeypatch):
     section = base.get_config("train.microbatch=8,train.accelerator_microbatch=16").train
     plan = types.SimpleNamespace(batch_size=64)
-    built = types.SimpleNamespace(section=section, stage=types.SimpleNamespace(plan=plan))
-    monkeypatch.setattr(pipeline.jax, "default_backend", lambda: backend)
-    assert pipeline.loop_settings(built).microbatch == rows
+    monkeypatch.setattr(step_counts.jax, "default_backend", lambda: backend)
+    assert step_counts.loop_settings(section, plan).microbatch == rows
     plan.batch_size = 60
-    with pytest.raises(pipeline.ConfigError, match=r"microbatch=(8|16) has to be even"):
-        pipeline.loop_settings(built)
+    with pytest.raises(runner.ConfigError, match=r"microbatch=(8|16) has to be even"):
+        step_counts.loop_settings(section, plan)
 
 
 def _never(stage, **_):
@@ -263,34 +275,41 @@ def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp
 def test_a_baseline_has_no_flow_and_no_cohorts():
     for part in ("flow", "cohorts"):
         with pytest.raises(ValueError, match="'din' attends to neither flow nor cohorts"):
-            rows.Row("din", **{part: True})
+            variants.Variant("din", **{part: True})
 
 
 def test_few_labels_get_the_steps_they_need():
     section = base.get_config("train.epochs=6.0,train.eval_epochs=0.5,train.min_steps=320").train
     for steps_per_epoch, epochs in ((1, 320), (4, 80), (53, 7)):
-        longer = build.stretched(section, steps_per_epoch)
+        longer = step_counts.stretched(section, steps_per_epoch)
         assert longer.epochs == epochs
         assert longer.epochs / longer.eval_epochs == pytest.approx(12)  # evaluations as before
         assert longer.learning_rate == section.learning_rate
     assert section.epochs == 6.0
     for steps_per_epoch in (54, 1000):
-        assert build.stretched(section, steps_per_epoch) is section
+        assert step_counts.stretched(section, steps_per_epoch) is section
     for text in ("train.epochs=0", "train.min_steps=0", "smoke"):
         section = base.get_config(text).train
-        assert build.stretched(section, 1) is section
+        assert step_counts.stretched(section, 1) is section
 
 
 def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     config = base.get_config(f"{TINY},data.label_share=0.2,train.min_steps=40")
-    run = run_context.Run(config, 0, tmp_path, run_context.load_dataset(config, Pmap()), Pmap(),
-                    MetricWriter(tmp_path, enabled=False), True)  # fmt: skip
-    assert config.train.epochs * build.build_base(run).stage.plan.steps_per_epoch < 40
-    rankers = [build.build_base(run), build_rows.build_row(run, "din", build_rows.Frozen())]
+    run = context.Context(
+        config,
+        0,
+        tmp_path,
+        context.load_dataset(config, Pmap()),
+        Pmap(),
+        MetricWriter(tmp_path, enabled=False),
+        True,
+    )
+    assert config.train.epochs * base_stage.make(run).plan.steps_per_epoch < 40
+    rankers = [base_stage.make(run), finetune.make(run, "din", GeneratorOutputs())]
     for built in rankers:
-        assert built.section.epochs * built.stage.plan.steps_per_epoch == 40
-    assert build_rows.build_row(run, "popularity", build_rows.Frozen()).section.epochs == 0
+        assert built.settings.epochs * built.plan.steps_per_epoch == 40
+    assert finetune.make(run, "popularity", GeneratorOutputs()).settings.epochs == 0
 
 
 @pytest.mark.parametrize(
@@ -312,22 +331,22 @@ def test_a_flow_that_nobody_could_learn_is_refused_before_training(text, message
 
 def test_a_row_that_leaves_the_response_out_needs_no_loss_for_it():
     text = f"{TINY},flow_loss.response=0.0,rows="
-    rows.require_rows(nif.get_config(text + "base+tsp+nif_flow_only"))
+    variants.require_variants(nif.get_config(text + "base+tsp+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="leaves untrained"):
-        rows.require_rows(nif.get_config(text + "base+nif_flow_only+nif"))
+        variants.require_variants(nif.get_config(text + "base+nif_flow_only+nif"))
 
 
 def test_cross_fitting_is_for_the_rows_that_read_the_response():
     text = f"{TINY},flow.response=input,flow.cross_fit=2,rows="
-    rows.require_rows(nif.get_config(text + "base+nif+nif_flow_only"))
+    variants.require_variants(nif.get_config(text + "base+nif+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="in some row"):
-        rows.require_rows(nif.get_config(text + "base+nif_flow_only"))
+        variants.require_variants(nif.get_config(text + "base+nif_flow_only"))
 
 
 @pytest.mark.parametrize("text", ["rows=selected", "rows=base+selected", "rows=nif+nif+selected"])
 def test_selected_needs_a_choice(text):
     with pytest.raises(runner.ConfigError, match="name two or more"):
-        rows.require_rows(nif.get_config(f"{TINY},{text}"))
+        variants.require_variants(nif.get_config(f"{TINY},{text}"))
 
 
 def test_a_metric_of_which_less_is_better_chooses_nothing(tmp_path, monkeypatch):
@@ -346,31 +365,34 @@ def test_a_metric_of_which_less_is_better_chooses_nothing(tmp_path, monkeypatch)
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
     for row in ("genci", "genci_quirks"):
-        found = rows.row_config(config if row == "genci" else genci.get_config("synthetic"), row)
+        given = config if row == "genci" else genci.get_config("synthetic")
+        found = variants.variant_config(given, row)
         assert (found.genci.targets, found.genci.beams, found.genci.detach) == ("all", 1, False)
         assert found.genci.delta_fade == 0
         assert (found.cohorts.form, found.cohorts.mean) == ("level", "padded")
         assert (found.cohorts.attention, found.cohorts.residual) == ("shared", False)
-    assert rows.row_config(genci.get_config("synthetic"), "genci").genci.beams == 4
+    assert variants.variant_config(genci.get_config("synthetic"), "genci").genci.beams == 4
     # A row's own setting wins, and the run's config stays what it was.
-    assert rows.row_config(config, "genci_beams_16").genci.beams == 16
+    assert variants.variant_config(config, "genci_beams_16").genci.beams == 16
     assert config.genci.beams == 4
 
 
-@pytest.mark.parametrize("row", rows.ROWS)
+@pytest.mark.parametrize("row", variants.VARIANTS)
 def test_every_row_has_settings_and_a_model_that_exist(row):
-    assert rows.ROWS[row].model in {"ranker", rows.SELECTED, *BASELINES}
+    assert variants.VARIANTS[row].model in {"ranker", variants.SELECTED, *BASELINES}
     config = hybrid.get_config("synthetic")
-    changed = rows.row_config(config, row)
+    changed = variants.variant_config(config, row)
     assert set(runner.flatten(changed.to_dict())) == set(runner.flatten(config.to_dict()))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"],
-         "error: no such key in --config.<key>=<value>: 'wieght'. Did you mean \"weight\""),
-        (["--config=configs/nif.py:synthetic", "--config.trian.epochs=1"], "Did you mean \"train"),
+        (
+            ["--config=configs/nif.py:synthetic", "--config.tsp.wieght=1"],
+            "error: no such key in --config.<key>=<value>: 'wieght'. Did you mean \"weight\"",
+        ),
+        (["--config=configs/nif.py:synthetic", "--config.trian.epochs=1"], 'Did you mean "train'),
         (["--config=configs/nif.py:netflix"], "error: --config: 'netflix' is no data set or word"),
         (["--config=configs/nif.py:synthetic", "--mode=test"], "train, evaluate, predict, ab"),
         (["--config=configs/nif.py:synthetic", "--num_processes=2"], "go together"),

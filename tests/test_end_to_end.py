@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import json
 import pathlib
-import types
 
 import jax
 import numpy as np
@@ -14,16 +13,21 @@ import pytest
 
 from benchmarks.common import random_ids
 from configs import base, hybrid, nif
-from nif_jax import ab, build, build_rows, checkpoint, pipeline, run_context, runner, train, truth
 from nif_jax.data import splits
-from nif_jax.data.traffic import draw_traffic, lay_behind
+from nif_jax.experiment import ab, pipeline, runner, start
 from nif_jax.metrics import ctr, mix
 from nif_jax.metrics.writer import MetricWriter, read_metrics
-from nif_jax.parallel import Pmap
 from nif_jax.reports import results
 from nif_jax.reports.scores import read_scores
-from nif_jax.scoring import Scorer, ScoringPlan
-from nif_jax.stages.genci import CohortSource
+from nif_jax.simulation import bounds
+from nif_jax.simulation.traffic import draw_traffic, lay_behind
+from nif_jax.stages import base as base_stage
+from nif_jax.stages import context, finetune, flow_cache, generator, ranking
+from nif_jax.stages.cohort_input import CohortInput
+from nif_jax.training import checkpoint, loop
+from nif_jax.training.devices.pmap import Pmap
+from nif_jax.training.scoring import Scorer, ScoringPlan
+from nif_jax.training.stage import Trained
 
 TINY = ",".join(
     [
@@ -100,15 +104,15 @@ def finished_baselines(tmp_path_factory):
     return workdir
 
 
-def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> run_context.Run:
+def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> context.Context:
     config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
     writer = MetricWriter(folder)
     _WRITERS.append(writer)
-    return run_context.Run(
+    return context.Context(
         config=config,
         seed=0,
         folder=folder,
-        dataset=run_context.load_dataset(config, parallel),
+        dataset=context.load_dataset(config, parallel),
         parallel=parallel,
         writer=writer,
         train=True,
@@ -126,7 +130,8 @@ class TestOutputs:
     def test_results_hold_every_row_online_and_frozen(self, finished):
         found = results.read_results(finished)
         assert [(r["model"], r["history"]) for r in found["rows"]] == [
-            (m, h) for m in ("base", "nif", "tsp", "amen", "selected", "bayes")
+            (m, h)
+            for m in ("base", "nif", "tsp", "amen", "selected", "bayes")
             for h in ("online", "frozen")
         ]
         *models, online, frozen = found["rows"]
@@ -135,14 +140,16 @@ class TestOutputs:
         assert {**online, "history": "frozen"} == frozen and online["parameters"] is None
         assert online["auc"] > max(row["auc"] for row in models)
         assert online["logloss"] < min(row["logloss"] for row in models)
-        by_history = {h: [r["logloss"] for r in found["rows"] if r["history"] == h]
-                      for h in ("online", "frozen")}  # fmt: skip
+        by_history = {
+            h: [r["logloss"] for r in found["rows"] if r["history"] == h]
+            for h in ("online", "frozen")
+        }
         assert by_history["online"] != by_history["frozen"]
         assert [(r["model"], r["targets"]) for r in found["retrieval"]] == [
             (model, targets)
             for model in ("generator", "popularity", "base embeddings", "bayes")
             for targets in ("all", "positive")
-        ]  # fmt: skip
+        ]
         ndcg = {r["model"]: r["ndcg@10"] for r in found["retrieval"] if r["targets"] == "all"}
         assert ndcg["bayes"] == max(ndcg.values())
         # 48 users of about 24 events: the split is the data's, not the run's.
@@ -237,10 +244,14 @@ class TestOutputs:
     def test_other_events_under_the_same_config_are_refused(self, tmp_path):
         file, workdir = tmp_path / "events.csv", tmp_path / "run"
         rng = np.random.default_rng(0)
-        events = pd.DataFrame({
-            "user_id": np.repeat(np.arange(40), 12), "item_id": rng.integers(0, 20, 480),
-            "timestamp": 1_700_000_000 + 3_600 * np.arange(480), "label": rng.integers(0, 2, 480),
-        })  # fmt: skip
+        events = pd.DataFrame(
+            {
+                "user_id": np.repeat(np.arange(40), 12),
+                "item_id": rng.integers(0, 20, 480),
+                "timestamp": 1_700_000_000 + 3_600 * np.arange(480),
+                "label": rng.integers(0, 2, 480),
+            }
+        )
         events.to_csv(file, index=False)
         text = TINY.replace("synthetic", "files", 1)
         text = ",".join(w for w in text.split(",") if not w.startswith("source."))
@@ -259,21 +270,25 @@ class TestOutputs:
         with pytest.raises(runner.ConfigError, match=r"num_seeds: 1 -> 2\n  rows: "):
             runner.run(more, tmp_path, "evaluate")
         trained = []
-        step = train._Stepper.run
+        step = loop._Stepper.run
 
         def recorded(self, state, first, *rest):
             trained.extend([self._stage.name] * (first == 0))  # a start from scratch
             return step(self, state, first, *rest)
 
-        monkeypatch.setattr(train._Stepper, "run", recorded)
+        monkeypatch.setattr(loop._Stepper, "run", recorded)
         runner.run(more, tmp_path, "train")
         assert trained == ["lr", "base", "lr"]
         rows = results.read_results(tmp_path)["rows"]
         assert {(r["model"], r["seed"]) for r in rows} >= {
-            (model, seed) for model in ("base", "lr") for seed in (0, 1)}  # fmt: skip
+            (model, seed) for model in ("base", "lr") for seed in (0, 1)
+        }
         for row in first:
-            (same,) = (r for r in rows if all(
-                r[k] == row[k] for k in ("model", "seed", "split", "history")))  # fmt: skip
+            (same,) = (
+                r
+                for r in rows
+                if all(r[k] == row[k] for k in ("model", "seed", "split", "history"))
+            )
             assert same["auc"] == row["auc"]
         runner.run(more, tmp_path, "train")
         assert len(trained) == 3
@@ -291,7 +306,7 @@ class TestOutputs:
 
     def test_evaluate_repeats_the_metrics_without_training(self, finished, monkeypatch):
         before = results.read_results(finished)
-        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        monkeypatch.setattr(loop._Stepper, "run", lambda *_: pytest.fail("trained"))
         runner.run(nif.get_config(TINY_NIF), finished, "evaluate")
         after = results.read_results(finished)
         for key in ("auc", "gauc", "logloss", "ece", "parameters"):
@@ -301,7 +316,6 @@ class TestOutputs:
     def test_evaluate_of_an_empty_workdir_says_to_train(self, tmp_path):
         with pytest.raises(runner.CheckpointError, match="--mode=train first"):
             runner.run(base.get_config(TINY), tmp_path, "evaluate")
-
 
     def test_a_bucket_is_no_workdir(self):
         with pytest.raises(runner.ConfigError, match="mount the bucket"):
@@ -342,28 +356,34 @@ class TestOnline:
         )
         stages, frozen = pipeline.run_seed(run)
         traffic = draw_traffic(
-            run.dataset.movelines, truth.load_world(run), impressions=2, slate=5, seed=1
+            run.dataset.movelines, bounds.load_world(run), impressions=2, slate=5, seed=1
         )
         scores = ab.score_arms(run, stages, frozen, traffic)["amen"]
         laid, shard_rows, place = lay_behind(run.dataset, traffic)
-        built = build_rows.build_row(dataclasses.replace(run, dataset=laid), "amen", frozen)
-        trained = stages["amen"].trained
+        built = finetune.make(dataclasses.replace(run, dataset=laid), "amen", frozen)
+        trained = stages["amen"]
         arrays = jax.tree.map(lambda x: np.asarray(x)[0], built.data.arrays)
-        shared = run.parallel.unreplicate(built.data.frozen)
+        shared = run.parallel.unreplicate(built.data.constants)
         for impression in (0, 11):
             row = shard_rows[0][5 * impression : 5 * impression + 1]
             index = {"row": row, "weight": np.ones(1), "pair": np.zeros(0)}
-            batch = built.gather(arrays, index)
+            batch = built.scorers["scores"].gather(arrays, index)
             v = place[5 * impression] // 5
-            alone = built.candidates(
+            alone = built.predict_candidates(
                 trained.params, trained.variables, shared, batch, traffic.slate[v]
             )["logit"]
             np.testing.assert_allclose(alone, scores[v], atol=1e-5)
         assert np.ptp(scores) > 1e-3
 
     def test_data_without_a_known_law_is_refused(self, tmp_path):
-        log = pd.DataFrame({"user_id": ["u", "v"] * 10, "item_id": ["a", "b"] * 10,
-                            "timestamp": range(20), "label": [0, 1] * 10})  # fmt: skip
+        log = pd.DataFrame(
+            {
+                "user_id": ["u", "v"] * 10,
+                "item_id": ["a", "b"] * 10,
+                "timestamp": range(20),
+                "label": [0, 1] * 10,
+            }
+        )
         log.to_csv(tmp_path / "log.csv", index=False)
         config = nif.get_config(f"files,smoke,source.path={tmp_path}/log.csv,xla_flags=")
         with pytest.raises(runner.DataError, match="probabilities of data source 'files' are not"):
@@ -413,8 +433,9 @@ class TestResume:
         def losses(folder):
             records = read_metrics(folder / "metrics.jsonl")
             keep = ("train/loss", "validation/auc")
-            return [(r["step"], {k: v for k, v in r["values"].items() if k in keep})
-                    for r in records]  # fmt: skip
+            return [
+                (r["step"], {k: v for k, v in r["values"].items() if k in keep}) for r in records
+            ]
 
         assert losses(whole) == losses(broken)
 
@@ -454,13 +475,14 @@ class TestResume:
         runner.run(base.get_config(TINY), tmp_path / "old", "train")
         text = TINY.replace("ranker.dim=8", "ranker.dim=4")
         with pytest.raises(checkpoint.CheckpointError, match="other arrays"):
-            runner.run(base.get_config(f"{text},init_from={tmp_path}/old"), tmp_path / "new",
-                       "train")  # fmt: skip
+            runner.run(
+                base.get_config(f"{text},init_from={tmp_path}/old"), tmp_path / "new", "train"
+            )
 
     def test_init_from_starts_where_the_other_run_ended(self, tmp_path):
         runner.run(base.get_config(TINY), tmp_path / "old", "train")
         run = make_run(tmp_path / "new", f"{TINY_NIF},init_from={tmp_path}/old")
-        params, _ = pipeline.initial_state(run, build.build_base(run))
+        params, _ = start.initial_state(run, base_stage.make(run))
         old = best_parameters(tmp_path / "old" / "seed_0" / "base")["params"]
         jax.tree.map(np.testing.assert_array_equal, params, old)
         # Damage to it is not taken for damage to this run's own stage, and the file is named.
@@ -468,61 +490,67 @@ class TestResume:
         manifest.write_bytes(manifest.read_bytes()[:-1] + b"x")
         message = r"config.init_from: .*tree/manifest\.ocdbt has changed.*command of that workdir"
         with pytest.raises(checkpoint.CheckpointError, match=message):
-            pipeline.initial_state(run, build.build_base(run))
+            start.initial_state(run, base_stage.make(run))
 
 
 class TestTraining:
     def test_a_loss_that_is_not_finite_names_step_and_rows(self, tmp_path, monkeypatch):
         config = base.get_config(TINY + ",train.learning_rate=1e38,train.clip_norm=0.0")
-        with pytest.raises(train.NonFiniteLossError, match=r"loss of step \d+ is .*'row': \["):
+        with pytest.raises(loop.NonFiniteLossError, match=r"loss of step \d+ is .*'row': \["):
             runner.run(config, tmp_path, "train")
 
     def test_one_batch_can_be_learned_by_heart(self, tmp_path):
         text = TINY.replace("train.epochs=2.0", "train.epochs=150.0")
-        run = make_run(tmp_path, text + ",ranker.dropout=0.0,ranker.id_dropout=0.0,"
-                       "train.learning_rate=0.01,train.weight_decay=0.0,train.patience=0,"
-                       "train.eval_epochs=150.0,data.label_share=0.08")  # fmt: skip
-        built = build.build_base(run)
-        assert built.stage.plan.steps_per_epoch <= 2
+        run = make_run(
+            tmp_path,
+            text + ",ranker.dropout=0.0,ranker.id_dropout=0.0,"
+            "train.learning_rate=0.01,train.weight_decay=0.0,train.patience=0,"
+            "train.eval_epochs=150.0,data.label_share=0.08",
+        )
+        built = base_stage.make(run)
+        assert built.plan.steps_per_epoch <= 2
         pipeline.train_stage(run, built)
-        losses = [r["values"]["train/loss"] for r in read_metrics(tmp_path / "metrics.jsonl")
-                  if "train/loss" in r["values"]]  # fmt: skip
+        losses = [
+            r["values"]["train/loss"]
+            for r in read_metrics(tmp_path / "metrics.jsonl")
+            if "train/loss" in r["values"]
+        ]
         assert losses[-1] < 0.02 < 0.3 < losses[0]
 
     def test_frozen_means_frozen(self, tmp_path):
         run = make_run(tmp_path)
-        params, _ = pipeline.initial_state(run, build.build_generator(run))
+        params, _ = start.initial_state(run, generator.make(run))
         before = jax.tree.map(np.copy, params)
-        frozen = pipeline.freeze(run, params)
-        built = build_rows.build_row(run, "amen", frozen)
+        frozen = flow_cache.generator_outputs(run, params)
+        built = finetune.make(run, "amen", frozen)
         pipeline.train_stage(run, built)
         jax.tree.map(np.testing.assert_array_equal, before, frozen.params)
-        after = run.parallel.unreplicate(built.data.frozen)
+        after = run.parallel.unreplicate(built.data.constants)
         jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
         np.testing.assert_array_equal(frozen.vectors, after["returned"])
 
     def test_a_trained_row_mixes_with_the_weight_that_validation_chose(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0")
-        params, _ = pipeline.initial_state(run, build.build_generator(run))
+        params, _ = start.initial_state(run, generator.make(run))
         # An untrained head is wrong or right by chance: turned round, this one earns a weight.
         last = params["responder"]["perceptron"]["Dense_1"]
         params["responder"]["perceptron"]["Dense_1"] = jax.tree.map(np.negative, last)
-        built = build_rows.build_row(run, "nif", pipeline.freeze(run, params))
+        built = finetune.make(run, "nif", flow_cache.generator_outputs(run, params))
         stage = pipeline.train_stage(run, built)
-        plan, metrics = build.validation_plan(run), stage.trained.metrics
+        plan, metrics = ranking.validation_plan(run), stage.metrics
         found, weight = stage.score(plan), metrics["mix"]
         two = found["ranker"], found["response"]
         mean = (1 - weight) * found["ranker"] + weight * found["response"]
         np.testing.assert_allclose(found["logit"], mean, atol=1e-5)
         judged = [
-            build.evaluate_ranking(run.dataset, plan, mix.mean_logit(*two, w))
+            ranking.evaluate_ranking(run.dataset, plan, mix.mean_logit(*two, w))
             for w in mix.WEIGHTS
         ]
         best = max(m["auc"] for m in judged)
         assert best > min(m["auc"] for m in judged)
         np.testing.assert_allclose(metrics["auc"], best, atol=1e-6)
-        assert metrics["auc"] == build.evaluate_ranking(run.dataset, plan, found["logit"])["auc"]
-        params, variables = pipeline.initial_state(run, built)
+        assert metrics["auc"] == ranking.evaluate_ranking(run.dataset, plan, found["logit"])["auc"]
+        params, variables = start.initial_state(run, built)
         assert variables == {"mix": 0} and weight > 0
         like = {"params": params, "variables": variables}
         kept = checkpoint.load_best(run.folder / "nif", like)["variables"]
@@ -531,37 +559,38 @@ class TestTraining:
     @pytest.mark.parametrize("sampled", [0, 1])
     def test_a_generator_is_chosen_by_what_its_loss_weighs(self, tmp_path, sampled):
         run = make_run(tmp_path, TINY_NIF + f",flow_loss.response=3.0,data.negatives={sampled}")
-        built = build.build_generator(run)
-        state = run.parallel.replicate(pipeline.initial_state(run, built))
-        found, plan = built.stage.evaluate(*state), build.validation_plan(run)
+        built = generator.make(run)
+        state = run.parallel.replicate(start.initial_state(run, built))
+        found, plan = built.evaluate(*state).metrics, ranking.validation_plan(run)
         assert run.dataset.sampled[plan.rows].any() == bool(sampled)
         answers = run.dataset.movelines.label[plan.rows]
-        said = built.answers(plan, *state)["response"]
+        said = built.scorers["labels"](plan, *state)["response"]
         auc = ctr.auc(answers, said)
         # What was sampled did not come next.
-        events = built.scorer(build.validation_plan(run, sampled=False), *state)["rank"]
+        plan = ranking.validation_plan(run, sampled=False)
+        events = built.scorers["scores"](plan, *state)["rank"]
         assert found["mrr"] == pytest.approx(np.mean(1 / events), abs=1e-6)
         assert found["response_auc"] == pytest.approx(auc, abs=1e-6)
         assert found["quality"] == pytest.approx(found["hr@10"] + 3.0 * auc, abs=1e-6)
 
     def test_a_tuned_generator_starts_as_the_frozen_one_and_learns(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",flow.cache=False,flow.response=input")
-        params, _ = pipeline.initial_state(run, build.build_generator(run))
-        frozen = pipeline.freeze(run, params)
-        fixed = build_rows.build_row(run, "amen", frozen)
+        params, _ = start.initial_state(run, generator.make(run))
+        frozen = flow_cache.generator_outputs(run, params)
+        fixed = finetune.make(run, "amen", frozen)
         run.config.flow.tune = True
-        tuned = build_rows.build_row(run, "amen", frozen)
-        source = pipeline._row_source(run, "amen", {}, frozen)
-        initial, _ = pipeline.initial_state(run, tuned, source)
+        tuned = finetune.make(run, "amen", frozen)
+        source = pipeline._source(run, "amen", {}, frozen)
+        initial, _ = start.initial_state(run, tuned, source)
         jax.tree.map(np.testing.assert_array_equal, initial["generator"], params)
         # Whatever the weights of the ranker, the same generator gives the same scores.
-        plan = build.validation_plan(run, 20, sampled=False)
+        plan = ranking.validation_plan(run, 20, sampled=False)
         one, other = (
-            built.scorer(plan, *run.parallel.replicate((initial, {})))["logit"]
+            built.scorers["scores"](plan, *run.parallel.replicate((initial, {})))["logit"]
             for built in (fixed, tuned)
         )
         np.testing.assert_allclose(one, other, atol=1e-5)
-        learned = pipeline.train_stage(run, tuned, source).trained.params["generator"]
+        learned = pipeline.train_stage(run, tuned, source).params["generator"]
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, learned, params)
         assert all(jax.tree.leaves(moved)), moved
 
@@ -572,10 +601,10 @@ class TestTraining:
         states = []
 
         def untrained(run, built, source, reads):
-            params, _ = pipeline.initial_state(run, built, source)
+            params, _ = start.initial_state(run, built, source)
             params = jax.tree.map(lambda x: x * (1.5 + len(states)), params)
             states.append(run.parallel.replicate((params, {})))
-            return types.SimpleNamespace(state=states[-1])
+            return Trained(built, params, {}, {}, 0, 0.0, states[-1])
 
         monkeypatch.setattr(pipeline, "train_stage", untrained)
         response = pipeline.cross_fit(run, {}, None)
@@ -583,22 +612,20 @@ class TestTraining:
         data, said = run.dataset, []
         plan = ScoringPlan(data, splits.TRAIN, run.config.eval.batch_size)
         for fold, state in enumerate(states):
-            said.append(build.build_generator(run, (fold, 2)).answers(plan, *state)["response"])
+            said.append(generator.make(run, (fold, 2)).scorers["labels"](plan, *state)["response"])
         expected = np.zeros(data.movelines.num_events, np.float32)
         expected[plan.rows] = np.choose(data.movelines.user[plan.rows] % 2, said)
         assert np.abs(said[0] - said[1]).max() > 1e-3
         for shard, rows in enumerate(data.shard_rows):
             np.testing.assert_allclose(response[shard][: len(rows)], expected[rows], atol=1e-5)
 
-        params, _ = pipeline.initial_state(run, build.build_generator(run))
-        frozen = dataclasses.replace(pipeline.freeze(run, params), response=response)
-        built = build_rows.build_row(run, "nif", frozen)
+        params, _ = start.initial_state(run, generator.make(run))
+        frozen = dataclasses.replace(flow_cache.generator_outputs(run, params), response=response)
+        built = finetune.make(run, "nif", frozen)
         arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
-        index = jax.tree.map(lambda x: x[0], built.stage.plan.indices(0, 1))
-        batch = built.stage.gather(arrays, index)
-        np.testing.assert_array_equal(
-            batch.response, response[1][index["row"]] * batch.flow_mask
-        )
+        index = jax.tree.map(lambda x: x[0], built.plan.indices(0, 1))
+        batch = built.gather(arrays, index)
+        np.testing.assert_array_equal(batch.response, response[1][index["row"]] * batch.flow_mask)
         assert batch.response.any()
 
     def test_cached_flows_score_as_flows_computed_in_the_step(self, tmp_path):
@@ -606,31 +633,31 @@ class TestTraining:
         text = TINY_NIF.replace("pretrain.context=6", "pretrain.context=120")
         cached = make_run(tmp_path / "a", text)
         stepwise = make_run(tmp_path / "b", text + ",flow.cache=False")
-        params, _ = pipeline.initial_state(cached, build.build_generator(cached))
+        params, _ = start.initial_state(cached, generator.make(cached))
         scores = []
         for run in (cached, stepwise):
-            built = build_rows.build_row(run, "nif", pipeline.freeze(run, params))
-            state = run.parallel.replicate(pipeline.initial_state(run, built))
-            scores.append(built.scorer(build.validation_plan(run), *state))
+            built = finetune.make(run, "nif", flow_cache.generator_outputs(run, params))
+            state = run.parallel.replicate(start.initial_state(run, built))
+            scores.append(built.scorers["scores"](ranking.validation_plan(run), *state))
         for name in ("logit", "response"):
             one, other = (found[name] for found in scores)
             np.testing.assert_allclose(one, other, atol=2e-5)
             assert np.ptp(one) > 1e-4
         # The head that the generator is judged by says the same.
-        generator, state = build.build_generator(cached), cached.parallel.replicate((params, {}))
-        said = generator.answers(build.validation_plan(cached), *state)["response"]
+        made, state = generator.make(cached), cached.parallel.replicate((params, {}))
+        said = made.scorers["labels"](ranking.validation_plan(cached), *state)["response"]
         np.testing.assert_allclose(said, scores[0]["response"], atol=2e-5)
 
     def test_cross_stage_copies_reach_the_generator_and_return(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",flow.returned=init")
-        base_params, _ = pipeline.initial_state(run, build.build_base(run))
+        base_params, _ = start.initial_state(run, base_stage.make(run))
         marked = jax.tree.map(lambda x: x + 1.0, base_params)
-        params, _ = pipeline.initial_state(run, build.build_generator(run), marked)
+        params, _ = start.initial_state(run, generator.make(run), marked)
         jax.tree.map(np.testing.assert_array_equal, params["items"], marked["items"])
         jax.tree.map(np.testing.assert_array_equal, params["context"], marked["context"])
-        frozen = pipeline.freeze(run, params)
-        source = pipeline._row_source(run, "amen", base_params, frozen)
-        ranker, _ = pipeline.initial_state(run, build_rows.build_row(run, "amen", frozen), source)
+        frozen = flow_cache.generator_outputs(run, params)
+        source = pipeline._source(run, "amen", base_params, frozen)
+        ranker, _ = start.initial_state(run, finetune.make(run, "amen", frozen), source)
         jax.tree.map(np.testing.assert_array_equal, ranker["items"], params["items"])
         assert not np.array_equal(ranker["context"]["gap"], marked["context"]["gap"])
 
@@ -638,10 +665,10 @@ class TestTraining:
         scores = []
         for devices in (1, 2):
             run = make_run(tmp_path / str(devices), devices=devices)
-            built = build.build_base(run)
-            state = run.parallel.replicate(pipeline.initial_state(run, built))
-            plan = build.validation_plan(run)
-            logits = built.scorer(plan, *state)["logit"]
+            built = base_stage.make(run)
+            state = run.parallel.replicate(start.initial_state(run, built))
+            plan = ranking.validation_plan(run)
+            logits = built.scorers["scores"](plan, *state)["logit"]
             scores.append(logits[np.argsort(plan.rows)])
         np.testing.assert_allclose(*scores, atol=1e-5)
 
@@ -650,19 +677,20 @@ class TestTraining:
         for choice in ("device", "host"):
             text = f"{TINY_NIF},data.input={choice}"
             run = make_run(tmp_path / choice, text)
-            built = build.build_base(run)
+            built = base_stage.make(run)
             assert built.data.on_device == (choice == "device")
             pipeline.train_stage(run, built)
             records = read_metrics(tmp_path / choice / "metrics.jsonl")
-            losses.append([r["values"].get("train/loss", r["values"].get("validation/auc"))
-                           for r in records])  # fmt: skip
+            losses.append(
+                [r["values"].get("train/loss", r["values"].get("validation/auc")) for r in records]
+            )
         np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_stages_share_the_store_on_the_devices_and_count_what_they_add(tmp_path):
     run = make_run(tmp_path)
-    placed = build.build_base(run).data
-    assert build.build_generator(run).data.arrays["store"].item is placed.arrays["store"].item
+    placed = base_stage.make(run).data
+    assert generator.make(run).data.arrays["store"].item is placed.arrays["store"].item
     flow = {"flow": np.zeros((1, 1000, 8), np.float32)}
     size = sum(x.nbytes for x in jax.tree.leaves(run.dataset.stores))
     small = make_run(tmp_path, f"{TINY_NIF},data.device_bytes={size + 1000}")
@@ -673,13 +701,13 @@ def test_stages_share_the_store_on_the_devices_and_count_what_they_add(tmp_path)
 
 
 def load_other(run):
-    return run_context.load_dataset(nif.get_config(f"{TINY_NIF},data.seed=1"), run.parallel)
+    return context.load_dataset(nif.get_config(f"{TINY_NIF},data.seed=1"), run.parallel)
 
 
 @pytest.mark.parametrize("targets", ["all", "positive"])
 def test_corrections_count_what_can_be_a_target(targets, tmp_path):
     run = make_run(tmp_path, f"{TINY_NIF},flow_loss.targets={targets},data.label_share=0.2")
-    found = run.parallel.unreplicate(build.build_generator(run).data.frozen["frequency"])
+    found = run.parallel.unreplicate(generator.make(run).data.constants["frequency"])
     data = run.dataset
     chosen = (data.split == 0) & ((data.answer == 1) | (targets == "all"))
     expected = np.bincount(data.movelines.item[chosen], minlength=len(found)) / chosen.sum()
@@ -688,7 +716,7 @@ def test_corrections_count_what_can_be_a_target(targets, tmp_path):
 
 def test_a_scorer_returns_rows_in_plan_order(tmp_path):
     run = make_run(tmp_path, devices=2)
-    plan = build.validation_plan(run)
+    plan = ranking.validation_plan(run)
     data = run.place()
 
     def echo(params, variables, frozen, batch):
@@ -723,7 +751,7 @@ class TestBaselines:
     def test_popularity_is_the_click_rate_of_the_labels_that_rankers_may_use(
         self, finished_baselines
     ):
-        data = run_context.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
+        data = context.load_dataset(nif.get_config(TINY_BASELINES), Pmap(jax.devices()[:1]))
         lines = data.movelines
         shown, clicked = np.zeros((2, lines.num_items + 1))
         for item, label, period in zip(lines.item, lines.label, data.split, strict=True):
@@ -737,7 +765,7 @@ class TestBaselines:
 
     def test_evaluate_repeats_the_metrics(self, finished_baselines, monkeypatch):
         before = results.read_results(finished_baselines)["rows"]
-        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        monkeypatch.setattr(loop._Stepper, "run", lambda *_: pytest.fail("trained"))
         runner.run(nif.get_config(TINY_BASELINES), finished_baselines, "evaluate")
         after = results.read_results(finished_baselines)["rows"]
         assert [r["logloss"] for r in before] == [r["logloss"] for r in after]
@@ -761,8 +789,8 @@ class TestHybrid:
     def test_self_supervision_fades_in_the_share_of_steps_asked_for(self, tmp_path, row, share):
         config = hybrid.get_config(TINY_HYBRID + ",train.epochs=4.0,genci.delta_fade=0.25")
         run = dataclasses.replace(make_run(tmp_path), config=config)
-        stage = build_rows.build_row(run, row, random_ids(run)).stage
-        (source,) = (a for a in stage.loss_fn.args if isinstance(a, CohortSource))
+        stage = finetune.make(run, row, random_ids(run))
+        (source,) = (a for a in stage.loss_fn.args if isinstance(a, CohortInput))
         assert source.fade == share * 4 * stage.plan.steps_per_epoch
 
     def test_every_stage_has_its_checkpoint(self, finished_hybrid):
@@ -773,7 +801,7 @@ class TestHybrid:
 
     def test_evaluate_repeats_the_metrics(self, finished_hybrid, monkeypatch):
         before = results.read_results(finished_hybrid)
-        monkeypatch.setattr(train._Stepper, "run", lambda *_: pytest.fail("trained"))
+        monkeypatch.setattr(loop._Stepper, "run", lambda *_: pytest.fail("trained"))
         runner.run(hybrid.get_config(TINY_HYBRID), finished_hybrid, "evaluate")
         after = results.read_results(finished_hybrid)
         assert [r["auc"] for r in before["rows"]] == [r["auc"] for r in after["rows"]]

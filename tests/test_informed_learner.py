@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks import informed_learner
 from configs import nif
-from nif_jax import run_context
 from nif_jax.data import sources, splits
 from nif_jax.data.schema import NO_LABEL, ConfigError
 from nif_jax.data.simulator import DAY, START
-from nif_jax.parallel import Pmap
+from nif_jax.stages import context
+from nif_jax.training.devices.pmap import Pmap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = "source.num_users=60,source.num_items=50"
@@ -27,21 +27,27 @@ SMALL = "source.num_users=60,source.num_items=50"
 def _world(tmp_path, monkeypatch, text=""):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     config = nif.get_config(f"synthetic,{SMALL}{text}")
-    lines = run_context.load_dataset(config, Pmap()).movelines
+    lines = context.load_dataset(config, Pmap()).movelines
     return sources.world("synthetic", lines, seed=config.data.seed, **config.source)
 
 
 def test_it_comes_near_the_bound_from_the_past_alone(tmp_path):
     # A process of its own: compiled code has to be fast.
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.informed_learner", "--users=40", "--particles=32",
-         f"--settings={SMALL}"],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.informed_learner",
+            "--users=40",
+            "--particles=32",
+            f"--settings={SMALL}",
+        ],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": "", "NIF_JAX_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "test impressions of 40 users" in done.stdout
     shares = dict(re.findall(r"^(\S.*?) +\.?[\d. ]+ ([\d.]+)$", done.stdout, re.MULTILINE))
@@ -61,8 +67,10 @@ def test_without_a_past_it_has_the_prior(tmp_path, monkeypatch):
     # The mean over the simulator's own users, whose interests come from the same prior.
     when = START + (DAY * day).astype(np.int64)
     users = np.arange(60)
-    truth = [world.log_odds(users, np.zeros(60, int), np.full(60, t), np.full(60, i))
-             for i, t in zip(item, when, strict=True)]  # fmt: skip
+    truth = [
+        world.log_odds(users, np.zeros(60, int), np.full(60, t), np.full(60, i))
+        for i, t in zip(item, when, strict=True)
+    ]
     assert abs(found.mean() - np.mean(1 / (1 + np.exp(-np.stack(truth))))) < 0.04
 
 
@@ -74,7 +82,7 @@ def test_another_law_of_drift_is_refused(tmp_path, monkeypatch):
 
 def test_it_reads_the_labels_that_are_there_before_the_test_period(tmp_path, monkeypatch):
     world = _world(tmp_path, monkeypatch)
-    data = run_context.load_dataset(nif.get_config(f"synthetic,{SMALL}"), Pmap())
+    data = context.load_dataset(nif.get_config(f"synthetic,{SMALL}"), Pmap())
     lines = data.movelines
     label = np.where(np.arange(lines.num_events) % 3 == 0, NO_LABEL, lines.label)
     hidden = dataclasses.replace(data, movelines=dataclasses.replace(lines, label=label))

@@ -67,10 +67,13 @@ class TestFindPython:
     """Stand-ins answer the two questions that python_fault asks."""
 
     def _python(self, path, version, has_venv=True):
-        _executable(path, f"""
+        _executable(
+            path,
+            f"""
             #!/bin/sh
             case "$2" in *version_info*) echo {version} ;; *) exit {0 if has_venv else 1} ;; esac
-        """)
+        """,
+        )
 
     def _find(self, folders, code=0, **more):
         """Only the stand-ins are on PATH."""
@@ -120,7 +123,9 @@ def checkout(tmp_path, bin_folder):
         copy = root / script.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(script.read_bytes())
-    _executable(bin_folder / "python3.11", f"""
+    _executable(
+        bin_folder / "python3.11",
+        f"""
         #!{sys.executable}
         import json, os, pathlib, shutil, sys
         arguments = sys.argv[1:]
@@ -136,7 +141,8 @@ def checkout(tmp_path, bin_folder):
             python.parent.mkdir(parents=True)
             shutil.copy(__file__, python)
         sys.exit(int(os.environ.get("FAIL_" + arguments[1].partition(".")[0], "0")))
-    """)
+    """,
+    )
     return root
 
 
@@ -201,9 +207,13 @@ class TestRunAndTest:
 
     def test_test_lints_and_tests(self, checkout, bin_folder):
         calls = self._call(checkout, bin_folder, "launch/test.sh", "tests", "-k", "a or b")
-        assert calls[0] == ["-m", "ruff", "check", "."]
-        assert calls[1][:3] == ["-m", "pytest", "-q"]
-        assert calls[1][-3:] == ["tests", "-k", "a or b"]
+        assert calls[:3] == [
+            ["-m", "ruff", "check", "."],
+            ["-m", "ruff", "format", "--check", "--quiet", "."],
+            ["-m", "codespell_lib", "."],
+        ]
+        assert calls[3][:3] == ["-m", "pytest", "-q"]
+        assert calls[3][-3:] == ["tests", "-k", "a or b"]
 
     def test_refresh_runs_sweeps_that_lend_to_each_other(self, checkout, bin_folder, tmp_path):
         arguments = (str(tmp_path), "runs/new")
@@ -212,8 +222,13 @@ class TestRunAndTest:
         sweeps = {path.stem for path in (ROOT / "configs" / "sweeps").glob("[a-z]*.py")}
         assert {file.stem for file in files} == sweeps - {"common"}
         assert calls[0] == [
-            "launch/sweep.py", "--sweep=configs/sweeps/main.py", f"--data={tmp_path}",
-            "--workdir=runs/new/main", "--lenders=runs/new", "--jobs=3"]  # fmt: skip
+            "launch/sweep.py",
+            "--sweep=configs/sweeps/main.py",
+            f"--data={tmp_path}",
+            "--workdir=runs/new/main",
+            "--lenders=runs/new",
+            "--jobs=3",
+        ]
 
     def test_refresh_wants_the_data(self, checkout, bin_folder, tmp_path):
         absent = str(tmp_path / "absent")
@@ -229,7 +244,7 @@ class TestRunAndTest:
         assert "main.py\n--sweep=configs/sweeps/labels.py\n" in done.stdout
         assert "error: not finished: main. The same command goes on" in done.stderr
 
-    @pytest.mark.parametrize("tool", ["ruff", "pytest"])
+    @pytest.mark.parametrize("tool", ["ruff", "codespell_lib", "pytest"])
     def test_failures_fail(self, checkout, bin_folder, tool):
         self._call(checkout, bin_folder, "launch/test.sh", code=3, **{f"FAIL_{tool}": "3"})
         self._call(checkout, bin_folder, ".ci/run", code=3, **{f"FAIL_{tool}": "3"})
@@ -238,7 +253,7 @@ class TestRunAndTest:
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         calls = self._call(checkout, bin_folder, ".ci/run", TMPDIR=str(temporary))
-        assert [call[1] for call in calls] == ["ruff", "pytest"]
+        assert [call[1] for call in calls] == ["ruff", "ruff", "codespell_lib", "pytest"]
         venv = next(r for r in _records(tmp_path / "python.log") if r[1] == "venv")[-1]
         assert venv.startswith(f"{temporary}/")
         assert list(temporary.iterdir()) == []
@@ -254,10 +269,13 @@ class TestRunAndTest:
         ],
     )
     def test_slurm(self, checkout, bin_folder, tmp_path, slurm, devices):
-        _executable(bin_folder / "srun", """
+        _executable(
+            bin_folder / "srun",
+            """
             #!/bin/bash
             [[ "$1" == --kill-on-bad-exit=1 ]] && exec "${@:2}"
-        """)
+        """,
+        )
         spool = tmp_path / "spool" / "script"
         spool.parent.mkdir()
         spool.write_bytes((LAUNCH / "slurm.sbatch").read_bytes())
@@ -309,18 +327,26 @@ class TestLocalCluster:
         done = _run(self._command(tmp_path, target, *options), environment)
         lines = sorted(done.stdout.splitlines())
         assert [line for line in lines if "stderr" in line] == [
-            "[0] to stderr", "[1] to stderr", "[2] to stderr"]
+            "[0] to stderr",
+            "[1] to stderr",
+            "[2] to stderr",
+        ]
         coordinators = set()
         for number, line in enumerate(line for line in lines if "stderr" not in line):
             prefix, _, text = line.partition(" ")
             arguments, seen = json.loads(text)
             coordinators.add(arguments.pop(2))
             assert prefix == f"[{number}]"
-            assert arguments == ["--config=a b,c", "--x", "--num_processes=3",
-                                 f"--process_id={number}"]
+            assert arguments == [
+                "--config=a b,c",
+                "--x",
+                "--num_processes=3",
+                f"--process_id={number}",
+            ]
             assert seen["JAX_PLATFORMS"] == "cpu"
             assert seen["XLA_FLAGS"] == (
-                "--xla_one=1 --xla_two=2 --xla_force_host_platform_device_count=2")
+                "--xla_one=1 --xla_two=2 --xla_force_host_platform_device_count=2"
+            )
         (coordinator,) = coordinators
         assert re.fullmatch(r"--coordinator=127\.0\.0\.1:\d+", coordinator)
 
@@ -352,7 +378,8 @@ class TestLocalCluster:
         then = "if number == '1': worker.kill(); sys.exit(3)"
         target = self.SLEEPER.format(folder=str(tmp_path), then=then)
         target = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + (
-            textwrap.dedent(target))
+            textwrap.dedent(target)
+        )
         started = time.monotonic()
         _run(self._command(tmp_path, target, "--grace_seconds=0.3"), os.environ, 3)
         assert time.monotonic() - started < 30  # left alone, it would end after 60
@@ -376,7 +403,7 @@ MAIN = [
     "--",
     "--config=configs/nif.py:movielens_100k,seed=1",
     "--workdir=gs://my-bucket/runs/it is",
-    "--config.note=it's $HOME, \"quoted\"",
+    '--config.note=it\'s $HOME, "quoted"',
 ]
 RESUME = ["resume", *CREATE, *MAIN]
 
@@ -387,7 +414,9 @@ def pod(tmp_path, bin_folder):
     home = tmp_path / "worker"
     home.mkdir()
     log = tmp_path / "gcloud.log"
-    _executable(bin_folder / "gcloud", f"""
+    _executable(
+        bin_folder / "gcloud",
+        f"""
         #!{sys.executable}
         import json, os, shutil, subprocess, sys
         words = sys.argv[1:]
@@ -404,12 +433,15 @@ def pod(tmp_path, bin_folder):
             (command,) = [w.partition("=")[2] for w in words if w.startswith("--command=")]
             sys.exit(subprocess.run(["bash", "-c", command], cwd="{home}",
                      env={{**os.environ, "HOME": "{home}"}}).returncode)
-    """)
+    """,
+    )
     # On the worker: a bucket that is a folder, and a venv whose python takes notes.
     _executable(bin_folder / "gcsfuse", f'#!/bin/sh\necho "$@" >> {tmp_path}/gcsfuse.log\n')
     _executable(bin_folder / "mountpoint", "#!/bin/sh\nexit 1\n")
     _executable(bin_folder / "python3", f'#!/bin/sh\necho "$@" >> {tmp_path}/python3.log\n')
-    _executable(home / "nif_jax" / ".venv" / "bin" / "python", f"""
+    _executable(
+        home / "nif_jax" / ".venv" / "bin" / "python",
+        f"""
         #!{sys.executable}
         import json, os, sys, time
         with open("{tmp_path}/main.log", "a") as log:
@@ -417,7 +449,8 @@ def pod(tmp_path, bin_folder):
         print("a line of the log", flush=True)
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
         sys.exit(int(os.environ.get("FAKE_CODE", "0")))
-    """)
+    """,
+    )
 
     class Pod:
         folder = home / "nif_jax"
@@ -444,8 +477,9 @@ def pod(tmp_path, bin_folder):
     yield Pod()
     pid = home / "nif_jax" / "logs" / "pid"
     if pid.exists() and pid.read_text().strip():
-        subprocess.run(["kill", "-9", "--", f"-{pid.read_text().strip()}"],
-                       capture_output=True, check=False)
+        subprocess.run(
+            ["kill", "-9", "--", f"-{pid.read_text().strip()}"], capture_output=True, check=False
+        )
 
 
 class TestTpuPodCommands:
@@ -458,12 +492,18 @@ class TestTpuPodCommands:
         return pod.calls()
 
     def test_create(self, pod):
-        expected = ["create", "nif", "--accelerator-type=v5litepod-16",
-                    "--version=v2-alpha-tpuv5-lite", "--zone=zone-a"]
+        expected = [
+            "create",
+            "nif",
+            "--accelerator-type=v5litepod-16",
+            "--version=v2-alpha-tpuv5-lite",
+            "--zone=zone-a",
+        ]
         assert self._shown(pod, "create", *CREATE) == [expected]
         more = ["--spot", "--project=p", "--version=other"]
         assert self._shown(pod, "create", *CREATE, *more) == [
-            [*expected[:3], "--version=other", "--spot", "--zone=zone-a", "--project=p"]]
+            [*expected[:3], "--version=other", "--spot", "--zone=zone-a", "--project=p"]
+        ]
 
     @pytest.mark.parametrize(
         ("accelerator", "version"),
@@ -480,8 +520,13 @@ class TestTpuPodCommands:
 
     def test_install(self, pod):
         copy, install = self._shown(pod, "install", *PLACE)
-        assert copy == ["scp", "./nif_jax.tar.gz", "nif:nif_jax.tar.gz", "--worker=all",
-                        "--zone=zone-a"]
+        assert copy == [
+            "scp",
+            "./nif_jax.tar.gz",
+            "nif:nif_jax.tar.gz",
+            "--worker=all",
+            "--zone=zone-a",
+        ]
         assert install[:3] == ["ssh", "nif", "--worker=all"]
         assert '--editable ".[tpu]"' in install[3]
 
@@ -503,7 +548,8 @@ class TestTpuPodCommands:
         assert tail[:3] == ["ssh", "nif", "--worker=all"]
         assert tail[3].endswith("tail -n 7 run.log")
         assert self._shown(pod, "teardown", *PLACE) == [
-            ["delete", "nif", "--quiet", "--zone=zone-a"]]
+            ["delete", "nif", "--quiet", "--zone=zone-a"]
+        ]
 
     def test_resume_shows_both_ways(self, pod):
         verbs = [call[0] for call in self._shown(pod, "resume", *CREATE, *MAIN)]
@@ -539,8 +585,10 @@ class TestTpuPodCommands:
             (["run", *PLACE], "'run' needs --workdir=gs://BUCKET/FOLDER"),
             (["run", *PLACE, "--", "--workdir=runs/nif"], "'run' needs --workdir=gs://"),
             (["run", *PLACE, "--", "--workdir=gs://bucket"], "'run' needs --workdir=gs://"),
-            (["run", *PLACE, *MAIN, "--config.source.path=gs://my-bucket-2/events.parquet"],
-             "the workers mount gs://my-bucket/, the bucket of --workdir, and no other"),
+            (
+                ["run", *PLACE, *MAIN, "--config.source.path=gs://my-bucket-2/events.parquet"],
+                "the workers mount gs://my-bucket/, the bucket of --workdir, and no other",
+            ),
         ],
     )
     def test_usage_errors(self, pod, arguments, error):
@@ -555,7 +603,7 @@ class TestTpuPodCommands:
 
 def _examples():
     """(file, devices, main's arguments) of the documented commands for pods and Slurm."""
-    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "README.md"):
+    for name in ("launch/tpu_pod.sh", "launch/slurm.sbatch", "docs/devices.md"):
         text = re.sub(r"\\\n#? *", "", (ROOT / name).read_text())
         for line in re.findall(r"^[# ]+((?:sbatch|bash) .*--workdir=.*)", text, re.MULTILINE):
             words = shlex.split(line, comments=True)
@@ -569,10 +617,16 @@ def _examples():
 class TestExamples:
     def test_are_found(self):
         found = sorted(example.id for example in _examples())
-        assert found == ["README.md-16", "README.md-32", "launch/slurm.sbatch-2",
-                         "launch/slurm.sbatch-32", *["launch/tpu_pod.sh-16"] * 3]
+        assert found == [
+            "docs/devices.md-16",
+            "docs/devices.md-32",
+            "launch/slurm.sbatch-2",
+            "launch/slurm.sbatch-32",
+            *["launch/tpu_pod.sh-16"] * 3,
+        ]
         assert "export TPU_NAME=nif TPU_ZONE=europe-west4-b TPU_ACCELERATOR=v5litepod-16" in (
-            (LAUNCH / "tpu_pod.sh").read_text())
+            (LAUNCH / "tpu_pod.sh").read_text()
+        )
         assert "#SBATCH --nodes=2\n" in (LAUNCH / "slurm.sbatch").read_text()
         assert "#SBATCH --gpus-per-node=1\n" in (LAUNCH / "slurm.sbatch").read_text()
 
@@ -581,9 +635,13 @@ class TestExamples:
         path, _, text = options["--config"].partition(":")
         assert path == "configs/nif.py"
         config = nif.get_config(text)
-        config.update_from_flattened_dict({
-            key.removeprefix("--config."): int(value) if value.isdigit() else value
-            for key, value in options.items() if key.startswith("--config.")})
+        config.update_from_flattened_dict(
+            {
+                key.removeprefix("--config."): int(value) if value.isdigit() else value
+                for key, value in options.items()
+                if key.startswith("--config.")
+            }
+        )
         for section in (config.train, config.pretrain):
             assert section.batch_size % (2 * devices) == 0
 
@@ -606,7 +664,9 @@ class TestTpuPodWorker:
     def test_all_paths_of_the_bucket_are_those_of_the_mount(self, pod):
         given = [
             "--config=configs/nif.py:files,source.path=gs://b/a.csv,init_from=gs://b/old",
-            "--config.source.path=gs://b/events.parquet", "--workdir=gs://b/new"]
+            "--config.source.path=gs://b/events.parquet",
+            "--workdir=gs://b/new",
+        ]
         pod("run", *PLACE, "--", *given, FAKE_WORKER="1")
         pod.wait_for_end()
         (call,) = pod.main_calls()

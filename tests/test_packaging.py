@@ -1,12 +1,15 @@
-"""setup.py names what the code imports, and nothing else."""
+"""setup.py names what the code imports, and a wheel holds what it needs, and nothing else."""
 
 import ast
 import importlib.metadata
 import pathlib
 import re
 import runpy
+import shutil
+import subprocess
 import sys
 import types
+import zipfile
 
 import pytest
 
@@ -19,7 +22,7 @@ INDIRECT = {
     "array-record": '"array_record"',  # a format of tensorflow-datasets
 }
 # Of the test extra: used without an import, or by notebooks.
-TOOLS = {"ruff", "ipykernel", "nbclient", "nbformat", "pytest-xdist"}
+TOOLS = {"codespell", "ipykernel", "nbclient", "nbformat", "pytest-xdist", "ruff", "setuptools"}
 
 
 def _name(requirement):
@@ -44,9 +47,7 @@ def _third_party(paths):
     distributions = importlib.metadata.packages_distributions()
     unknown = modules - sys.stdlib_module_names - OURS - distributions.keys()
     assert not unknown, f"imported, but not installed here: {unknown}"
-    return {
-        _name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS
-    }
+    return {_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS}
 
 
 @pytest.fixture
@@ -96,7 +97,83 @@ def test_every_folder_with_code_is_a_package():
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
-def test_packages_hold_nothing_but_python():
+def test_files_that_are_not_python_are_package_data(arguments):
     files = [p for f in ("nif_jax", "configs") for p in (ROOT / f).rglob("*") if p.is_file()]
-    others = [path for path in files if path.suffix not in (".py", ".pyc")]
-    assert others == [], "setup.py ships no such files yet: add them to package_data"
+    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+    shipped = {
+        path
+        for package, patterns in arguments["package_data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    assert others == shipped, "add them to package_data in setup.py"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with what a wheel of this checkout installs."""
+    pytest.importorskip("setuptools", minversion="77")
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("nif_jax", "configs"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
+    for file in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "wheel"]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", f"--wheel-dir={built}"]
+    subprocess.run([*pip, *options, str(source)], check=True, timeout=300)
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(built / "site")
+    return built / "site"
+
+
+def test_a_wheel_installs_one_package_with_every_module(site):
+    names = {path.name for path in site.iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"nif_jax"}
+    files = {str(p.relative_to(site)) for p in (site / "nif_jax").rglob("*") if p.is_file()}
+    modules = {str(p.relative_to(ROOT)) for p in _sources("nif_jax")}
+    configs = {f"nif_jax/configs/{p.name}" for p in (ROOT / "configs").glob("*.py")}
+    data = {str(p.relative_to(ROOT)) for p in (ROOT / "nif_jax").rglob("*") if p.is_file()}
+    data = {name for name in data if not name.endswith((".py", ".pyc"))}
+    assert files == modules | configs | data
+
+
+LOAD = """
+import sys
+from ml_collections.config_flags import config_flags
+before = list(sys.path)
+flag = config_flags.DEFINE_config_file("config", sys.argv[1])
+from absl import flags
+flags.FLAGS(["test"])
+assert sys.path == before, "the config changed sys.path"
+print(*flags.FLAGS.config.rows)
+"""
+
+
+@pytest.mark.parametrize("name", ["base", "nif", "genci", "hybrid"])
+@pytest.mark.parametrize("installed", [True, False], ids=["wheel", "checkout"])
+def test_a_config_is_loaded_by_its_path_from_any_directory(site, tmp_path, name, installed):
+    folder = site / "nif_jax" if installed else ROOT
+    # A package of that name in the current directory does not take the place of ours.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").touch()
+    command = [sys.executable, "-c", LOAD, f"{folder}/configs/{name}.py:synthetic,smoke"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("base")
+
+
+def test_main_of_a_wheel_reports_a_wrong_word_in_one_line(site, tmp_path):
+    config = f"--config={site}/nif_jax/configs/nif.py:synthetci"
+    command = [sys.executable, "-c", "from nif_jax.main import run; run()", config]
+    ran = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert "Did you mean 'synthetic'?" in ran.stderr and "Traceback" not in ran.stderr

@@ -15,8 +15,8 @@ import pytest
 
 from configs.sweeps import common
 from launch import jobs, pool, sharing
-from nif_jax import files
-from nif_jax.config_keys import flatten
+from nif_jax.config import flatten
+from nif_jax.data import files
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import writer
 from nif_jax.reports import results
@@ -25,11 +25,15 @@ from nif_jax.reports import results
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted(set((ROOT / "configs" / "sweeps").glob("[a-z]*.py"))
-               - {ROOT / "configs" / "sweeps" / "common.py"})  # fmt: skip
-TINY = ("synthetic,smoke,source.num_users=24,source.num_items=20,source.events_per_user=20.0,"
-        "ranker.dim=4,ranker.attention=4,ranker.tower=8,data.history_length=4,train.batch_size=32,"
-        "train.microbatch=0,train.epochs=1.0,train.steps_per_dispatch=2,eval.batch_size=16")
+FILES = sorted(
+    set((ROOT / "configs" / "sweeps").glob("[a-z]*.py"))
+    - {ROOT / "configs" / "sweeps" / "common.py"}
+)
+TINY = (
+    "synthetic,smoke,source.num_users=24,source.num_items=20,source.events_per_user=20.0,"
+    "ranker.dim=4,ranker.attention=4,ranker.tower=8,data.history_length=4,train.batch_size=32,"
+    "train.microbatch=0,train.epochs=1.0,train.steps_per_dispatch=2,eval.batch_size=16"
+)
 STUB = """
 import json, pathlib, sys, time
 from nif_jax.reports import results
@@ -67,8 +71,14 @@ def _claim(job):
 
 
 def _command(folder, sweep, *more, stub=True):
-    command = [sys.executable, str(ROOT / "launch" / "sweep.py"), f"--sweep={sweep}",
-               f"--workdir={folder / 'runs'}", f"--output={folder / 'results'}", *more]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "launch" / "sweep.py"),
+        f"--sweep={sweep}",
+        f"--workdir={folder / 'runs'}",
+        f"--output={folder / 'results'}",
+        *more,
+    ]
     if stub:
         (folder / "stub.py").write_text(STUB)
         command.append(f"--command={sys.executable} {folder / 'stub.py'}")
@@ -168,7 +178,11 @@ class TestJobs:
         (job,) = self._job(tmp_path, "num_seeds=2")
         _claim(job)
         row = dict.fromkeys(results.ROW_KEYS, 0.5) | {
-            "model": "base", "seed": 0, "split": "test", "history": "frozen"}  # fmt: skip
+            "model": "base",
+            "seed": 0,
+            "split": "test",
+            "history": "frozen",
+        }
         results.write_results(job.workdir / "results.json", {"config": job.config}, [row])
         (more,) = self._job(tmp_path, "num_seeds=2", ["--config.num_seeds=3"])
         jobs.check([more])
@@ -203,8 +217,10 @@ class TestJobs:
 
 
 def _tasks(folder, script, count):
-    return [pool.Task(f"t{n}", [sys.executable, "-c", script, str(n)], folder / f"t{n}")
-            for n in range(count)]  # fmt: skip
+    return [
+        pool.Task(f"t{n}", [sys.executable, "-c", script, str(n)], folder / f"t{n}")
+        for n in range(count)
+    ]
 
 
 class TestPool:
@@ -215,16 +231,17 @@ class TestPool:
         return outcomes, lines
 
     def test_runs_in_order_so_many_at_a_time(self, tmp_path):
-        script = ("import time; print(time.monotonic(), flush=True); time.sleep(.4); "
-                  "print(time.monotonic())")
+        script = (
+            "import time; print(time.monotonic(), flush=True); time.sleep(.4); "
+            "print(time.monotonic())"
+        )
         outcomes, lines = self._run(_tasks(tmp_path, script, 4), 2)
         assert [o.code for o in outcomes] == [0] * 4
-        spans = [[float(line) for line in pool.last_lines(tmp_path / f"t{n}", 2)]
-                 for n in range(4)]  # fmt: skip
+        spans = [[float(line) for line in pool.last_lines(tmp_path / f"t{n}", 2)] for n in range(4)]
         # Of 0 to 3 the first two start together, the others once a place is free.
         assert max(spans[0][0], spans[1][0]) < min(spans[0][1], spans[1][1])
         assert min(spans[2][0], spans[3][0]) > min(spans[0][1], spans[1][1])
-        assert lines[0] == "0/4 done; running t0, t1; time left unknown"
+        assert lines[1] == "0/4 done; running t0, t1; time left unknown"
         assert lines[-1] == "4/4 done; running nothing; time left unknown"
 
     @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are a matter of Linux")
@@ -255,7 +272,7 @@ class TestPool:
 
     def test_a_task_that_runs_elsewhere_is_left_alone(self, tmp_path):
         (task,) = _tasks(tmp_path, "import time; print('here', flush=True); time.sleep(60)", 1)
-        process = pool.start(task, set())
+        process = pool.start(task)
         try:
             _wait(lambda: pool.last_lines(task.folder, 1) == ["here"])
             outcomes, _ = self._run([task], 1)
@@ -263,7 +280,7 @@ class TestPool:
         finally:
             process.kill()
             process.wait()
-        again = pool.start(task, set())  # the lock ended with its holder
+        again = pool.start(task)  # the lock ended with its holder
         again.kill()
         assert again.wait() == -signal.SIGKILL
 
@@ -271,24 +288,28 @@ class TestPool:
         ended = []
 
         def interrupt(_):
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
         with pytest.raises(KeyboardInterrupt):
-            pool.run(_tasks(tmp_path, "import time; time.sleep(60)", 2), 1, on_end=ended.append,
-                     on_change=interrupt)  # fmt: skip
+            pool.run(
+                _tasks(tmp_path, "import time; time.sleep(60)", 2),
+                1,
+                on_end=ended.append,
+                on_change=interrupt,
+            )
         assert [(o.task.name, o.code) for o in ended] == [("t0", -signal.SIGTERM)]
 
     def test_time_left_is_that_of_the_mean_run(self, monkeypatch):
         task = pool.Task("t", [], pathlib.Path())
         monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-        outcomes = [pool.Outcome(task, 0, 3600.0), pool.Outcome(task, 0, 1800.0),
-                    pool.Outcome(task, 1, 5.0)]  # fmt: skip
-        running = [pool._Running(task, None, 0, 100.0), pool._Running(task, None, 1, 1000.0)]
+        outcomes = [
+            pool.Outcome(task, 0, 3600.0),
+            pool.Outcome(task, 0, 1800.0),
+            pool.Outcome(task, 1, 5.0),
+        ]
         # Mean 2700 s: two more to start, 1800 s left of one, all of the other, on two places.
-        line = pool.progress_line(7, outcomes, running)
-        assert line == "3/7 done, 1 failed; running t, t; time left about 1 h 22 min"
-        assert [pool.duration(s) for s in (12.4, 90, 3599, 7500)] == [
-            "12 s", "2 min", "1 h 00 min", "2 h 05 min"]  # fmt: skip
+        line = pool.progress_line(7, outcomes, {"a": 100.0, "b": 1000.0})
+        assert line == "3/7 done, 1 failed; running a, b; time left about 1:22:30"
 
 
 _DATA = {"name": "toy", "sha256": {"events": "0", "items": "1", "users": "2"}}
@@ -298,8 +319,16 @@ class TestSharing:
     """What a finished run has trained with equal settings is copied to one that starts."""
 
     CONFIG = "configs/hybrid.py:synthetic,smoke,rows=base+nif+amen+genci"
-    STAGES = ("amen", "base", "generator", "generator_without_0_of_2", "genci", "lr", "nif",
-              "tokenizer")  # fmt: skip
+    STAGES = (
+        "amen",
+        "base",
+        "generator",
+        "generator_without_0_of_2",
+        "genci",
+        "lr",
+        "nif",
+        "tokenizer",
+    )
 
     @pytest.fixture(autouse=True)
     def _identity(self, monkeypatch):
@@ -360,8 +389,11 @@ class TestSharing:
         assert sharing.borrow(borrower, config, [lender, good]) == ["seed_0/base from good"]
 
     def test_finished_runs_of_other_sweeps_lend(self, tmp_path):
-        for run, file in {"main/a": "results.json", "labels/b": "config.json",
-                          "pairs/c": "results.json"}.items():  # fmt: skip
+        for run, file in {
+            "main/a": "results.json",
+            "labels/b": "config.json",
+            "pairs/c": "results.json",
+        }.items():
             (tmp_path / run).mkdir(parents=True)
             (tmp_path / run / file).touch()
         found = sharing.finished_below(tmp_path)
@@ -375,7 +407,8 @@ class TestSharing:
         (borrower / "seed_0" / "base.part").mkdir()  # killed while it copied
         torn = [_record("nif", 1.0), _record("base", 2.0)]
         (borrower / "seed_0" / "metrics.jsonl").write_text(
-            "".join(json.dumps(record) + "\n" for record in torn) + '{"step"')
+            "".join(json.dumps(record) + "\n" for record in torn) + '{"step"'
+        )
         found = sharing.borrow(borrower, config, [lender])
         assert found == ["seed_0/base from lender", "seed_0/tokenizer from lender"]
         assert own.read_text() == "begun here"
@@ -403,8 +436,7 @@ class TestCommand:
         assert "synthetic-a: finished" in again and "Gathered 3 of 3 runs" in again
         attempts = (tmp_path / "runs" / "attempts.jsonl").read_text().splitlines()
         trained = [(json.loads(line)["run"], json.loads(line)["code"]) for line in attempts]
-        assert sorted(trained[:3]) == [
-            ("synthetic-a", 0), ("synthetic-bad", 3), ("synthetic-c", 0)]  # fmt: skip
+        assert sorted(trained[:3]) == [("synthetic-a", 0), ("synthetic-bad", 3), ("synthetic-c", 0)]
         assert trained[3:] == [("synthetic-bad", 0)]
         found = json.loads((tmp_path / "results" / "toy.json").read_text())
         assert found["runs"]["synthetic-bad"]["rows"][0]["auc"] == [0.53]
@@ -427,9 +459,13 @@ class TestCommand:
         said = _run(tmp_path, sweep, "--dry_run", "--config.train.epochs=3", stub=False)
         words = shlex.split(said.split("synthetic-b: to do\n")[1])
         assert words == [
-            sys.executable, "-m", "nif_jax.main", "--config=configs/base.py:synthetic,seed=2",
-            f"--workdir={tmp_path / 'runs' / 'synthetic-b'}", "--config.train.epochs=3",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "nif_jax.main",
+            "--config=configs/base.py:synthetic,seed=2",
+            f"--workdir={tmp_path / 'runs' / 'synthetic-b'}",
+            "--config.train.epochs=3",
+        ]
         listed = _run(tmp_path, sweep, "--print_commands", "--only=*-b", stub=False)
         assert shlex.split(listed) == words[:-1]
         assert not (tmp_path / "runs").exists()
@@ -479,8 +515,11 @@ class TestCommand:
         log = (tmp_path / "runs" / "synthetic-prior" / "log.txt").read_text()
         assert re.search(r"popularity \d+/\d+", log) and not re.search(r"base \d+/\d+", log)
         taken, own = (
-            [row | {"peak_rss_bytes": 0} for row in results.read_results(folder)["rows"]
-             if row["model"] == "base"]
+            [
+                row | {"peak_rss_bytes": 0}
+                for row in results.read_results(folder)["rows"]
+                if row["model"] == "base"
+            ]
             for folder in (tmp_path / "runs").glob("synthetic-[fp]*")
-        )  # fmt: skip
+        )
         assert taken == own

@@ -12,7 +12,7 @@ Three seeds. About 12 minutes of one core for a seed of MovieLens-100K.
 
 from configs.sweeps import common
 
-VARIANTS = {
+ROWS = {
     "full": {"rows": ("base", "nif", "tsp", "amen", "nif_flow_only")},
     "no_diversity": {"flow_loss.alpha": 0.0},
     "no_velocity": {"flow_loss.beta": 0.0},
@@ -25,6 +25,4 @@ VARIANTS = {
 def get_sweep() -> list[common.Run]:
     """What is left out, on MovieLens-100K."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "nif", "amen")}
-    return common.grid(
-        "configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"
-    )
+    return common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full")

@@ -1,8 +1,8 @@
 """What the sweeps share: data sets, runs, and grids of them.
 
 A sweep is a list of runs, each a config file with settings for one data set, and all its seeds.
-Minutes in the sweeps' docstrings are estimates from the rankers' speed on one core (README.md); the
-gathered results say what the processes took.
+Minutes in the sweeps' docstrings are estimates from the rankers' speed on one core (docs/speed.md);
+the gathered results say what the processes took.
 """
 
 import dataclasses
@@ -105,11 +105,16 @@ def grid(
       reference: the variant that the others are compared with; "" = none.
     """
     return [
-        Run(name, variant, config, dict(shared) | dict(settings),
-            "" if variant == reference else reference)
+        Run(
+            name,
+            variant,
+            config,
+            dict(shared) | dict(settings),
+            "" if variant == reference else reference,
+        )
         for name in data
         for variant, settings in variants.items()
-    ]  # fmt: skip
+    ]
 
 
 def axis(key: str, values: Sequence[Any], name: str = "") -> dict[str, Settings]:
@@ -121,7 +126,8 @@ def axis(key: str, values: Sequence[Any], name: str = "") -> dict[str, Settings]
 def product(*axes: Mapping[str, Settings]) -> dict[str, Settings]:
     """Every combination of one variant from each axis, names joined by "-"."""
     return {
-        "-".join(names): {k: v for name, axis in zip(names, axes, strict=True)
-                          for k, v in axis[name].items()}
+        "-".join(names): {
+            k: v for name, axis in zip(names, axes, strict=True) for k, v in axis[name].items()
+        }
         for names in itertools.product(*axes)
-    }  # fmt: skip
+    }

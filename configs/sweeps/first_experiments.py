@@ -13,7 +13,7 @@ The paper expects each step to help. Three seeds; about 15 minutes of one core f
 
 from configs.sweeps import common
 
-VARIANTS = {
+ROWS = {
     "full": {},
     "random_init": {"pretrain.init": "scratch"},
     "info_nce_only": {"pretrain.init": "scratch", "flow_loss.alpha": 0.0, "flow_loss.beta": 0.0},
@@ -23,6 +23,4 @@ VARIANTS = {
 def get_sweep() -> list[common.Run]:
     """What the generator starts from and is trained by, on MovieLens-100K."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "nif", "amen")}
-    return common.grid(
-        "configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"
-    )
+    return common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full")

@@ -14,9 +14,16 @@ Three seeds; about 5 minutes of one core for a seed of a run on MovieLens-100K.
 
 from configs.sweeps import common
 
-ABLATIONS = ("genci_no_cohorts", "genci_no_ssr", "genci_no_ntp", "genci_level_1", "genci_beams_1",
-             "genci_beams_16", "genci_random_codes")  # fmt: skip
-VARIANTS = {
+ABLATIONS = (
+    "genci_no_cohorts",
+    "genci_no_ssr",
+    "genci_no_ntp",
+    "genci_level_1",
+    "genci_beams_1",
+    "genci_beams_16",
+    "genci_random_codes",
+)
+ROWS = {
     "full": {"rows": ("base", "genci", *ABLATIONS)},
     "straight_through": {"tokenizer.form": "straight_through"},
     "kmeans": {"tokenizer.form": "kmeans"},
@@ -31,9 +38,7 @@ VARIANTS = {
 def get_sweep() -> list[common.Run]:
     """One change at a time."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "genci")}
-    runs = common.grid(
-        "configs/genci.py", ("movielens_100k",), VARIANTS, shared, reference="full"
-    )
+    runs = common.grid("configs/genci.py", ("movielens_100k",), ROWS, shared, reference="full")
     # The impressions differ, so that no run can be the other's reference.
     turnover = common.axis("source.turnover", (0.0, 0.5))
     rows = {"rows": ("popularity", "base", "nif", "genci")}

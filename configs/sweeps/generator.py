@@ -12,7 +12,7 @@ Three seeds; about 4 minutes of one core for a seed of a run, more for the large
 from configs.sweeps import common
 
 UNTRAINED = {"pretrain.init": "scratch", "pretrain.epochs": 0.0, "pretrain.learning_rate": 0.0}
-VARIANTS = {
+ROWS = {
     "full": {},
     "random": UNTRAINED,
     **common.axis("generator.dim", (64,)),
@@ -28,6 +28,4 @@ def get_sweep() -> list[common.Run]:
         "num_seeds": common.SEEDS_TO_EXPLORE,
         "rows": ("base", "nif", "nif_flow_only"),
     }
-    return common.grid(
-        "configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"
-    )
+    return common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full")

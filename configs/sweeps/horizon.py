@@ -19,6 +19,4 @@ def get_sweep() -> list[common.Run]:
     """Horizons under teacher forcing; at the default one, roll-out training too."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE, "rows": ("base", "nif_flow_only")}
     variants = HORIZON | common.product({"T_4": HORIZON["T_4"]}, ROLL_OUT)
-    return common.grid(
-        "configs/nif.py", ("movielens_100k",), variants, shared, reference="T_4"
-    )
+    return common.grid("configs/nif.py", ("movielens_100k",), variants, shared, reference="T_4")

@@ -20,10 +20,14 @@ SETTINGS = {
     "ml_latest_small": {"rows": WITH_FLOW_ONLY, "num_seeds": 5},
     "amazon23": {"rows": WITH_FLOW_ONLY, "num_seeds": 5},
     "movietweetings": {"rows": WITHOUT_TSP, "num_seeds": 3},
-    "online_retail": {"rows": WITHOUT_TSP, "num_seeds": 3, "source.user_share": 0.2,
-                      "train.epochs": 12.0},
+    "online_retail": {
+        "rows": WITHOUT_TSP,
+        "num_seeds": 3,
+        "source.user_share": 0.2,
+        "train.epochs": 12.0,
+    },
     "kuairand": {"rows": WITHOUT_TSP, "num_seeds": 1, "pretrain.epochs": 8.0},
-}  # fmt: skip
+}
 
 
 def get_sweep() -> list[common.Run]:

@@ -35,8 +35,6 @@ def get_sweep() -> list[common.Run]:
         shared | {"rows": ("base", "nif")},
         reference="returned_none",
     )
-    elsewhere = common.grid(
-        "configs/nif.py", DOMAINS, {"tsp": {}}, shared | {"rows": TSP_ROWS}
-    )
+    elsewhere = common.grid("configs/nif.py", DOMAINS, {"tsp": {}}, shared | {"rows": TSP_ROWS})
     runs = returned + elsewhere
     return [dataclasses.replace(run, buckets=True) for run in runs]

@@ -16,7 +16,7 @@ Three seeds; about a minute of one core for a seed of a run, since the base is t
 from configs.sweeps import common, main
 
 AMEN = {"rows": ("base", "nif", "amen"), "flow_loss.response": 0.0, "flow.response": "none"}
-VARIANTS = {
+ROWS = {
     "full": {},
     "near": {"tsp.min_events": 1, "tsp.max_events": 5},
     "far": {"tsp.min_events": 20},
@@ -34,6 +34,6 @@ def get_sweep() -> list[common.Run]:
     retail = main.SETTINGS["online_retail"] | {"num_seeds": 2, "rows": ("base", "nif", "amen")}
     weights = {"full": {}, **common.axis("tsp.weight", (0.0,))}
     return [
-        *common.grid("configs/nif.py", ("movielens_100k",), VARIANTS, shared, reference="full"),
+        *common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full"),
         *common.grid("configs/nif.py", ("online_retail",), weights, retail, reference="full"),
     ]

@@ -113,7 +113,7 @@ def check_timestamps(
 
 
 def strftime_format(time_format: str) -> str:
-    """"%y%m%d%H" of "YYMMDDHH"; what holds "%" is returned as it is. MM behind HH are minutes."""
+    """ "%y%m%d%H" of "YYMMDDHH"; what holds "%" is returned as it is. MM behind HH are minutes."""
     if "%" in time_format:
         return time_format
     hours = time_format.find("HH")

@@ -97,8 +97,10 @@ def resampled_metrics(
         labels, _ = ctr.checked("bootstrap", labels, row, finite=True)
     _, user = np.unique(np.asarray(users), return_inverse=True)
     if logits.ndim != 2 or user.shape != labels.shape:
-        raise ValueError(f"logits {logits.shape}, labels {labels.shape} and users {user.shape} "
-                         "must be [M, R], [R] and [R]")
+        raise ValueError(
+            f"logits {logits.shape}, labels {labels.shape} and users {user.shape} "
+            "must be [M, R], [R] and [R]"
+        )
     unit_of = user if unit == "user" else np.arange(len(labels))  # [R]
     units = unit_of.max() + 1
     statistics = [_statistics(labels, user, unit_of, row) for row in logits.astype(np.float64)]
@@ -125,8 +127,10 @@ def difference(metric: str, model: np.ndarray, reference: np.ndarray) -> Differe
       ValueError: shapes that differ, or no seeds.
     """
     if model.shape != reference.shape or not len(model):
-        raise ValueError(f"model {model.shape} and reference {reference.shape} must be of the same "
-                         "seeds and resamples, at least one")
+        raise ValueError(
+            f"model {model.shape} and reference {reference.shape} must be of the same "
+            "seeds and resamples, at least one"
+        )
     by_seed = model - reference
     mean, resampled = by_seed[:, 0].mean(), by_seed[:, 1:].mean(axis=0)
     resampled = resampled[np.isfinite(resampled)]

@@ -176,11 +176,15 @@ def by_bucket(
     if values.shape != labels.shape:
         raise ValueError(f"by_bucket: values has shape {values.shape}, labels {labels.shape}")
     if not len(edges) or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
-        raise ValueError(f"by_bucket: edges must be finite and rising, got {edges.tolist()}; the "
-                         "last bucket is open, so leave infinity out")
+        raise ValueError(
+            f"by_bucket: edges must be finite and rising, got {edges.tolist()}; the "
+            "last bucket is open, so leave infinity out"
+        )
     if not (values >= edges[0]).all():
-        raise ValueError(f"by_bucket: values reach down to {values.min()}, below the first edge "
-                         f"{edges[0]}; add a lower edge")
+        raise ValueError(
+            f"by_bucket: values reach down to {values.min()}, below the first edge "
+            f"{edges[0]}; add a lower edge"
+        )
     bucket = np.searchsorted(edges, values, side="right") - 1
     limits = [int(edge) if edge.is_integer() else edge for edge in edges.tolist()]
     rows = []
@@ -232,8 +236,10 @@ def checked(
     """
     labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if labels.ndim != 1 or labels.shape != scores.shape:
-        raise ValueError(f"{name}: labels {labels.shape} and scores {scores.shape} must be one "
-                         "dimension of equal length")
+        raise ValueError(
+            f"{name}: labels {labels.shape} and scores {scores.shape} must be one "
+            "dimension of equal length"
+        )
     if not len(labels):
         raise ValueError(f"{name}: labels is empty; the split has no impressions")
     odd = labels[(labels != 0) & (labels != 1)]
@@ -241,8 +247,10 @@ def checked(
         raise ValueError(f"{name}: a label is {odd[0]}; keep only impressions, labelled 0 or 1")
     bad = ~np.isfinite(scores) if finite else np.isnan(scores)
     if bad.any():
-        raise ValueError(f"{name}: {bad.sum()} of {len(scores)} scores are not finite, the first "
-                         f"({scores[bad][0]}) at row {bad.argmax()}; the model has diverged")
+        raise ValueError(
+            f"{name}: {bad.sum()} of {len(scores)} scores are not finite, the first "
+            f"({scores[bad][0]}) at row {bad.argmax()}; the model has diverged"
+        )
     return labels, scores
 
 

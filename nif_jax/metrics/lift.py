@@ -36,9 +36,7 @@ def relative(treatment: np.ndarray, reference: np.ndarray) -> float:
     return float(np.sum(treatment)) / total - 1
 
 
-def paired_lift(
-    treatment: np.ndarray, reference: np.ndarray, *, resamples: int, seed: int
-) -> Lift:
+def paired_lift(treatment: np.ndarray, reference: np.ndarray, *, resamples: int, seed: int) -> Lift:
     """Lift with its interval by paired bootstrap over users.
 
     Both arms are measured on the same users (and random numbers), so a resample takes a user's

@@ -60,8 +60,10 @@ def _record(line: bytes) -> dict[str, Any]:
         raise ValueError("a record has step, stage, time and values")
     values = record["values"] if isinstance(record["values"], dict) else {"": ""}
     numbers = [record["time"], *(value for value in values.values() if value is not None)]
-    if type(record["step"]) is not int or not isinstance(record["stage"], str) or not all(
-        type(number) in (int, float) and math.isfinite(number) for number in numbers
+    if (
+        type(record["step"]) is not int
+        or not isinstance(record["stage"], str)
+        or not all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
     ):
         raise ValueError("step is an integer, stage a text, and values are numbers by name")
     return record

@@ -61,8 +61,13 @@ def target_ranks(
       [B] int32 in 1..N+1.
     """
     # Full precision: the bfloat16 default of a TPU would turn near neighbours into ties.
-    scores = jnp.einsum("bd,nd->bn", queries, table, precision=jax.lax.Precision.HIGHEST,
-                        preferred_element_type=jnp.float32)
+    scores = jnp.einsum(
+        "bd,nd->bn",
+        queries,
+        table,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
     return ranks_from_scores(scores, targets, exclude)
 
 
@@ -80,9 +85,7 @@ def popularity_ranks(
       [B] int32 in 1..N+1.
     """
     targets = jnp.asarray(targets)
-    scores = jnp.broadcast_to(
-        jnp.asarray(counts).astype(jnp.int32), (len(targets), len(counts))
-    )
+    scores = jnp.broadcast_to(jnp.asarray(counts).astype(jnp.int32), (len(targets), len(counts)))
     return ranks_from_scores(scores, targets, exclude)
 
 

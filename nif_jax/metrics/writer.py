@@ -15,7 +15,7 @@ import tensorboardX
 import tqdm
 from absl import logging
 
-from nif_jax.files import naming, write_whole
+from nif_jax.data.files import naming, write_whole
 from nif_jax.metrics.records import METRICS_FILE, good_records, read_metrics
 
 
@@ -57,8 +57,12 @@ class MetricWriter:
         if not self._enabled:
             return
         values = {name: _number(name, value) for name, value in values.items()}
-        record = {"step": int(step), "stage": stage, "time": round(time.time(), 3),
-                  "values": values}
+        record = {
+            "step": int(step),
+            "stage": stage,
+            "time": round(time.time(), 3),
+            "values": values,
+        }
         with naming(self._path):
             if self._file is None:
                 self._file = self._path.open("a", encoding="utf-8")
@@ -86,8 +90,13 @@ class MetricWriter:
         kept = [r for r in records if r["stage"] != stage or r["step"] <= step]
         if len(kept) == len(records):
             return
-        logging.info("%s: dropped %d records of stage %s after step %d", self._path,
-                     len(records) - len(kept), stage, step)
+        logging.info(
+            "%s: dropped %d records of stage %s after step %d",
+            self._path,
+            len(records) - len(kept),
+            stage,
+            step,
+        )
         self._rewrite(kept)
 
     def flush(self) -> None:
@@ -184,8 +193,13 @@ class Progress:
             self._bar.update(step - self._bar.n)
         elif self._enabled:
             logging.info(
-                "%s %d/%d (%.0f %%)  loss %.4f  %s examples/s  ETA %s", self._stage, step,
-                self._total, 100 * step / max(self._total, 1), loss, f"{rate:,.0f}",
+                "%s %d/%d (%.0f %%)  loss %.4f  %s examples/s  ETA %s",
+                self._stage,
+                step,
+                self._total,
+                100 * step / max(self._total, 1),
+                loss,
+                f"{rate:,.0f}",
                 datetime.timedelta(seconds=round(remaining)),
             )
         return rate

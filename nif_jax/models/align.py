@@ -3,8 +3,8 @@
 import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from nif_jax.models.attention import attend
 from nif_jax.models.embed import embedding_init
 
 
@@ -41,6 +41,5 @@ class SemanticAlignment(nn.Module):
         split = (batch, -1, self.heads, self.dim // self.heads)
         query = nn.Dense(self.dim, name="query")(target).reshape(split)
         keys, values = keys.reshape(split), values.reshape(split)
-        scores = jnp.einsum("bqhd,bthd->bhqt", query, keys) * query.shape[-1] ** -0.5
-        r = jnp.einsum("bhqt,bthd->bqhd", nn.softmax(scores), values).reshape(batch, self.dim)
+        r = attend(query, keys, values).reshape(batch, self.dim)
         return nn.Dense(self.dim, name="out")(r) * mask[:, None]

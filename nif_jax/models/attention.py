@@ -1,8 +1,8 @@
-"""Multi-head attention of the intent model, in forms that are fast on CPUs and accelerators alike.
+"""Attention of all models: one function, and a multi-head layer with reusable keys and values.
 
-All projections are one matrix product over all tokens: XLA on CPU contracts several axes at once,
-as the gradient of a [B, S, D] x [D, H, d] product does, by loops that take twice as long.
-Letters: P queries, S memory entries, H heads, d width of a head, D width.
+On accelerators the function is jax.nn.dot_product_attention, on CPUs the form in cpu.py.
+
+Letters: P queries, S keys, H heads, d width of a head, D width of the model.
 """
 
 import math
@@ -12,64 +12,117 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.models.transformer import rotate
+from nif_jax.models import cpu
+from nif_jax.models.cpu import over_positions
+
+IMPLEMENTATIONS = (None, "cpu", "xla", "cudnn")
 
 
 class KeyValue(NamedTuple):
-    """What queries attend to.
+    """Keys and values.
 
     Attributes:
-      key: [..., H, S, d].
-      value: [..., H, S, d].
+      key: [..., S, H, d].
+      value: [..., S, H, d].
     """
 
     key: jax.Array
     value: jax.Array
 
 
-def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[..., E] for x [..., D] and kernel [D, E]."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+def rotate(x: jax.Array, position: jax.Array) -> jax.Array:
+    """Rotary position embedding of x [..., P, H, d], d even, at position [P]."""
+    half = x.shape[-1] // 2
+    frequency = 10_000.0 ** (-jnp.arange(half) / half)
+    angle = position[:, None, None] * frequency  # [P, 1, d / 2]
+    left, right = jnp.split(x, 2, axis=-1)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)
 
 
-def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax over the last axis of what the mask shows; 0 where it shows nothing."""
-    # A finite floor keeps the gradient of rows without anything to see finite.
-    return nn.softmax(jnp.where(mask, scores, -1e9)) * mask.any(-1, keepdims=True)
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    own: KeyValue | None = None,
+    scale: float | None = None,
+    fast_gradient: bool = False,
+    implementation: str | None = None,
+) -> jax.Array:
+    """softmax(scale Q K' + mask) V for each head (Vaswani et al. 2017, Eq. 1).
 
+    A query without a visible key gets 0, with gradient 0. Where some are visible, masked keys and
+    values do not change a bit of the result.
 
-@jax.custom_vjp
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-    """[..., P, d] for queries [..., P, d], keys and values [..., S, d], mask [..., 1 or P, S].
+    Args:
+      query: [..., P, H, d].
+      key: [..., S, H, d], or [..., S, 1, d] for one key head that all query heads share.
+      value: like key.
+      mask: bool, broadcastable to [..., P, S], True where a query sees a key; None = everywhere.
+      own: [B, P, t, H, d] further keys and values, each seen by its own query only and always;
+        needs a mask. The branches of a roll-out have them.
+      scale: of the scores; None = d ** -0.5.
+      fast_gradient: on CPUs, the gradient of cpu.attend_fast_gradient, which rounds differently.
+        Only the intent model sets it: results of the others then differ from those before there was
+        one function by the rounding of fused operations only.
+      implementation: None = "cpu" if that is JAX's default backend, else JAX's choice. "cpu";
+        "xla" or "cudnn" as in jax.nn.dot_product_attention. JAX 0.10 chooses XLA; cuDNN's flash
+        kernel has to be asked for and takes float16 and bfloat16 only.
 
-    Its gradient is written out, because the one that JAX derives divides and broadcasts whole
-    [P, S] arrays: two thirds of the time for 150 tokens on a CPU (benchmarks/attention.py).
+    Returns:
+      [..., P, H, d], one output a head.
+
+    Raises:
+      ValueError: an unknown implementation, or `own` without a mask.
     """
-    return _attend(query, key, value, mask)[0]
+    if own is not None and mask is None:
+        raise ValueError("own keys need a mask of the shared ones; pass one of True where all show")
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {implementation!r}; choose from {IMPLEMENTATIONS}")
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    if implementation is None and jax.default_backend() == "cpu":
+        implementation = "cpu"
+    if implementation == "cpu":
+        if own is not None:
+            return cpu.attend_shared_and_own(query, (key, value), mask, own, scale)
+        form = cpu.attend_fast_gradient if fast_gradient else cpu.attend
+        return form(query, key, value, mask, scale)
+    if own is not None:
+        key, value, mask = _with_own(key, value, mask, own)
+    return _attend_jax(query, key, value, mask, scale, implementation)
 
 
-def _attend(query, key, value, mask):
-    scores = jnp.where(mask, jnp.einsum("...pd,...sd->...ps", query, key), -1e9)
-    odds = jnp.exp(scores - scores.max(-1, keepdims=True))
-    # Normalised after the product with values: d numbers a query instead of S.
-    norm = jnp.where(mask.any(-1, keepdims=True), 1 / odds.sum(-1, keepdims=True), 0.0)
-    found = jnp.einsum("...ps,...sd->...pd", odds, value) * norm
-    return found, (query, key, value, odds, norm, found)
+def _with_own(key, value, mask, own: KeyValue):
+    """Keys, values [B, S + P t, H, d] and mask [B, P, S + P t]: own keys as shared, masked ones.
+
+    More work than cpu.attend_shared_and_own by P t keys, but one kernel.
+    """
+    batch, queries, steps = own.key.shape[:3]
+    flat = (a.reshape(batch, queries * steps, *a.shape[3:]) for a in own)
+    key, value = (jnp.concatenate([a, b], axis=1) for a, b in zip((key, value), flat, strict=True))
+    mine = jnp.repeat(jnp.eye(queries, dtype=bool), steps, axis=1)  # [P, P t]
+    mine = jnp.broadcast_to(mine, (batch, *mine.shape))
+    mask = jnp.broadcast_to(mask, (batch, queries, mask.shape[-1]))
+    return key, value, jnp.concatenate([mask, mine], axis=-1)
 
 
-def _attend_backward(kept, gradient):
-    query, key, value, odds, norm, found = kept
-    gradient = gradient * norm
-    # d softmax: w (g - sum w g), where sum w g = <gradient, found>.
-    mean = (gradient * found).sum(-1, keepdims=True)
-    d_scores = odds * (jnp.einsum("...pd,...sd->...ps", gradient, value) - mean)
-    # Transposed first: contracting an inner axis is slow on a CPU.
-    d_value = jnp.einsum("...sp,...pd->...sd", jnp.swapaxes(odds, -1, -2), gradient)
-    d_key = jnp.einsum("...sp,...pd->...sd", jnp.swapaxes(d_scores, -1, -2), query)
-    return jnp.einsum("...ps,...sd->...pd", d_scores, key), d_key, d_value, None
-
-
-attend.defvjp(_attend, _attend_backward)
+def _attend_jax(query, key, value, mask, scale, implementation):
+    """jax.nn.dot_product_attention for any number of leading axes, and 0 where nothing is seen."""
+    lead = query.shape[:-3]
+    flat = [x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)]
+    options = {"scale": scale, "implementation": implementation}
+    if mask is None:
+        return jax.nn.dot_product_attention(*flat, **options).reshape(query.shape)
+    mask = jnp.broadcast_to(mask, (*lead, *mask.shape[-2:]))
+    mask = mask.reshape(-1, 1, *mask.shape[-2:])  # [B, 1, P or 1, S]
+    seen = mask.any(-1, keepdims=True)
+    # A row that sees nothing sees everything here and is set to 0 below: what a kernel makes of a
+    # row without a visible key depends on the kernel.
+    found = jax.nn.dot_product_attention(*flat, mask=mask | ~seen, **options)
+    return (found * seen[:, 0, :, :, None]).reshape(query.shape)
 
 
 class Kernel(nn.Module):
@@ -93,8 +146,13 @@ class Kernel(nn.Module):
         return self.param("kernel", first, self.shape)
 
 
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., E] for x [..., D] and kernel [D, E]."""
+    return over_positions(lambda flat: flat @ kernel, x)
+
+
 class Attention(nn.Module):
-    """Multi-head attention whose memory can be made once and asked many times.
+    """Multi-head attention of the intent model, whose keys and values can be used many times.
 
     Attributes:
       dim: D.
@@ -112,54 +170,48 @@ class Attention(nn.Module):
         self.out = Kernel((*heads, self.dim), inputs=2)
 
     def _heads(self, x, kernel, position=None) -> jax.Array:
-        """[..., H, P, d] for a kernel [D, H, d]; rotary if positions [P] are given."""
+        """[..., P, H, d] for a kernel [D, H, d]; rotary if positions [P] are given."""
         x = project(x, kernel.reshape(self.dim, -1)).reshape(*x.shape[:-1], *kernel.shape[1:])
-        if position is not None:
-            x = rotate(x, position)
-        return jnp.swapaxes(x, -2, -3)
+        return x if position is None else rotate(x, position)
 
-    def memory(self, x: jax.Array, position: jax.Array | None = None) -> KeyValue:
+    def keys_values(self, x: jax.Array, position: jax.Array | None = None) -> KeyValue:
         """Keys and values of x [..., S, D]; rotary if positions [S] are given."""
         return KeyValue(self._heads(x, self.key(), position), self._heads(x, self.value()))
 
-    def ask(
+    def __call__(
         self, x: jax.Array, memory: KeyValue, mask: jax.Array, position: jax.Array | None = None
     ) -> jax.Array:
         """[..., P, D].
 
         Args:
-          x: [..., P, D] queries.
-          memory: what they ask.
-          mask: [..., P, S] or [..., 1, S], True where a query may look; one that may look nowhere
-            gets 0.
-          position: [P], if the memory has positions.
+          x: [..., P, D] inputs of the queries.
+          memory: keys and values.
+          mask: [..., P, S] or [..., 1, S], see attend.
+          position: [P], if the keys have positions.
         """
-        query = self._heads(x, self.query(), position) * self.head_dim**-0.5
-        found = attend(query, memory.key, memory.value, mask[..., None, :, :])
-        found = jnp.swapaxes(found, -2, -3).reshape(*x.shape[:-1], -1)
-        return project(found, self.out().reshape(-1, self.dim))
+        query = self._heads(x, self.query(), position)
+        found = attend(query, *memory, mask, fast_gradient=True)
+        return project(found.reshape(*x.shape[:-1], -1), self.out().reshape(-1, self.dim))
 
-    def absorbs(self, queries: int) -> bool:
-        """Whether `ask_states` is less work for this many queries a row than memory and ask."""
+    def prefers_states(self, queries: int) -> bool:
+        """Whether `attend_states` is less work than keys_values and a call for P = queries."""
         return queries * (self.dim - self.head_dim) < self.dim * self.head_dim
 
-    def ask_states(self, x: jax.Array, states: jax.Array, mask: jax.Array) -> jax.Array:
-        """The same as ask(x, memory(states), mask), without keys and values.
+    def attend_states(self, x: jax.Array, states: jax.Array, mask: jax.Array) -> jax.Array:
+        """The same as a call with keys_values(states), without keys and values.
 
-        Without positions q W_q (s W_k)' = (q W_q W_k') s', and likewise for values: a query of a
-        head asks the states themselves, and all heads and queries of a row are one product.
+        Without positions q W_q (s W_k)' = (q W_q W_k') s', and likewise for values: the states are
+        the keys and values of one head that all query heads share.
 
         Args:
-          x: [B, P, D] queries, few of them.
+          x: [B, P, D] inputs of the queries, few of them.
           states: [B, S, D].
           mask: [B, P, S] or [B, 1, S].
         """
         into = jnp.einsum("dhe,fhe->dhf", self.query(), self.key()) * self.head_dim**-0.5
         out = jnp.einsum("dhe,hef->hdf", self.value(), self.out())
-        batch, queries, _ = x.shape
-        asked = project(x, into.reshape(self.dim, -1)).reshape(batch, -1, self.dim)  # [B, P*H, D]
-        scores = jnp.einsum("bqd,bsd->bqs", asked, states)
-        scores = scores.reshape(batch, queries, self.heads, -1)
-        weights = masked_softmax(scores, mask[:, :, None]).reshape(batch, queries * self.heads, -1)
-        found = jnp.einsum("bqs,bsd->bqd", weights, states).reshape(batch, queries, -1)
-        return project(found, out.reshape(-1, self.dim))
+        query = project(x, into.reshape(self.dim, -1))
+        query = query.reshape(*x.shape[:-1], self.heads, self.dim)  # [B, P, H, D]
+        shared = states[:, :, None]  # [B, S, 1, D]
+        found = attend(query, shared, shared, mask, scale=1.0)
+        return project(found.reshape(*x.shape[:-1], -1), out.reshape(-1, self.dim))

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nif_jax.models.attention import attend
 from nif_jax.models.beam import Beams
 from nif_jax.models.embed import Mlp, embedding_init, second_order
 from nif_jax.models.semantic_ids import SemanticIds
@@ -99,9 +100,11 @@ class CohortNetwork(nn.Module):
     def setup(self):
         self.level = self.param("level", embedding_init, (self.levels, self.dim))
         self.states = nn.Dense(self.dim)
-        self.over_history = nn.MultiHeadDotProductAttention(self.heads, out_features=self.dim)
+        sizes = {"num_heads": self.heads, "out_features": self.dim}
+        # attend takes masks [B, 1 or P, S], without the axis of heads that flax's own function has.
+        self.over_history = nn.MultiHeadDotProductAttention(**sizes, attention_fn=attend)
         if self.attention == "separate":
-            self.over_cohorts = nn.MultiHeadDotProductAttention(self.heads, out_features=self.dim)
+            self.over_cohorts = nn.MultiHeadDotProductAttention(**sizes, attention_fn=attend)
             self.norm = nn.LayerNorm()
         self.drop = nn.Dropout(self.dropout)
 
@@ -127,7 +130,7 @@ class CohortNetwork(nn.Module):
         if not shared:
             cohorts = cohorts + self.level
         cohorts = cohorts.reshape(batch, -1, self.dim)
-        seen = None if shared else generated.mask[:, None, None]
+        seen = None if shared else generated.mask[:, None]
         refined = self.over_history(cohorts, states, mask=seen)
         if self.residual:
             refined = refined + cohorts
@@ -136,9 +139,7 @@ class CohortNetwork(nn.Module):
             mask = mask & generated.mask.any(1, keepdims=True)
         return refined, mask
 
-    def ask(
-        self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool
-    ) -> jax.Array:
+    def ask(self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
         """r_c: cross-attention 2.
 
         Args:
@@ -154,7 +155,7 @@ class CohortNetwork(nn.Module):
         if self.attention == "shared":
             r = self.over_history(query, refined)
         else:
-            r = self.over_cohorts(query, refined, mask=mask[:, None, None])
+            r = self.over_cohorts(query, refined, mask=mask[:, None])
             r = r * mask.any(1)[:, None, None]
         return self.drop(r.reshape(target.shape), deterministic=not train)
 

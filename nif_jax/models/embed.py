@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from nif_jax.data.dataset import OOV
 from nif_jax.data.windows import NUM_GAPS, Window
+from nif_jax.models.cpu import over_positions
 
 embedding_init = nn.initializers.normal(stddev=0.05)
 
@@ -150,10 +151,10 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        # One product over all leading axes, see models/attention.py: a kernel's gradient that
-        # contracts several at once is slower on a CPU.
-        flat = x.reshape(-1, x.shape[-1])
-        for width in self.widths[:-1]:
-            flat = nn.relu(nn.Dense(width)(flat))
-            flat = nn.Dropout(self.dropout)(flat, deterministic=not train)
-        return nn.Dense(self.widths[-1])(flat).reshape(*x.shape[:-1], self.widths[-1])
+        def layers(flat):
+            for width in self.widths[:-1]:
+                flat = nn.relu(nn.Dense(width)(flat))
+                flat = nn.Dropout(self.dropout)(flat, deterministic=not train)
+            return nn.Dense(self.widths[-1])(flat)
+
+        return over_positions(layers, x)

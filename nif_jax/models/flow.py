@@ -150,7 +150,7 @@ class FlowDecoder(nn.Module):
 
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
-          named intermediates: "vectors" [N + 1, D], "memories" (one Memory a block), "past"
+          named intermediates: "vectors" [N + 1, D], "memories" (one KeyValue a block), "past"
             [B, S, 2, H, d] (what the response head asks), "visible" [B, S, S] (which entries are
             known after each).
         """

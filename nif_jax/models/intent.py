@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from nif_jax.data.windows import Window
 from nif_jax.models.attention import Attention, KeyValue
 from nif_jax.models.beam import Beams, beam_search
+from nif_jax.models.cpu import over_positions
 from nif_jax.models.embed import ContextEmbed, embedding_init
 from nif_jax.models.semantic_ids import SemanticIds
 
@@ -28,10 +29,11 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        flat = nn.RMSNorm()(x.reshape(-1, self.dim))  # one product over all tokens, see attention
-        flat = nn.relu(nn.Dense(self.hidden, use_bias=False)(flat))
-        flat = nn.Dense(self.dim, use_bias=False)(flat)
-        return nn.Dropout(self.dropout)(flat.reshape(x.shape), not train)
+        def layers(flat):
+            hidden = nn.relu(nn.Dense(self.hidden, use_bias=False)(nn.RMSNorm()(flat)))
+            return nn.Dense(self.dim, use_bias=False)(hidden)
+
+        return nn.Dropout(self.dropout)(over_positions(layers, x), not train)
 
 
 class EncoderBlock(nn.Module):
@@ -47,7 +49,8 @@ class EncoderBlock(nn.Module):
     def __call__(self, x, position, mask, train: bool):
         attention = Attention(self.dim, self.heads, self.head_dim, name="attention")
         normed = nn.RMSNorm(name="norm")(x)
-        found = attention.ask(normed, attention.memory(normed, position), mask[:, None], position)
+        memory = attention.keys_values(normed, position)
+        found = attention(normed, memory, mask[:, None], position)
         x = x + nn.Dropout(self.dropout)(found, not train)
         return x + FeedForward(self.dim, self.hidden, self.dropout, name="feed")(x, train)
 
@@ -69,18 +72,18 @@ class DecoderBlock(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def memory(self, states: jax.Array, queries: int) -> jax.Array | KeyValue:
-        """What `queries` queries a row ask: encoder states as they are, or keys and values.
+        """What `queries` queries a row attend to: encoder states, or their keys and values.
 
         Made once for all beams and digits.
         """
-        return states if self.states.absorbs(queries) else self.states.memory(states)
+        return states if self.states.prefers_states(queries) else self.states.keys_values(states)
 
     def __call__(self, x, past, position, own_mask, memory, states_mask, train: bool):
         """One pass over digits x [B, G, P, D] of G sequences a row.
 
         Args:
           x: the digits.
-          past: keys and values [B, G, H, K, d] to write into (at `position`), or None where x holds
+          past: keys and values [B, G, K, H, d] to write into (at `position`), or None where x holds
             all digits.
           position: [P] digits of x.
           own_mask: [P, K] which digits may be seen.
@@ -91,18 +94,18 @@ class DecoderBlock(nn.Module):
           x, and the past with these digits in it.
         """
         normed = self.norm_own(x)
-        own = self.own.memory(normed, position)
+        own = self.own.keys_values(normed, position)
         if past is not None:
-            at = (0, 0, 0, position[0], 0)
+            at = (0, 0, position[0], 0, 0)
             own = jax.tree.map(
                 lambda old, new: jax.lax.dynamic_update_slice(old, new, at), past, own
             )
-        x = x + self.drop(self.own.ask(normed, own, own_mask, position), not train)
-        # Beams of a row ask the same states: fold them into the query axis.
+        x = x + self.drop(self.own(normed, own, own_mask, position), not train)
+        # Beams of a row attend to the same states: fold them into the query axis.
         batch, beams, digits, dim = x.shape
         query = self.norm_states(x).reshape(batch, beams * digits, dim)
-        ask = self.states.ask if isinstance(memory, KeyValue) else self.states.ask_states
-        found = ask(query, memory, states_mask[:, None])
+        over = self.states if isinstance(memory, KeyValue) else self.states.attend_states
+        found = over(query, memory, states_mask[:, None])
         x = x + self.drop(found.reshape(x.shape), not train)
         return x + self.feed(x, train), own
 
@@ -148,9 +151,10 @@ class Intent(nn.Module):
         self.decoder = [DecoderBlock(*sizes) for _ in range(self.decoder_layers)]
         self.norm_encoder, self.norm_decoder = nn.RMSNorm(), nn.RMSNorm()
         self.out = self.param(
-            "out", nn.initializers.lecun_normal(batch_axis=0), (self.num_digits, self.dim,
-                                                                 self.num_codes)
-        )  # fmt: skip
+            "out",
+            nn.initializers.lecun_normal(batch_axis=0),
+            (self.num_digits, self.dim, self.num_codes),
+        )
 
     def embed(self, code: jax.Array) -> jax.Array:
         """[..., K, D] of codes [..., K] in 0..V, each digit from its own table; 0 gives 0."""
@@ -205,7 +209,7 @@ class Intent(nn.Module):
         states = jax.lax.stop_gradient(states)
         memories = [block.memory(states, width * self.num_digits) for block in self.decoder]
         own = self.decoder[0].own
-        shape = (batch, width, own.heads, self.num_digits, own.head_dim)
+        shape = (batch, width, self.num_digits, own.heads, own.head_dim)
         empty = jnp.zeros(shape, states.dtype)
         carry = [KeyValue(empty, empty) for _ in self.decoder]
 
@@ -221,9 +225,7 @@ class Intent(nn.Module):
             logits = self.norm_decoder(x)[:, :, 0] @ self.out[digit]
             return nn.log_softmax(logits), after
 
-        found = beam_search(
-            step, carry, ids, batch=batch, width=width, constrained=constrained
-        )
+        found = beam_search(step, carry, ids, batch=batch, width=width, constrained=constrained)
         return jax.tree.map(jax.lax.stop_gradient, found)
 
     def __call__(self, history: Window, ids: SemanticIds, code: jax.Array, train: bool = False):

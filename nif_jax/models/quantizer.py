@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.models.collisions import resolve_collisions as resolve_collisions  # for stages
 from nif_jax.models.embed import Mlp
 
 FORMS = ("ema", "straight_through", "kmeans", "random")
@@ -194,50 +195,6 @@ class RqVae(nn.Module):
         commitment = ((found.residuals - chosen) ** 2).sum((-1, -2))
         quantized = latent + jax.lax.stop_gradient(found.chosen.sum(1) - latent)
         return self.decode(quantized), commitment, found
-
-
-def resolve_collisions(
-    latent: np.ndarray, vectors: np.ndarray, codes: np.ndarray
-) -> np.ndarray:
-    """Moves items that share a whole code to other last codes, the nearest that are free.
-
-    Nearest codes alone collide where content is alike. Last codes are dealt out to the colliding
-    items of a prefix by distance, nearest first, so that few items move and none far (the uniform
-    mapping of LC-Rec, without its optimal transport). Items beyond the V of a prefix keep theirs.
-
-    Args:
-      latent: [N, d] what was quantised.
-      vectors: [K, V, d] codebooks.
-      codes: [N, K] nearest codes.
-
-    Returns:
-      [N, K] codes that differ from `codes` in the last column only.
-    """
-    codes, size = codes.copy(), vectors.shape[1]
-    _, whole, shared = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
-    colliding = shared[whole.reshape(-1)] > 1
-    _, prefix = np.unique(codes[:, :-1], axis=0, return_inverse=True)
-    prefix = prefix.reshape(-1)
-    order = np.argsort(prefix, kind="stable")
-    for items in np.split(order, np.flatnonzero(np.diff(prefix[order])) + 1):
-        moving = items[colliding[items]]
-        if not len(moving):
-            continue
-        residual = latent[moving] - sum(
-            vectors[level][codes[moving, level]] for level in range(codes.shape[1] - 1)
-        )
-        distance = ((residual[:, None] - vectors[-1]) ** 2).sum(-1)  # [n, V]
-        free = np.ones(size, bool)
-        free[codes[items[~colliding[items]], -1]] = False
-        waiting = np.ones(len(moving), bool)
-        for flat in np.argsort(distance, axis=None, kind="stable"):
-            item, code = divmod(int(flat), size)
-            if waiting[item] and free[code]:
-                codes[moving[item], -1] = code
-                waiting[item], free[code] = False, False
-            if not (waiting.any() and free.any()):
-                break
-    return codes
 
 
 def require_form(form: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from nif_jax.data.windows import NUM_GAPS, Impressions
 from nif_jax.models.align import SemanticAlignment
 from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
+from nif_jax.models.cpu import over_positions
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
 from nif_jax.models.semantic_ids import SemanticIds
 
@@ -34,9 +35,8 @@ class TargetAttention(nn.Module):
         """[B, D] interest for target [B, D], keys [B, L, D], mask [B, L]."""
         from_target = nn.Dense(self.widths[0], name="from_target")(target)[:, None]
         pairs = jnp.concatenate([keys, keys * target[:, None]], axis=-1)
-        flat = pairs.reshape(-1, pairs.shape[-1])  # as in Mlp
-        from_pair = nn.Dense(self.widths[0], use_bias=False, name="from_pair")(flat)
-        hidden = nn.relu(from_pair.reshape(*mask.shape, self.widths[0]) + from_target)
+        from_pair = nn.Dense(self.widths[0], use_bias=False, name="from_pair")
+        hidden = nn.relu(over_positions(from_pair, pairs) + from_target)  # [B, L, widths[0]]
         weights = Mlp((*self.widths[1:], 1), name="score")(hidden)[..., 0]  # [B, L]
         weights = jnp.where(mask, weights, 0.0)
         # By the number of real entries, not of places: padding changes nothing.

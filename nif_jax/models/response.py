@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nif_jax.models.attention import attend
 from nif_jax.models.embed import Mlp
-from nif_jax.models.transformer import Memory, attend
 
 
 class ResponseHead(nn.Module):
@@ -58,10 +58,10 @@ class ResponseHead(nn.Module):
           question: [B, P, D], the item as an event whose answer is not known.
           evidence: [B, P, D] each, what the perceptron reads beside the answer of the past.
           past: [B, S, 2, H, d], see `past`.
-          visible: [B, P, S] bool, which of them a question may ask; one that may ask none gets an
-            answer of no meaning.
+          visible: [B, P, S] bool, which of them a question may ask; one that may ask none reads 0
+            from them.
           train: whether dropout is on.
         """
-        found = attend(self.query(question), Memory(past[:, :, 0], past[:, :, 1]), visible)
+        found = attend(self.query(question), past[:, :, 0], past[:, :, 1], visible)
         x = jnp.concatenate([*evidence, found.reshape(question.shape)], axis=-1)
         return self.perceptron(x, train)[..., 0]

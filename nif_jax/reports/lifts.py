@@ -1,4 +1,4 @@
-"""The table of ab.json: arms of an online A/B test on simulated traffic (nif_jax/ab.py)."""
+"""The table of ab.json: arms of an online A/B test on simulated traffic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,15 +12,18 @@ def table(records: Sequence[Mapping[str, Any]]) -> tables.Table:
     """Arms side by side; lifts in per cent."""
     header = ["arm", "CTR", "lift, %", "95 % interval", "true CTR", "true lift, %", "of oracle's"]
     rows = []
-    for found in records:
-        share = found["oracle_share"]
-        rows.append([
-            found["model"],
-            f"{found['ctr']:.4f}",
-            f"{100 * found['lift']:+.2f}",
-            f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}",
-            f"{found['true_ctr']:.4f}",
-            f"{100 * found['true_lift']:+.2f}",
-            tables.NOT_AVAILABLE if share is None else f"{share:.3f}",
-        ])  # fmt: skip
+    for arm in records:
+        keys = ("lift", "low", "high", "true_lift")
+        lift, low, high, true_lift = (f"{100 * arm[key]:+.2f}" for key in keys)
+        rows.append(
+            [
+                arm["model"],
+                f"{arm['ctr']:.4f}",
+                lift,
+                f"{low} to {high}",
+                f"{arm['true_ctr']:.4f}",
+                true_lift,
+                tables.spread([arm["oracle_share"]], ".3f"),
+            ]
+        )
     return tables.Table(header, rows, labels=1)

@@ -1,4 +1,4 @@
-"""scores.npz: what each model of one seed says of every test impression.
+"""scores.npz: logits of each model of one seed for every test impression.
 
 Kept beside the seed's checkpoints, so that differences can be tested without scoring again, between
 models of one workdir and of several. R test impressions in store order.
@@ -14,42 +14,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nif_jax.files import write_whole
+from nif_jax.data.files import write_whole
 from nif_jax.reports.results import AGAIN
 
 SCORES_FILE = "scores.npz"
 # What zipfile, zlib and NumPy raise for a damaged file.
-_DAMAGE = (KeyError, ValueError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile,
-           zlib.error)  # fmt: skip
+_DAMAGE = (
+    KeyError,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _LOGIT = "logit/"
 
 
 class Scores(NamedTuple):
-    """Attributes:
-    label: [R] int8 of 0 and 1.
-    user: [R] int32, numbers of users by order of name.
-    fingerprint: of the impressions, see `fingerprint`. Where it is equal, so are label and user,
-      and scores can be compared.
-    logits: model -> history -> [R] float32.
-    """
+    """Where the fingerprint is equal, so are label and user, and scores can be compared."""
 
-    label: np.ndarray
-    user: np.ndarray
-    fingerprint: str
-    logits: Mapping[str, Mapping[str, np.ndarray]]
+    label: np.ndarray  # [R] int8 of 0 and 1
+    user: np.ndarray  # [R] int32, numbers of users by order of name
+    fingerprint: str  # of the impressions, see `fingerprint`
+    logits: Mapping[str, Mapping[str, np.ndarray]]  # model -> history -> [R] float32
 
 
-def fingerprint(
-    users: np.ndarray, items: np.ndarray, times: np.ndarray, labels: np.ndarray
-) -> str:
+def fingerprint(users: np.ndarray, items: np.ndarray, times: np.ndarray, labels: np.ndarray) -> str:
     """16 hexadecimal digits of user, item, second and label of the impressions in order, each [R].
 
     Users and items by name, since their numbers depend on what else a data set holds.
     """
     digest = hashlib.sha256()
     for column in (users, items):
-        digest.update("\n".join(map(str, column)).encode())
-        digest.update(b"\0")
+        digest.update("\n".join(map(str, column)).encode() + b"\0")
     digest.update(np.asarray(times, "<i8").tobytes())
     digest.update(np.asarray(labels, "<i1").tobytes())
     return digest.hexdigest()[:16]
@@ -58,28 +57,22 @@ def fingerprint(
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Writes scores in one step: a reader sees the old file or the new one, whole."""
     columns = {
+        "label": np.asarray(scores.label, np.int8),
+        "user": np.asarray(scores.user, np.int32),
+        "fingerprint": np.array(scores.fingerprint),
+    }
+    columns |= {
         f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
         for model, by_history in scores.logits.items()
         for history, logits in by_history.items()
     }
     file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        label=np.asarray(scores.label, np.int8),
-        user=np.asarray(scores.user, np.int32),
-        fingerprint=np.array(scores.fingerprint),
-        **columns,
-    )
+    np.savez_compressed(file, **columns)
     write_whole(path, file.getvalue())
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
-    """Reads what `write_scores` wrote.
-
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: another or a damaged file; names it and the fix.
-    """
+    """Reads scores; raises FileNotFoundError, or a ValueError that names a damaged file."""
     logits: dict[str, dict[str, np.ndarray]] = {}
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,29 +1,46 @@
-"""Tables of results.json: models side by side, mean and spread over seeds.
+"""Tables of results.json: models side by side, mean and standard deviation over seeds.
 
-A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by the page.
+A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by page.py.
 """
 
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nif_jax.rows import SELECTED
+import pandas as pd
+
+from nif_jax.variants import SELECTED
+
+Rows = Sequence[Mapping[str, Any]]
 
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
-"""Rows that are none of ours; the strongest of them is a reference beside the base ranker."""
+"""Published baselines; the strongest of them is a reference beside the base ranker."""
 FIRST = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
 LAST = (SELECTED, "bayes")
-"""Models by their place in tables: FIRST as the papers build them up, others as they come, LAST."""
+"""Order of models in tables: FIRST, then all others as they come, then LAST."""
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
 NOT_AVAILABLE = "n/a"
-
-METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ne": "NE", "ece": "ECE",
-                 "pcoc": "PCOC"}  # fmt: skip
-_POINTS = {"auc": 100, "gauc": 100}  # differences of these are told in points of 0.01
-_MEBIBYTE = 2**20
+METRIC_TITLES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "logloss": "LogLoss",
+    "ne": "NE",
+    "ece": "ECE",
+    "pcoc": "PCOC",
+}
+_POINTS = {"auc": 100, "gauc": 100}  # differences of these are in points of 0.01
+_CODES = {
+    "codes": ",.0f",
+    "fillable": ",.0f",
+    "perplexity": ".1f",
+    "prefixes": ",.0f",
+    "collision_rate": ".4f",
+    "nearest_collision_rate": ".4f",
+    "purity": ".3f",
+    "r2": ".3f",
+}
 
 
 class Table(NamedTuple):
@@ -34,57 +51,53 @@ class Table(NamedTuple):
     labels: int
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def comparison_table(rows: Rows) -> str:
     """Markdown of `comparison`."""
     return markdown(comparison(rows))
 
 
-def retrieval_table(entries: Sequence[Mapping[str, Any]]) -> str:
+def retrieval_table(entries: Rows) -> str:
     """Markdown of `retrieval`."""
     return markdown(retrieval(entries))
 
 
-def comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
+def comparison(rows: Rows) -> Table:
     """Metrics by model x split x history, mean ± standard deviation (n - 1) over seeds.
 
-    The lift is AUC minus the AUC of `base` on the same split and history, in points (0.01 AUC).
-    It is paired: taken seed by seed over the seeds that both have, so that its spread is that of
-    the difference and not of two models. Where a simulator's rows are there, so is `bayes_share`.
-
-    Args:
-      rows: "rows" of results.json, of one run or of several with different seeds.
-
-    Raises:
-      ValueError: the same model, split, history and seed twice.
+    The lift is AUC minus the AUC of `base` on the same split and history, in points (0.01 AUC),
+    paired over the seeds that both have. `bayes_shares` is added where a simulator's bounds are.
+    Raises ValueError for the same model, split, history and seed twice.
     """
-    groups = grouped(rows, ("split", "history", "model"))
-    bounded = has_bounds(rows)
-    header = ["split", "history", "model", "seeds", *METRIC_TITLES.values(),
-              *([BAYES_SHARE] if bounded else []), "ΔAUC vs base, pt"]  # fmt: skip
-    table = Table(header, [], labels=4)
+    groups, lines = grouped(rows, ("split", "history", "model")), []
+    share = [BAYES_SHARE] if has_bounds(rows) else []
     for (split, history, model), by_seed in groups.items():
-        cells = metric_cells(by_seed)
-        if bounded:
-            bounds = (groups.get((split, history, name), {}) for name in BOUNDS)
-            cells.append(spread(bayes_shares(by_seed, *bounds), ".3f"))
+        cells = [split_label(split), history, model, str(len(by_seed)), *metric_cells(by_seed)]
+        cells += [bayes_cell(groups, (split, history, model)) for _ in share]
         base = groups.get((split, history, REFERENCE), {})
-        lifts = [_points(by_seed[seed]["auc"], base[seed]["auc"]) for seed in by_seed
-                 if seed in base]
-        lift = "–" if model == REFERENCE else spread(lifts, "+.2f")
-        table.rows.append([split_label(split), history, model, str(len(by_seed)), *cells, lift])
-    return table
+        pairs = [(by_seed[s]["auc"], base[s]["auc"]) for s in by_seed if s in base]
+        lifts = [None if None in pair else 100 * (pair[0] - pair[1]) for pair in pairs]
+        lines.append([*cells, "–" if model == REFERENCE else spread(lifts, "+.2f")])
+    titles = [*METRIC_TITLES.values(), *share, "ΔAUC vs base, pt"]
+    return Table(["split", "history", "model", "seeds", *titles], lines, labels=4)
 
 
 def metric_cells(
     by_seed: Mapping[int, Mapping[str, Any]], metrics: Iterable[str] = METRIC_TITLES
 ) -> list[str]:
-    """A cell a metric: mean ± standard deviation of a model's seeds."""
+    """One cell per metric: mean ± standard deviation of a model's seeds."""
     return [spread([row[name] for row in by_seed.values()], ".4f") for name in metrics]
 
 
-def has_bounds(rows: Sequence[Mapping[str, Any]]) -> bool:
+def has_bounds(rows: Rows) -> bool:
     """Whether the rows hold both ends of the Bayes gap."""
     return {row["model"] for row in rows}.issuperset(BOUNDS)
+
+
+def bayes_cell(groups: Mapping[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
+    """`bayes_shares` of a group of `grouped`, whose keys end in the model."""
+    return spread(
+        bayes_shares(groups[key], *(groups.get((*key[:-1], m), {}) for m in BOUNDS)), ".3f"
+    )
 
 
 def bayes_shares(
@@ -92,139 +105,130 @@ def bayes_shares(
     popularity: Mapping[int, Mapping[str, Any]],
     bayes: Mapping[int, Mapping[str, Any]],
 ) -> list[float | None]:
-    """Share of the Bayes gap that each seed closes, (AUC - popularity) / (Bayes - popularity).
+    """(AUC - popularity) / (Bayes - popularity) of each seed that all three have.
 
-    0 is what popularity reaches, 1 what knowing the simulator's click probabilities does.
-
-    Args:
-      model, popularity, bayes: seed -> row; seeds that not all have are left out.
-
-    Returns:
-      One number a common seed, None where an AUC is undefined or popularity is no worse than Bayes.
+    0 is the AUC of popularity, 1 that of the simulator's click probabilities; None where an AUC is
+    undefined or popularity is no worse than Bayes. Each argument is seed -> row.
     """
     shares: list[float | None] = []
-    for seed, row in model.items():
-        if seed not in popularity or seed not in bayes:
-            continue
-        low, high = popularity[seed]["auc"], bayes[seed]["auc"]
-        undefined = None in (row["auc"], low, high) or high <= low
-        shares.append(None if undefined else (row["auc"] - low) / (high - low))
+    for seed in (seed for seed in model if seed in popularity and seed in bayes):
+        value, low, high = (side[seed]["auc"] for side in (model, popularity, bayes))
+        undefined = None in (value, low, high) or high <= low
+        shares.append(None if undefined else (value - low) / (high - low))
     return shares
 
 
-def differences(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points.
-
-    Args:
-      entries: "differences" of results.json.
-    """
-    header = ["split", "history", "metric", "model", "reference", "seeds", "difference",
-              "95 % interval", "verdict"]  # fmt: skip
-    table = Table(header, [], labels=6)
+def differences(entries: Rows) -> Table:
+    """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points."""
     rank = model_rank(entry[side] for entry in entries for side in ("reference", "model"))
-    metrics = list(METRIC_TITLES)
-
-    def place(entry):
-        return (entry["split"], entry["history"], metrics.index(entry["metric"]),
-                rank[entry["reference"]], rank[entry["model"]])  # fmt: skip
-
-    for entry in sorted(entries, key=place):
-        table.rows.append([
-            split_label(entry["split"]), entry["history"], difference_title(entry["metric"]),
-            entry["model"], entry["reference"], str(entry["seeds"]), *difference_cells(entry),
-            entry["verdict"],
-        ])  # fmt: skip
-    return table
+    entries = sorted(
+        entries,
+        key=lambda e: (
+            e["split"],
+            e["history"],
+            list(METRIC_TITLES).index(e["metric"]),
+            rank[e["reference"]],
+            rank[e["model"]],
+        ),
+    )
+    rows = [
+        [
+            split_label(e["split"]),
+            e["history"],
+            difference_title(e["metric"]),
+            e["model"],
+            e["reference"],
+            str(e["seeds"]),
+            *difference_cells(e),
+            e["verdict"],
+        ]
+        for e in entries
+    ]
+    header = [
+        "split",
+        "history",
+        "metric",
+        "model",
+        "reference",
+        "seeds",
+        "difference",
+        "95 % interval",
+        "verdict",
+    ]
+    return Table(header, rows, labels=6)
 
 
 def difference_title(metric: str) -> str:
-    """The metric and the unit that `difference_cells` has for it."""
+    """The metric and the unit that `difference_cells` uses for it."""
     return METRIC_TITLES[metric] + (", pt" if metric in _POINTS else "")
 
 
 def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """"+0.48 ± 0.08" and "[+0.10, +0.86]": mean and spread over seeds, and the interval."""
+    """ "+0.48 ± 0.08" and "[+0.10, +0.86]": mean ± standard deviation over seeds, and interval."""
     scale = _POINTS.get(entry["metric"], 1)
     form = ".2f" if scale != 1 else ".4f"
-    mean, sd, low, high = (None if entry[key] is None else scale * entry[key]
-                           for key in ("mean", "sd", "low", "high"))  # fmt: skip
+    mean, sd, low, high = (
+        None if entry[key] is None else scale * entry[key] for key in ("mean", "sd", "low", "high")
+    )
     text = NOT_AVAILABLE if mean is None else f"{mean:+{form}}"
     text += "" if sd is None else f" ± {sd:{form}}"
     return text, NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]"
 
 
-def selection(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Which row was selected with each seed, and the validation metric of each that it could be.
-
-    Args:
-      entries: "selection" of results.json.
-    """
+def selection(entries: Rows) -> Table:
+    """The selected variant of each seed, and the validation metric of each candidate."""
     models = dict.fromkeys(model for entry in entries for model in entry["validation"])
-    table = Table(["seed", "selected", "metric", *models], [], labels=3)
-    for entry in entries:
-        values = [entry["validation"].get(model) for model in models]
-        cells = [NOT_AVAILABLE if value is None else format(value, ".4f") for value in values]
-        title = METRIC_TITLES.get(entry["metric"], entry["metric"])
-        table.rows.append([str(entry["seed"]), entry["selected"], title, *cells])
-    return table
+    rows = [
+        [
+            str(e["seed"]),
+            e["selected"],
+            METRIC_TITLES.get(e["metric"], e["metric"]),
+            *(spread([e["validation"].get(model)], ".4f") for model in models),
+        ]
+        for e in entries
+    ]
+    return Table(["seed", "selected", "metric", *models], rows, labels=3)
 
 
-def retrieval(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Retrieval metrics by split x targets x model, mean ± standard deviation over seeds.
-
-    Args:
-      entries: "retrieval" of results.json; the columns are all metrics that any entry has.
-
-    Raises:
-      ValueError: the same model, split, targets and seed twice.
-    """
+def retrieval(entries: Rows) -> Table:
+    """Retrieval metrics by split x targets x model; the columns are all metrics of any entry."""
     keys = ("split", "targets", "model")
-    names = list(dict.fromkeys(
-        key for entry in entries for key in entry if key not in (*keys, "seed")
-    ))
-    table = Table([*keys, "seeds", *(name.upper() for name in names)], [], labels=4)
-    for (split, targets, model), by_seed in grouped(entries, keys).items():
-        cells = [spread([entry.get(name) for entry in by_seed.values()], ".4f") for name in names]
-        table.rows.append([split_label(split), targets, model, str(len(by_seed)), *cells])
-    return table
+    names = list(dict.fromkeys(k for e in entries for k in e if k not in (*keys, "seed")))
+    rows = _summary(entries, keys, dict.fromkeys(names, ".4f"))
+    rows = [[split_label(split), *cells] for split, *cells in rows]
+    return Table([*keys, "seeds", *(name.upper() for name in names)], rows, labels=4)
 
 
-def semantic_ids(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """How a catalogue fills its codes, by form and level, mean ± standard deviation over seeds.
-
-    Args:
-      entries: "semantic_ids" of results.json.
-    """
-    forms = {"codes": ",.0f", "fillable": ",.0f", "perplexity": ".1f", "prefixes": ",.0f",
-             "collision_rate": ".4f", "nearest_collision_rate": ".4f",
-             "purity": ".3f", "r2": ".3f"}  # fmt: skip
-    titles = [name.replace("_", " ") for name in forms]
-    table = Table(["form", "level", "seeds", *titles], [], labels=3)
-    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        groups.setdefault((entry["form"], entry["level"]), []).append(entry)
-    for (form, level), found in groups.items():
-        cells = [spread([e[name] for e in found], shape) for name, shape in forms.items()]
-        table.rows.append([form, str(level), str(len(found)), *cells])
-    return table
+def semantic_ids(entries: Rows) -> Table:
+    """How a catalogue fills its codes, by form and level."""
+    titles = [name.replace("_", " ") for name in _CODES]
+    rows = _summary(entries, ("form", "level"), _CODES)
+    return Table(["form", "level", "seeds", *titles], rows, labels=3)
 
 
-def costs(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What each model costs: trained examples a second, parameters, peak memory in MiB."""
-    table = Table(["model", "seeds", "train examples/s", "parameters", "peak RSS, MiB"], [], 2)
+def costs(rows: Rows) -> Table:
+    """Cost of each model: examples per second in training, parameters, peak memory in MiB."""
     # A training run is one model and seed; its rows on other splits and histories repeat its cost.
-    runs = {(row["model"], row["seed"]): row for row in rows}
-    for (model,), by_seed in grouped(list(runs.values()), ("model",)).items():
-        measured = by_seed.values()
-        peaks = [row["peak_rss_bytes"] for row in measured]
-        table.rows.append([
-            model,
+    runs = {
+        (row["model"], row["seed"]): row
+        | {"mib": None if row["peak_rss_bytes"] is None else row["peak_rss_bytes"] / 2**20}
+        for row in rows
+    }
+    forms = dict.fromkeys(("train_examples_per_second", "parameters", "mib"), ",.0f")
+    header = ["model", "seeds", "train examples/s", "parameters", "peak RSS, MiB"]
+    return Table(header, _summary(list(runs.values()), ("model",), forms), labels=2)
+
+
+def _summary(rows: Rows, keys: Sequence[str], forms: Mapping[str, str]) -> list[list[str]]:
+    """Keys, number of seeds, and `spread` of each measurement, for each group of rows."""
+    return [
+        [
+            *map(str, key),
             str(len(by_seed)),
-            spread([row["train_examples_per_second"] for row in measured], ",.0f"),
-            spread([row["parameters"] for row in measured], ",.0f"),
-            spread([None if peak is None else peak / _MEBIBYTE for peak in peaks], ",.0f"),
-        ])
-    return table
+            *(spread([row.get(name) for row in by_seed.values()], f) for name, f in forms.items()),
+        ]
+        for key, by_seed in grouped(rows, keys).items()
+    ]
 
 
 def markdown(table: Table) -> str:
@@ -232,15 +236,14 @@ def markdown(table: Table) -> str:
     if not table.rows:
         return "(no results)\n"
     lines = [[escape(cell) for cell in line] for line in (table.header, *table.rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = [":" + "-" * (width - 1) if index < table.labels else "-" * (width - 1) + ":"
-            for index, width in enumerate(widths)]
-    aligned = [
-        [cell.ljust(width) if index < table.labels else cell.rjust(width)
-         for index, (cell, width) in enumerate(zip(line, widths, strict=True))]
-        for line in (lines[0], rule, *lines[1:])
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in aligned)
+    columns = []
+    for index, cells in enumerate(zip(*lines, strict=True)):
+        width, name = max(3, *map(len, cells)), index < table.labels
+        rule = ":" + "-" * (width - 1) if name else "-" * (width - 1) + ":"
+        columns.append(
+            [f"{cell:{'<' if name else '>'}{width}}" for cell in (cells[0], rule, *cells[1:])]
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 
 # What Markdown reads as markup: code, emphasis, strikethrough, mathematics, HTML, cells; links and
@@ -256,23 +259,19 @@ def escape(text: str) -> str:
 
 
 def spread(values: Sequence[float | None], form: str) -> str:
-    """Mean ± standard deviation (n - 1) in a format; says how many were defined if not all."""
-    defined = [value for value in values if value is not None]
-    if not defined:
+    """Mean ± standard deviation (n - 1); with the number of defined values where some are not."""
+    defined = pd.Series(values, dtype=float).dropna()
+    if defined.empty:
         return NOT_AVAILABLE
-    text = format(statistics.fmean(defined), form)
+    text = format(defined.mean(), form)
     if len(defined) > 1:
-        text += f" ± {format(statistics.stdev(defined), form.removeprefix('+'))}"
+        text += f" ± {format(defined.std(), form.removeprefix('+'))}"
     return text if len(defined) == len(values) else f"{text} ({len(defined)} of {len(values)})"
 
 
 def split_label(split: str) -> str:
-    """The split's name; a random split leaks the future through other rows' histories."""
+    """The split's name; a random split leaks the future through the histories of other examples."""
     return "random (leaky)" if split == "random" else split
-
-
-def _points(value: float | None, reference: float | None) -> float | None:
-    return None if value is None or reference is None else 100 * (value - reference)
 
 
 def model_rank(models: Iterable[str]) -> dict[str, int]:
@@ -281,15 +280,18 @@ def model_rank(models: Iterable[str]) -> dict[str, int]:
     return {model: index for index, model in enumerate(dict.fromkeys((*FIRST, *others, *LAST)))}
 
 
-def grouped(
-    rows: Sequence[Mapping[str, Any]], keys: Sequence[str]
-) -> dict[tuple[str, ...], dict[int, Mapping[str, Any]]]:
-    """Key values -> seed -> row; by the keys in order, models as the papers build them up."""
-    groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
+def grouped(rows: Rows, keys: Sequence[str]) -> dict[tuple[Any, ...], dict[int, Any]]:
+    """Key values -> seed -> row; sorted by the keys, models by their rank, if "model" is last.
+
+    Raises ValueError for the same keys and seed twice.
+    """
+    groups: dict[tuple[Any, ...], dict[int, Any]] = {}
     for row in rows:
         by_seed = groups.setdefault(tuple(row[key] for key in keys), {})
         if row["seed"] in by_seed:
             raise ValueError(f"two rows for {[row[key] for key in keys]} with seed {row['seed']}")
         by_seed[row["seed"]] = row
+    if keys[-1] != "model":
+        return groups
     rank = model_rank(row["model"] for row in rows)
     return dict(sorted(groups.items(), key=lambda group: (*group[0][:-1], rank[group[0][-1]])))

@@ -1,18 +1,18 @@
-"""Finished workdirs, found by name or pattern and read: what reports are made of."""
+"""Finished workdirs, found by name or pattern and read: the input of reports."""
 
 import dataclasses
 import difflib
 import fnmatch
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from nif_jax.config_keys import GROWING
-from nif_jax.files import file_sha256, read_json
+from nif_jax.config import GROWING
+from nif_jax.data.files import file_sha256, read_json
 from nif_jax.metrics.records import METRICS_FILE, read_metrics
 from nif_jax.reports.lifts import AB_FILE
 from nif_jax.reports.results import AGAIN, RESULTS_FILE, read_results
@@ -23,28 +23,19 @@ _PLOTS = "plots/*.png"
 
 
 class WorkdirError(ValueError):
-    """Workdirs that no report can be made of; the message says which, and the choices."""
+    """Workdirs that no report can be made of; the message names them and the choices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """A finished run, read.
+    """A finished run, read."""
 
-    Attributes:
-      label: its name in tables, unique among the workdirs of a report.
-      path: its folder.
-      results: see results.py.
-      records: of metrics.jsonl; empty if there is none.
-      plots: name -> PNG.
-      ab: ab.json of an online A/B test, None without one.
-    """
-
-    label: str
+    label: str  # its name in tables, unique among the workdirs of a report
     path: Path
-    results: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]] = ()
-    plots: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    ab: Mapping[str, Any] | None = None
+    results: Mapping[str, Any]  # see results.py
+    records: Sequence[Mapping[str, Any]] = ()  # of metrics.jsonl; empty if there is none
+    plots: Mapping[str, bytes] = dataclasses.field(default_factory=dict)  # name -> PNG
+    ab: Mapping[str, Any] | None = None  # ab.json of an online A/B test
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -53,14 +44,13 @@ class Workdir:
 
     @property
     def dataset(self) -> Mapping[str, Any]:
-        """What the run says of its data."""
+        """The description of the data."""
         return self.results["run"].get("dataset", {})
 
     def scores(self) -> dict[int, Scores]:
         """Seed -> scores of the test impressions, as far as they were kept.
 
-        Raises:
-          WorkdirError: a damaged file.
+        Raises WorkdirError for a damaged file.
         """
         seeds = sorted({row["seed"] for row in self.results["rows"]})
         files = {seed: self.path / f"seed_{seed}" / SCORES_FILE for seed in seeds}
@@ -74,10 +64,8 @@ class Workdir:
 def find(patterns: Sequence[str]) -> list[Path]:
     """Finished workdirs by path or by pattern (runs/*), each once, in the order given.
 
-    What a pattern matches beside workdirs is passed over; an unfinished workdir is an error.
-
-    Raises:
-      WorkdirError: no patterns, nothing there, or a run that has not finished.
+    Other matches of a pattern are skipped. Raises WorkdirError where there is no pattern or no
+    match, and for a run that has not finished.
     """
     found: dict[Path, Path] = {}
     for pattern in patterns:
@@ -90,8 +78,10 @@ def find(patterns: Sequence[str]) -> list[Path]:
             if not (path / RESULTS_FILE).exists():
                 state = (
                     f"has not finished: it has no {RESULTS_FILE}. Give its command again to go on "
-                    "with it" if _is_workdir(path) else "is no workdir of a run"
-                )  # fmt: skip
+                    "with it"
+                    if _is_workdir(path)
+                    else "is no workdir of a run"
+                )
                 raise WorkdirError(f"{path} {state}.{_choices(path)}")
             found.setdefault(path.resolve(), path)
     if not found:
@@ -117,25 +107,19 @@ def is_finished(path: Path, config: Mapping[str, Any]) -> bool:
 
 
 def list_files(path: Path) -> dict[str, str]:
-    """"files" of results.json: {file that reports read: SHA-256}."""
+    """Value of "files" in results.json: {file that reports read: SHA-256}."""
     found = [path / METRICS_FILE, *path.glob(f"seed_*/{SCORES_FILE}"), *path.glob(_PLOTS)]
     there = sorted(file for file in found if file.is_file())
     return {file.relative_to(path).as_posix(): file_sha256(file) for file in there}
 
 
 def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> None:
-    """Raises WorkdirError if a file of a workdir is not the one that its results were written with.
-
-    Args:
-      path: the workdir.
-      results: its results.json.
-      pattern: of the files that are checked.
-    """
+    """Raises WorkdirError if a file that matches is not the one that results.json lists."""
     for name, digest in results.get("files", {}).items():
-        if not fnmatch.fnmatchcase(name, pattern):
-            continue
         file = path / name
-        if not file.is_file() or file_sha256(file) != digest:
+        if fnmatch.fnmatchcase(name, pattern) and not (
+            file.is_file() and file_sha256(file) == digest
+        ):
             state = "has changed" if file.exists() else "is missing"
             raise WorkdirError(f"{file} {state} since {RESULTS_FILE} was written. {AGAIN}")
 
@@ -143,51 +127,35 @@ def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> N
 def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
     """Reads a finished workdir; the label is its folder's name if none is given.
 
-    Raises:
-      WorkdirError: no results, or a file that is damaged or missing; names it.
+    Raises WorkdirError where there are no results, and for a file that is damaged or missing.
     """
-    path = Path(path)
+    path, remedy = Path(path), ""
     try:
         results = read_results(path)
         for pattern in (METRICS_FILE, _PLOTS):
             check_files(path, results, pattern)
-        return Workdir(
-            label=label or path.resolve().name,
-            path=path,
-            results=results,
-            records=_read_if_there(path / METRICS_FILE, read_metrics, AGAIN) or (),
-            plots={file.stem: file.read_bytes() for file in path.glob(_PLOTS)},
-            ab=_read_if_there(path / AB_FILE, read_json, "Delete it, or write it with --mode=ab"),
-        )
+        plots = {file.stem: file.read_bytes() for file in path.glob(_PLOTS)}
+        remedy = f". {AGAIN}"
+        records = read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).exists() else ()
+        remedy = ". Delete it, or write it with --mode=ab"
+        ab = read_json(path / AB_FILE) if (path / AB_FILE).exists() else None
     except WorkdirError:
         raise
     except (OSError, ValueError) as error:
-        raise WorkdirError(str(error)) from error
-
-
-def _read_if_there(path: Path, reader: Callable[[Path], Any], remedy: str) -> Any:
-    """What a reader makes of a file, or None where there is none."""
-    try:
-        return reader(path) if path.exists() else None
-    except ValueError as error:
-        raise WorkdirError(f"{error}. {remedy}") from error
+        raise WorkdirError(f"{error}{remedy}") from error
+    return Workdir(label or path.resolve().name, path, results, records, plots, ab)
 
 
 def read_all(patterns: Sequence[str]) -> list[Workdir]:
-    """Finds and reads workdirs; labels are as short as they can be and differ.
-
-    Raises:
-      WorkdirError: as `find` and `read`.
-    """
+    """Finds and reads workdirs; labels are as short as they can be and differ."""
     paths = find(patterns)
     return [read(path, label) for path, label in zip(paths, labels(paths), strict=True)]
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as it takes to tell them apart."""
-    parts = [path.resolve().parts for path in paths]
-    for count in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
+    """The last parts of each of several paths, as many as distinguish them."""
+    for count in range(1, max(len(path.resolve().parts) for path in paths)):
+        names = ["/".join(path.resolve().parts[-count:]) for path in paths]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
@@ -198,7 +166,7 @@ def _is_workdir(path: Path) -> bool:
 
 
 def _choices(missing: Path) -> str:
-    """What is there instead: finished workdirs beside it, the nearest name first."""
+    """The finished workdirs beside a path, the nearest name first."""
     beside = sorted(str(path.parent) for path in missing.parent.glob(f"*/{RESULTS_FILE}"))
     if not beside:
         return f" There is no finished workdir in {missing.parent}."

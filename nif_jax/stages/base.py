@@ -1,16 +1,23 @@
-"""Step 1: the base ranker F_0, and what all rankers have in common."""
+"""Step 1: the base ranker F_0."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
+from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import Impressions, gather_impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
+from nif_jax.models.embed import ItemEmbed
+from nif_jax.models.flow import unit
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
-from nif_jax.stages.interface import Aux, Stage
+from nif_jax.stages.context import Context
+from nif_jax.stages.ranking import make_ranking_stage, table_sizes
+from nif_jax.stages.step_counts import per_device
+from nif_jax.training.stage import Aux, Stage
 
 
 def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:
@@ -22,47 +29,50 @@ def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:
     return gather
 
 
-def loss(model: Ranker, params, variables, frozen, batch: Impressions, rng, step):
+def loss(model: Ranker, params, variables, constants, batch: Impressions, rng, step):
     """Sum of cross-entropies, see Stage.loss_fn."""
     logits, _ = model.apply(
-        {"params": params}, batch, frozen["items"], train=step is not None, rngs={"dropout": rng}
+        {"params": params}, batch, constants["items"], train=step is not None, rngs={"dropout": rng}
     )
     total, weight = weighted_sum(cross_entropy(logits, batch.label), batch.weight)
     return total, Aux(weight, variables, {})
 
 
-def predict(model: Ranker, params, variables, frozen, batch: Impressions) -> dict[str, jax.Array]:
+def predict(
+    model: Ranker, params, variables, constants, batch: Impressions
+) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each."""
     del variables
-    logits, named = model.apply({"params": params}, batch, frozen["items"])
+    logits, named = model.apply({"params": params}, batch, constants["items"])
     return {"logit": logits, "calibration": named["calibration"]}
 
 
-def init(model: Ranker, rng: jax.Array, batch: Impressions, frozen):
+def init(model: Ranker, rng: jax.Array, batch: Impressions, constants):
     """Parameters for batches like this one; a ranker has no variables."""
-    inputs = jax.eval_shape(lambda: (batch, frozen["items"]))
+    inputs = jax.eval_shape(lambda: (batch, constants["items"]))
     return init_params(model, rng, *inputs), {}
 
 
-def make_stage(
-    model: Ranker,
-    *,
-    length: int,
-    plan: Any,
-    optimizer: Any,
-    evaluate: Callable,
-    metric: str,
-    config: Mapping[str, Any],
-) -> Stage:
-    """The stage `base`; arguments as in Stage."""
-    return Stage(
-        name="base",
+def make(run: Context) -> Stage:
+    """The stage `base`."""
+    run = run.seen_by("base")
+    model = Ranker(**table_sizes(run.dataset), **run.config.ranker)
+    gather = gather_rows(run.config.data.history_length)
+    return make_ranking_stage(
+        run,
+        "base",
         init=functools.partial(init, model),
-        gather=gather_rows(length),
+        gather=gather,
         loss_fn=functools.partial(loss, model),
-        plan=plan,
-        evaluate=evaluate,
-        optimizer=optimizer,
-        metric=metric,
-        config=config,
+        predict=functools.partial(predict, model),
+        gather_scores=gather,
+        plan=ImpressionPlan(run.dataset, per_device(run, run.config.train), run.seed),
+        data=run.place(),
     )
+
+
+def item_vectors(run: Context, base_params: Any) -> np.ndarray:
+    """[N + 1, D] unit item vectors of the base ranker, the control of the generator's."""
+    model = ItemEmbed(dict(run.dataset.item_sizes), run.config.ranker.dim)
+    table = jax.jit(functools.partial(model.apply, method="table"))
+    return np.asarray(unit(table({"params": base_params["items"]}, run.items)))

@@ -3,96 +3,71 @@ cohorts that are generated and trained end to end (GenCI), or with both (the hyb
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
-from nif_jax.losses.pairwise import not_yet_seen, temporal_sequential_pairwise
+from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
-from nif_jax.stages.flow_source import (
-    FlowSource,
+from nif_jax.stages import cohort_input, flow_input, pairs
+from nif_jax.stages.cohort_input import (
+    CohortInput,
+    generate,
+    generate_in_training,
+    next_item_loss,
+    rank_generated,
+)
+from nif_jax.stages.context import Context
+from nif_jax.stages.flow_input import (
+    FlowInput,
     current_generator,
     final_scores,
     gather_rows,
     ranker_inputs,
     with_flow,
 )
-from nif_jax.stages.genci import CohortSource, generate, generate_in_training, next_item_loss
-from nif_jax.stages.interface import Aux, Stage
-
-
-@dataclasses.dataclass(frozen=True)
-class PairwiseLoss:
-    """How TSP enters the loss.
-
-    Attributes:
-      weight: of a pair's loss beside a row's cross-entropy; 0 = off.
-      margin: m.
-      score: "calibration" (the head c) or "logit" (the final logit, c included).
-      moveline: "own", each member with the moveline before it, or "positive", both with the
-        positive's (calibration only: a logit would cost a second pass of the whole ranker).
-    """
-
-    weight: float
-    margin: float
-    score: str
-    moveline: str
-
-    def __post_init__(self):
-        require_choice("tsp.score", self.score, ("calibration", "logit"))
-        require_choice("tsp.moveline", self.moveline, ("own", "positive"))
-        if self.score == "logit" and self.moveline == "positive":
-            raise ConfigError(
-                "config.tsp.moveline='positive' goes with config.tsp.score='calibration' only: the "
-                "logit of the negative would need a second pass with the positive's moveline."
-            )
-
-
-def pairwise_loss(
-    tsp: PairwiseLoss, batch: Impressions, logits: jax.Array, named: Mapping[str, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """Sum of TSP losses and number of pairs of a batch whose pairs stand side by side."""
-    scores = logits if tsp.score == "logit" else named["calibration"]
-    positive, negative = scores[0::2], scores[1::2]
-    weight = batch.pair
-    if tsp.moveline == "positive":
-        negative = named["shared"]
-        weight = weight * not_yet_seen(batch.item[1::2], batch.history.item[0::2])
-    return weighted_sum(temporal_sequential_pairwise(positive, negative, tsp.margin), weight)
+from nif_jax.stages.generator import flow_decoder
+from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
+from nif_jax.stages.ranking import make_ranking_stage, table_sizes
+from nif_jax.stages.step_counts import per_device, stretched, total_steps
+from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.stage import Aux, Stage
+from nif_jax.variants import VARIANTS, variant_config
 
 
 def loss(
     model: Ranker,
     generator: FlowDecoder | None,
-    flow: FlowSource,
-    cohorts: CohortSource,
+    flow: FlowInput,
+    cohorts: CohortInput,
     tsp: PairwiseLoss,
     axis_name: str,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
     rng: jax.Array,
     step: jax.Array | None,
 ):
     """Sum of cross-entropies + weight * TSP + gamma * NTP + delta * SSR, see Stage.loss_fn.
 
-    All sums are divided by the number of ROWS, so that a pair or a target weighs the same in every
-    batch however many it holds.
+    All sums are divided by the number of rows, so that a pair or a target weighs the same in every
+    batch, however many it holds.
     """
     train = step is not None
-    batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
+    batch, items, returned = ranker_inputs(generator, flow, params, constants, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
     generated, variables = generate_in_training(
-        cohorts, params, variables, frozen, batch, named_rng["encode"], train, axis_name
+        cohorts, params, variables, constants, batch, named_rng["encode"], train, axis_name
     )
     shared = tsp.weight > 0 and tsp.moveline == "positive"
     logits, named = model.apply(
@@ -103,18 +78,18 @@ def loss(
         train,
         shared,
         generated,
-        frozen.get("ids"),
+        constants.get("ids"),
         rngs={"dropout": named_rng["rank"]},
     )
     total, weight = weighted_sum(cross_entropy(logits, batch.label), batch.weight)
     measurements = {"cross_entropy": (total, weight)}
     if tsp.weight > 0:
-        pair_total, pairs = pairwise_loss(tsp, batch, logits, named)
-        measurements |= {"tsp": (pair_total, pairs), "pairs_per_row": (pairs, weight)}
+        pair_total, count = pairwise_loss(tsp, batch, logits, named)
+        measurements |= {"tsp": (pair_total, count), "pairs_per_row": (count, weight)}
         total += tsp.weight * pair_total
     if cohorts.gamma > 0:
         next_total, targets = next_item_loss(
-            cohorts, params, frozen, batch, generated, named_rng["next"]
+            cohorts, params, constants, batch, generated, named_rng["next"]
         )
         measurements["next_item"] = (next_total, targets)
         total += cohorts.gamma * next_total
@@ -129,31 +104,31 @@ def loss(
 def predict(
     model: Ranker,
     generator: FlowDecoder | None,
-    flow: FlowSource,
-    cohorts: CohortSource,
+    flow: FlowInput,
+    cohorts: CohortInput,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
 ) -> dict[str, jax.Array]:
-    """{"logit", "calibration"}, [B] each, and see flow_source.final_scores."""
-    batch, items, returned = ranker_inputs(generator, flow, params, frozen, batch)
-    generated = generate(cohorts, params, frozen, batch)
+    """{"logit", "calibration"}, [B] each, and see flow_input.final_scores."""
+    batch, items, returned = ranker_inputs(generator, flow, params, constants, batch)
+    generated = generate(cohorts, params, constants, batch)
     logits, named = model.apply(
-        {"params": params}, batch, items, returned, generated=generated, ids=frozen.get("ids")
+        {"params": params}, batch, items, returned, generated=generated, ids=constants.get("ids")
     )
-    found = final_scores(generator, flow, params, variables, frozen, batch, logits)
+    found = final_scores(generator, flow, params, variables, constants, batch, logits)
     return found | {"calibration": named["calibration"]}
 
 
 def predict_candidates(
     model: Ranker,
     generator: FlowDecoder | None,
-    flow: FlowSource,
-    cohorts: CohortSource,
+    flow: FlowInput,
+    cohorts: CohortInput,
     params,
     variables,
-    frozen,
+    constants,
     batch: Impressions,
     candidates: jax.Array,
 ) -> dict[str, jax.Array]:
@@ -161,42 +136,42 @@ def predict_candidates(
 
     Flow, encoder and beam search depend on the history only and run once.
     """
-    weights, _ = current_generator(generator, flow, params, frozen)
-    batch = with_flow(generator, flow, weights, frozen, batch)
-    generated = generate(cohorts, params, frozen, batch)
+    weights, _ = current_generator(generator, flow, params, constants)
+    batch = with_flow(generator, flow, weights, constants, batch)
+    generated = generate(cohorts, params, constants, batch)
     many = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
     many = many._replace(item=candidates)
-    many, items, returned = ranker_inputs(generator, flow, params, frozen, many)
+    many, items, returned = ranker_inputs(generator, flow, params, constants, many)
     logits, named = model.apply(
         {"params": params},
         many,
         items,
         returned,
         generated=generated,
-        ids=frozen.get("ids"),
+        ids=constants.get("ids"),
     )
-    found = final_scores(generator, flow, params, variables, frozen, many, logits)
+    found = final_scores(generator, flow, params, variables, constants, many, logits)
     return found | {"calibration": named["calibration"]}
 
 
-def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng, batch, frozen):
+def init(model: Ranker, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
     of the generators that learn with it. Variables: remembered beams, and the weight of the
     generator's log odds, 0 in training."""
     own, variables = {}, {"mix": jnp.zeros(())} if flow.response == "mix" else {}
     if flow.tune:
-        window = jax.eval_shape(lambda: (batch.events, frozen["items"]))
+        window = jax.eval_shape(lambda: (batch.events, constants["items"]))
         own["generator"] = init_params(generator, jax.random.fold_in(rng, 2), *window)
-    inputs = jax.eval_shape(lambda p: ranker_inputs(generator, flow, p, frozen, batch), own)
+    inputs = jax.eval_shape(lambda p: ranker_inputs(generator, flow, p, constants, batch), own)
     if cohorts.intent is None:
         return dict(init_params(model, rng, *inputs)) | own, variables
-    ids = jax.tree.map(jnp.asarray, frozen["ids"])
+    ids = jax.tree.map(jnp.asarray, constants["ids"])
     code = jnp.ones((len(batch.item), ids.num_digits), jnp.int32)
     shapes = jax.eval_shape(lambda: (batch.history, ids, code))
     own["intent"] = init_params(cohorts.intent, jax.random.fold_in(rng, 1), *shapes)
-    generated = jax.eval_shape(lambda p: generate(cohorts, p, frozen, batch), own)
+    generated = jax.eval_shape(lambda p: generate(cohorts, p, constants, batch), own)
     rest = jax.eval_shape(lambda: ids)
     rngs = {"params": rng, "dropout": rng}
     params = init_params(model, rngs, *inputs, True, False, generated, rest)
@@ -205,32 +180,71 @@ def init(model: Ranker, generator, flow: FlowSource, cohorts: CohortSource, rng,
     return dict(params) | own, variables
 
 
-def make_stage(
-    name: str,
-    model: Ranker,
-    generator: FlowDecoder | None,
-    *,
-    flow: FlowSource,
-    cohorts: CohortSource,
-    tsp: PairwiseLoss,
-    axis_name: str,
-    length: int,
-    plan: Any,
-    optimizer: Any,
-    evaluate: Callable,
-    metric: str,
-    config: Mapping[str, Any],
-) -> Stage:
-    """A fine-tuning stage called `name` on devices of an axis; other arguments as in Stage."""
-    parts = (model, generator, flow, cohorts)
-    return Stage(
-        name=name,
+def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
+    """The stage of a variant: flow, TSP, cohorts or several of them, or a baseline.
+
+    Args:
+      run: the run.
+      name: of the variant, see nif_jax/variants.py.
+      outputs: of the stages before.
+    """
+    run = run.seen_by(name)
+    variant, config = VARIANTS[name], variant_config(run.config, name)
+    run = dataclasses.replace(run, config=config)
+    flow = flow_input.configured(config, variant.flow)
+    tsp, distances = pairs.configured(config, variant.tsp)
+    plan = ImpressionPlan(
+        run.dataset, per_device(run, config.train), run.seed, variant.tsp, **distances
+    )
+    cohorts, network, side, extra = CohortInput(), None, None, {}
+    if variant.flow:
+        extra |= {"returned": outputs.vectors, "generator": outputs.params}
+    if variant.cohorts:
+        ids = extra["ids"] = outputs.ids[config.tokenizer.form]
+        steps = total_steps(stretched(config.train, plan.steps_per_epoch), plan)
+        cohorts, network, side = cohort_input.configured(
+            run, config, steps, ids.num_codes, ids.num_digits
+        )
+    sizes = table_sizes(run.dataset)
+    if variant.model == "ranker":
+        model = Ranker(**sizes, cohorts=network, side=side, **config.ranker)
+    else:
+        model = make_baseline(variant.model, sizes, config.ranker, config.baselines)
+    decoder = flow_decoder(run) if variant.flow else None
+    parts, length = (model, decoder, flow, cohorts), config.data.history_length
+    return make_ranking_stage(
+        run,
+        name,
         init=functools.partial(init, *parts),
         gather=gather_rows(length, flow, train=True),
-        loss_fn=functools.partial(loss, *parts, tsp, axis_name),
+        loss_fn=functools.partial(loss, *parts, tsp, AXIS),
+        predict=functools.partial(predict, *parts),
+        gather_scores=gather_rows(length, flow),
         plan=plan,
-        evaluate=evaluate,
-        optimizer=optimizer,
-        metric=metric,
-        config=config,
+        data=run.place(_flow_arrays(flow, outputs), **extra),
+        generators=_generators(run, cohorts),
+        predict_candidates=functools.partial(predict_candidates, *parts),
     )
+
+
+def _flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.ndarray]:
+    """What a ranker with this flow gathers rows from, beside the store."""
+    arrays = {}
+    if flow.use and outputs.flow is not None:
+        arrays["flow"] = outputs.flow
+        if flow.response != "none":
+            arrays["past"] = outputs.past
+    if outputs.response is not None and flow.response == "input":
+        arrays["response"] = outputs.response
+    return arrays
+
+
+def _generators(run: Context, cohorts: CohortInput) -> dict[str, Callable]:
+    """Ranks of the next item among what an intent model generates."""
+    if cohorts.intent is None:
+        return {}
+    width = min(run.config.eval.beams, run.dataset.movelines.num_items)
+    return {
+        kind: functools.partial(rank_generated, cohorts.intent, width, constrained)
+        for kind, constrained in (("constrained", True), ("unconstrained", False))
+    }

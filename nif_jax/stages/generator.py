@@ -1,152 +1,31 @@
 """Step 2: pre-training G_phi to predict the Next Interest Flow."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from nif_jax.data.schema import NO_LABEL, ConfigError, require_choice
-from nif_jax.data.windows import Array, Store, Window, gap_bucket, gather_segments
+from nif_jax.data.dataset import Dataset
+from nif_jax.data.packing import SequencePlan
+from nif_jax.data.schema import NO_LABEL
 from nif_jax.losses import contrastive
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
-from nif_jax.losses.flow import DIVERSITY, VELOCITY, diversity, velocity
+from nif_jax.losses.flow import diversity, velocity
+from nif_jax.metrics import ctr, retrieval
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.initialize import init_params
-from nif_jax.stages.interface import Aux, Stage
-
-
-class Asked(NamedTuple):
-    """Impressions whose answers are learned at an entry: its own, and those sampled for it.
-
-    Attributes:
-      item: [B, S, 1 + n] int32.
-      scene: [B, S, 1 + n] int32.
-      gap: [B, S, 1 + n] int32 bucket of the time since the entry before.
-      label: [B, S, 1 + n] float32, 1 or 0, NO_LABEL where the answer is not known or not to be
-        learned.
-    """
-
-    item: Array
-    scene: Array
-    gap: Array
-    label: Array
-
-
-class Sequences(NamedTuple):
-    """A batch of moveline windows, one or several side by side in a row.
-
-    Attributes:
-      window: Window [B, S], gap = time since the entry before.
-      segment: [B, S] int32, which window of its row an entry belongs to; 0 is padding.
-      seconds: [B, S] int32 time of each entry.
-      in_train: [B, S] bool, the entry belongs to the train period.
-      is_target: [B, S] bool, the entry is to be predicted: those of the train period, or the
-        positive ones of them.
-      asked: Asked, whose first impressions are the entries themselves.
-    """
-
-    window: Window
-    segment: Array
-    seconds: Array
-    in_train: Array
-    is_target: Array
-    asked: Asked
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowLoss:
-    """Weights and forms of the generator's loss (method.md, 1.2).
-
-    Attributes:
-      temperature: tau of InfoNCE.
-      negatives: "exact" (the catalogue), "in_batch" (targets of all devices, plus uniform samples,
-        with logQ correction) or "uniform" (samples alone).
-      uniform: uniform samples of a device and step.
-      targets: "all" entries or "positive" ones (label 1) are to be predicted.
-      alpha: weight of diversity.
-      diversity: its form, "cosine" or "tangent".
-      beta: weight of velocity.
-      velocity: its form, "geodesic" or "chord".
-      half_life: seconds after which velocity counts half.
-      rollout_steps: r, free-running steps that are trained as well, from every position.
-      response: weight of the answers' cross-entropy, see FlowDecoder.respond; 0 = off.
-    """
-
-    temperature: float
-    negatives: str
-    uniform: int
-    targets: str
-    alpha: float
-    diversity: str
-    beta: float
-    velocity: str
-    half_life: float
-    rollout_steps: int
-    response: float
-
-    def __post_init__(self):
-        require_choice("flow_loss.negatives", self.negatives, ("exact", "in_batch", "uniform"))
-        require_choice("flow_loss.targets", self.targets, ("all", "positive"))
-        require_choice("flow_loss.diversity", self.diversity, DIVERSITY)
-        require_choice("flow_loss.velocity", self.velocity, VELOCITY)
-        if self.negatives == "uniform" and self.uniform < 1:
-            raise ConfigError("config.flow_loss.uniform=0 leaves negatives='uniform' without any.")
-
-
-def gather_sequences(
-    targets: str, sampled: int, arrays, index: Mapping[str, Array]
-) -> Sequences:
-    """Windows from "entry" and "segment" [B, S], see SequencePlan, where n impressions were sampled
-    for each event (config.data.negatives)."""
-    store, entry, segment = arrays["store"], index["entry"], index["segment"]
-    row = store.history_row[entry]
-    window, seconds = gather_segments(store, entry, segment)
-    in_train = window.mask & store.train[row]
-    asked = _gather_asked(store, entry, in_train, sampled)
-    is_target = in_train & (asked.label[..., 0] > 0) if targets == "positive" else in_train
-    return Sequences(window, segment, seconds, in_train, is_target, asked)
-
-
-def _gather_asked(store: Store, entry: Array, in_train: Array, sampled: int) -> Asked:
-    """Impressions of entries [B, S]: sampled ones stand right before their event, and in no
-    history."""
-    xp = entry.__array_namespace__()
-    back = xp.arange(1 + sampled, dtype=xp.int32)
-    row = store.history_row[entry][..., None] - back
-    before = store.history_row[xp.maximum(entry - 1, 0)][..., None]
-    # An event for which fewer were found has others right before it.
-    known = in_train[..., None] & ((row > before) | (back == 0))
-    gap = gap_bucket(store.time[row] - store.time[before])
-    label = xp.where(known, store.label[row], NO_LABEL)
-    return Asked(store.item[row], store.scene[row], gap, label)
-
-
-def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
-    """Sum over what is masked in of Eq. 1 for queries [..., D], under the configured negatives."""
-    if loss.negatives == "exact":
-        return contrastive.exact(queries, table, targets, mask, loss.temperature)
-    flat = targets.reshape(-1)
-    candidates = contrastive.draw_candidates(
-        rng,
-        table,
-        flat,
-        mask.reshape(-1) > 0,
-        frequency,
-        in_batch=loss.negatives == "in_batch",
-        uniform=loss.uniform,
-        axis_name=axis_name,
-    )
-    losses = contrastive.sampled(
-        queries.reshape(-1, queries.shape[-1]),
-        table[flat],
-        flat,
-        candidates,
-        loss.temperature,
-    )
-    return weighted_sum(losses.reshape(targets.shape), mask)[0]
+from nif_jax.stages import next_item
+from nif_jax.stages.context import Context
+from nif_jax.stages.flow_loss import FlowLoss, info_nce
+from nif_jax.stages.ranking import validation_plan
+from nif_jax.stages.sequences import Sequences, gather_sequences
+from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
+from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.scoring import Scorer
+from nif_jax.training.stage import Aux, Evaluation, Stage
 
 
 def loss(
@@ -155,7 +34,7 @@ def loss(
     axis_name: str | None,
     params,
     variables,
-    frozen,
+    constants,
     batch: Sequences,
     rng: jax.Array,
     step: jax.Array | None,
@@ -168,7 +47,7 @@ def loss(
     train = step is not None
     dropout, negatives = jax.random.split(rng)
     bound = model.bind({"params": params}, rngs={"dropout": dropout})
-    heads, named = bound(batch.window, frozen["items"], train, batch.segment)
+    heads, named = bound(batch.window, constants["items"], train, batch.segment)
     table = named["vectors"]
     queries = unit(heads.reshape(*batch.window.item.shape, -1))  # [B, S, D]
 
@@ -182,7 +61,7 @@ def loss(
             table,
             batch.window.item[:, ahead:],
             mask,
-            frozen["frequency"],
+            constants["frequency"],
             rng,
             axis_name,
         )
@@ -259,35 +138,80 @@ def answers_loss(
     return weighted_sum(cross_entropy(logits, asked.label), answered.astype(jnp.float32))
 
 
-def init(model: FlowDecoder, rng, batch: Sequences, frozen):
+def init(model: FlowDecoder, rng, batch: Sequences, constants):
     """Parameters; the generator has no variables."""
-    inputs = jax.eval_shape(lambda: (batch.window, frozen["items"]))
+    inputs = jax.eval_shape(lambda: (batch.window, constants["items"]))
     return init_params(model, rng, *inputs), {}
 
 
-def make_stage(
-    model: FlowDecoder,
-    *,
-    name: str,
-    spec: FlowLoss,
-    sampled: int,
-    axis_name: str | None,
-    plan: Any,
-    optimizer: Any,
-    evaluate: Callable,
-    metric: str,
-    config: Mapping[str, Any],
-) -> Stage:
-    """A stage of the generator on devices of an axis; `sampled` as in gather_sequences, other
-    arguments as in Stage."""
+def flow_decoder(run: Context) -> FlowDecoder:
+    """The configured generator."""
+    data = run.dataset
+    return FlowDecoder(
+        item_sizes=dict(data.item_sizes),
+        num_scenes=data.num_scenes,
+        num_actions=data.num_actions,
+        **run.config.generator,
+    )
+
+
+def _target_frequency(data: Dataset, spec: FlowLoss) -> np.ndarray:
+    """[N + 1] how often an item is among the generator's targets, see log_expected_count."""
+    targets = data.train_events & data.eligible
+    if spec.targets == "positive":
+        targets &= data.answer == 1
+    return contrastive.item_frequency(data.movelines.item, targets, data.movelines.num_items)
+
+
+def _evaluator(run: Context, scorer: Scorer, spec: FlowLoss):
+    """(params, variables) -> ranks of next items and AUC of labels on validation."""
+    # Next items are events; labels are those of sampled impressions too.
+    sampled = run.config.data.negatives
+    chosen = validation_plan(run, run.config.pretrain.eval_rows * (1 + sampled))
+    events = ~run.dataset.sampled[chosen.rows]
+
+    def evaluate(params, variables):
+        found = scorer(chosen, params, variables)
+        answers = run.dataset.movelines.label[chosen.rows]
+        metrics = retrieval.summarize(found["rank"][events])
+        metrics["quality"] = metrics["hr@10"]
+        if spec.response and 0 < answers.mean() < 1:
+            metrics["response_auc"] = ctr.auc(answers, found["response"])
+            metrics["quality"] += spec.response * metrics["response_auc"]
+        return Evaluation(metrics)
+
+    return evaluate
+
+
+def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
+    """The stage `generator`; or the one of config.flow.cross_fit that trains without (fold, of
+    folds) of the users."""
+    name = "generator_without_{}_of_{}".format(*without) if without else "generator"
+    run = run.seen_by(name)
+    section, model = run.config.pretrain, flow_decoder(run)
+    spec = FlowLoss(**run.config.flow_loss)
+    data = run.place(frequency=_target_frequency(run.dataset, spec))
+    # Windows as long as a roll-out's last position: it never leaves the trained distances.
+    length = section.context + run.config.flow.horizon
+    plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without or (0, 0))
+    gather = functools.partial(next_item.gather_next, section.context, section.context)
+    functions = {"scores": next_item.rank_next, "labels": next_item.answer_next}
+    scorers = {
+        key: Scorer(functools.partial(fn, model), gather, data, run.parallel)
+        for key, fn in functions.items()
+    }
+    log_steps(run, name, "pretrain", section, plan)
     return Stage(
         name=name,
         init=functools.partial(init, model),
-        gather=functools.partial(gather_sequences, spec.targets, sampled),
-        loss_fn=functools.partial(loss, model, spec, axis_name),
+        gather=functools.partial(gather_sequences, spec.targets, run.config.data.negatives),
+        loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
-        evaluate=evaluate,
-        optimizer=optimizer,
-        metric=metric,
-        config=config,
+        evaluate=_evaluator(run, scorers["scores"], spec),
+        optimizer=make_optimizer(section, plan),
+        metric=section.metric,
+        config=run.config.to_dict(),
+        settings=loop_settings(section, plan),
+        data=data,
+        scorers=scorers,
     )

@@ -34,7 +34,9 @@ def gather_next(context: int, exclude: int, arrays, index) -> Next:
     return Next(batch.events, batch.item, seen, batch.scene, batch.recency)
 
 
-def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dict[str, jax.Array]:
+def rank_next(
+    model: FlowDecoder, params, variables, constants, batch: Next
+) -> dict[str, jax.Array]:
     """{"rank": [B]} of the item that came next, among the catalogue, by the flow's first state; and
     {"response": [B]}, the log odds that it was answered with label 1.
 
@@ -42,7 +44,7 @@ def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dic
     empty window) the state is arbitrary, and so is the rank.
     """
     del variables
-    queries, vectors, response = _before(model, params, frozen, batch)
+    queries, vectors, response = _before(model, params, constants, batch)
     # A padded id becomes -1, which excludes nothing.
     seen = None if batch.seen is None else batch.seen - 1
     return {
@@ -52,26 +54,26 @@ def rank_next(model: FlowDecoder, params, variables, frozen, batch: Next) -> dic
 
 
 def answer_next(
-    model: FlowDecoder, params, variables, frozen, batch: Next
+    model: FlowDecoder, params, variables, constants, batch: Next
 ) -> dict[str, jax.Array]:
     """{"response": [B]} of `rank_next`, without ranking the catalogue."""
     del variables
-    return {"response": _before(model, params, frozen, batch)[2]}
+    return {"response": _before(model, params, constants, batch)[2]}
 
 
-def _before(model: FlowDecoder, params, frozen, batch: Next):
+def _before(model: FlowDecoder, params, constants, batch: Next):
     """Unit flow states [B, D] before each row, the catalogue's vectors, and log odds [B]."""
     bound = model.bind({"params": params})
-    heads, named = bound(batch.events, frozen["items"])
+    heads, named = bound(batch.events, constants["items"])
     queries = unit(heads[:, -1].reshape(len(batch.item), -1))
     vectors, mask = named["vectors"], batch.events.mask
     response = bound.respond_next(queries, vectors, batch, named["past"], mask)
     return queries, vectors, response
 
 
-def rank_by_mean(frozen, batch: Next) -> dict[str, jax.Array]:
-    """The same by the mean of the history's vectors frozen["vectors"] [N + 1, D] (unit length)."""
-    vectors = frozen["vectors"]
+def rank_by_mean(constants, batch: Next) -> dict[str, jax.Array]:
+    """The same by the mean of the history's unit vectors, constants["vectors"] [N + 1, D]."""
+    vectors = constants["vectors"]
     mean = (vectors[batch.events.item] * batch.events.mask[..., None]).sum(1)
     seen = None if batch.seen is None else batch.seen - 1
     return {"rank": target_ranks(mean, vectors[1:], batch.item - 1, seen)}

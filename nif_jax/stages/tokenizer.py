@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nif_jax.data.sampling import ItemPlan
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.metrics import codebook
 from nif_jax.models.initialize import init_params
@@ -20,7 +21,10 @@ from nif_jax.models.quantizer import (
     resolve_collisions,
     update_codebooks,
 )
-from nif_jax.stages.interface import Aux, Stage
+from nif_jax.stages.context import Context
+from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
+from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.stage import Aux, Evaluation, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +64,14 @@ def loss(
     axis_name: str | None,
     params,
     variables,
-    frozen,
+    constants,
     batch: Mapping[str, jax.Array],
     rng: jax.Array,
     step: jax.Array | None,
 ):
     """Sum over items of squared error (mean over content) + commitment, see Stage.loss_fn."""
     del step
-    content, weight = frozen["content"][batch["item"]], batch["weight"]
+    content, weight = constants["content"][batch["item"]], batch["weight"]
     vectors = vectors_of(params, variables)
     rebuilt, commitment, found = model.apply({"params": params}, content, vectors)
     error = ((rebuilt - content) ** 2).mean(-1)
@@ -91,10 +95,10 @@ def loss(
     return total, Aux(rows, variables, {"reconstruction": (value, rows)})
 
 
-def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
+def init(model: RqVae, spec: Codes, rng: jax.Array, batch, constants):
     """Encoder and decoder at random; codebooks by residual k-means of the encoded catalogue."""
     del batch
-    content = jnp.asarray(frozen["content"])[1:]
+    content = jnp.asarray(constants["content"])[1:]
     vectors = jnp.zeros((spec.levels, spec.codes, model.dim))
     params = dict(init_params(model, rng, *jax.eval_shape(lambda: (content, vectors))))
     latent = jax.jit(functools.partial(model.apply, method="encode"))({"params": params}, content)
@@ -104,9 +108,7 @@ def init(model: RqVae, spec: Codes, rng: jax.Array, batch, frozen):
     return params, {"codebooks": Codebooks(*books)}
 
 
-def codes_of(
-    model: RqVae, params, variables, content: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def codes_of(model: RqVae, params, variables, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[N, K] nearest codes in 0..V-1 of content [N + 1, C], padding left out; and the same with
     collisions resolved."""
     vectors = np.asarray(vectors_of(params, variables))
@@ -121,7 +123,7 @@ def _rebuild(model: RqVae, params, vectors, content):
 
 
 def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, float]:
-    """"r2", share of the content's variance that the codes rebuild; "usage", least share of a
+    """ "r2", share of the content's variance that the codes rebuild; "usage", least share of a
     level's codes that items use; "collision_rate"."""
     rebuilt, codes = _rebuild(model, params, vectors_of(params, variables), content[1:])
     residual = float(((np.asarray(rebuilt) - content[1:]) ** 2).sum())
@@ -134,26 +136,38 @@ def evaluate(model: RqVae, params, variables, content: np.ndarray) -> dict[str, 
     }
 
 
-def make_stage(
-    model: RqVae,
-    *,
-    spec: Codes,
-    axis_name: str | None,
-    plan: Any,
-    optimizer: Any,
-    evaluate: Callable,
-    metric: str,
-    config: Mapping[str, Any],
-) -> Stage:
-    """The stage `tokenizer`; other arguments as in Stage."""
+def rq_vae(run: Context) -> RqVae:
+    """The configured tokenizer."""
+    section = run.config.tokenizer
+    return RqVae(run.content.shape[1], section.dim, section.hidden)
+
+
+def make(run: Context) -> Stage:
+    """The stage `tokenizer`."""
+    run = run.seen_by("tokenizer")
+    config, section = run.config, run.config.tokenize
+    names = ("form", "levels", "codes", "commitment", "decay", "dead_share")
+    settings = {name: config.tokenizer[name] for name in names}
+    model = rq_vae(run)
+    spec = Codes(**settings, batch=section.batch_size, seed=run.seed)
+    shards = run.parallel.num_shards
+    plan = ItemPlan(run.dataset.movelines.num_items, per_device(run, section), shards, run.seed)
+
+    def evaluate_codes(params, variables):
+        params, variables = run.parallel.unreplicate((params, variables))
+        return Evaluation(evaluate(model, params, variables, run.content))
+
+    log_steps(run, "tokenizer", "tokenize", section, plan)
     return Stage(
         name="tokenizer",
         init=functools.partial(init, model, spec),
         gather=lambda arrays, index: index,
-        loss_fn=functools.partial(loss, model, spec, axis_name),
+        loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
-        evaluate=evaluate,
-        optimizer=optimizer,
-        metric=metric,
-        config=config,
+        evaluate=evaluate_codes,
+        optimizer=make_optimizer(section, plan),
+        metric=section.metric,
+        config=config.to_dict(),
+        settings=loop_settings(section, plan),
+        data=run.place(content=run.content),
     )

@@ -17,11 +17,13 @@ from ml_collections import config_flags
 from configs import base, genci, hybrid, nif
 from configs.datasets import PRESETS
 from configs.text import DATASETS
-from nif_jax import flag_errors, main, pipeline, runner, step_counts, user_errors
-from nif_jax.config_keys import flatten
-from nif_jax.rows import ROWS, row_config
-from nif_jax.setting_kinds import Choice, Kind, Number, Several
-from nif_jax.settings import SETTINGS, require_valid_settings
+from nif_jax import main
+from nif_jax.config import flatten
+from nif_jax.experiment import flag_errors, pipeline, runner, user_errors
+from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Several
+from nif_jax.experiment.settings import SETTINGS, require_valid_settings
+from nif_jax.stages import step_counts
+from nif_jax.variants import VARIANTS, variant_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = {"base": base, "nif": nif, "genci": genci, "hybrid": hybrid}
@@ -104,7 +106,7 @@ def never(*_, **__):
 def test_a_bad_setting_is_refused_before_anything_is_read_or_written(
     changes, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runner.run_context, "load_dataset", never)
+    monkeypatch.setattr(runner.context, "load_dataset", never)
     with pytest.raises(runner.ConfigError, match=message) as found:
         runner.run(make_config(changes), tmp_path / "run", "train")
     assert_one_line(str(found.value))
@@ -126,10 +128,10 @@ def test_every_key_is_in_the_table_and_every_default_is_valid():
 
 
 def test_every_row_has_valid_settings():
-    config = hybrid.get_config(f"{TINY},rows={'+'.join(ROWS)}")
+    config = hybrid.get_config(f"{TINY},rows={'+'.join(VARIANTS)}")
     require_valid_settings(config)
-    for row in ROWS:
-        require_valid_settings(row_config(config, row))
+    for row in VARIANTS:
+        require_valid_settings(variant_config(config, row))
 
 
 def outside(setting):
@@ -222,18 +224,24 @@ def test_the_label_share_that_the_message_names_is_enough(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train.epochs=0.01,train.min_steps=96,train.steps_per_dispatch=4",
-         "base: train.epochs=0.01 is 0.48 steps; train.min_steps=96 makes it 96 steps (2 epochs), "
-         "and train.min_steps=0 turns that off."),
-        ("train.epochs=0.125,train.min_steps=0",
-         "base: train.epochs=0.125 is 6 steps; train.steps_per_dispatch=4 rounds it up to 8 "
-         "steps."),
-        ("train.epochs=0,train.min_steps=0",
-         "base: train.epochs=0 is 0 steps; train.steps_per_dispatch=4 rounds it up to 4 steps."),
+        (
+            "train.epochs=0.01,train.min_steps=96,train.steps_per_dispatch=4",
+            "base: train.epochs=0.01 is 0.48 steps; train.min_steps=96 makes it 96 steps "
+            "(2 epochs), and train.min_steps=0 turns that off.",
+        ),
+        (
+            "train.epochs=0.125,train.min_steps=0",
+            "base: train.epochs=0.125 is 6 steps; train.steps_per_dispatch=4 rounds it up to 8 "
+            "steps.",
+        ),
+        (
+            "train.epochs=0,train.min_steps=0",
+            "base: train.epochs=0 is 0 steps; train.steps_per_dispatch=4 rounds it up to 4 steps.",
+        ),
         ("train.epochs=2,train.min_steps=96", None),
         ("train.epochs=0,train.learning_rate=0", None),
     ],
-)  # fmt: skip
+)
 def test_steps_beyond_the_epochs_are_logged(text, expected, monkeypatch):
     lines = []
     monkeypatch.setattr(step_counts.logging, "info", lambda line, *a: lines.append(line % a))
@@ -368,16 +376,24 @@ def test_an_interrupt_names_what_resumes(capsys):
         ([NIF, "--config.train.batch_size=many"], "batch_size='many' has to be a whole number"),
         ([NIF, "--config.train.epochs=-1"], "config.train.epochs=-1.0 is out of range"),
         ([NIF, "train"], "what is 'train'? Options start with --."),
-        ([f"--config=configs/base.py:{TINY}", "--workdir=file/run"],
-         "file/run cannot be written (Not a directory)"),
+        (
+            [f"--config=configs/base.py:{TINY}", "--workdir=file/run"],
+            "file/run cannot be written (Not a directory)",
+        ),
     ],
 )
 def test_a_process_ends_with_one_line(arguments, message, tmp_path):
     (tmp_path / "file").touch()
     arguments = [a.replace("--config=", f"--config={ROOT}/") for a in arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NIF_JAX_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-m", "nif_jax.main", *arguments], cwd=tmp_path,
-                          env=environment, capture_output=True, text=True, timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "nif_jax.main", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nif_jax import checkpoint, identity, pipeline, runner, workdir_lock
-from nif_jax.config_keys import flatten
-from nif_jax.files import read_json, write_json
+from nif_jax.config import flatten
+from nif_jax.data.files import read_json, write_json
+from nif_jax.data.preparation import identity
+from nif_jax.experiment import lock, pipeline, runner
 from nif_jax.metrics.records import read_metrics
 from nif_jax.reports import page, workdirs
+from nif_jax.training import checkpoint
 from tests.bad_input.workdir_cases import (
     STAGES,
     array_file,
@@ -164,10 +166,15 @@ def test_evaluation_gives_the_same_results_or_names_the_damage_and_its_remedy(ki
 
 @pytest.mark.parametrize(
     ("kind", "file"),
-    [("results digit", "results.json"), ("results cut", "results.json"),
-     ("metrics digit", "metrics.jsonl"), ("metrics gone", "metrics.jsonl"),
-     ("plot bit", "reliability.png"), ("scores bit", "scores.npz")],
-)  # fmt: skip
+    [
+        ("results digit", "results.json"),
+        ("results cut", "results.json"),
+        ("metrics digit", "metrics.jsonl"),
+        ("metrics gone", "metrics.jsonl"),
+        ("plot bit", "reliability.png"),
+        ("scores bit", "scores.npz"),
+    ],
+)
 def test_a_report_names_the_damaged_file_and_the_remedy(kind, file, made, workdir):
     REPAIRED[kind][0](workdir)
     with pytest.raises(workdirs.WorkdirError, match=rf"{file} .*Give the command of that run"):
@@ -291,8 +298,8 @@ def test_a_workdir_that_is_a_file_or_below_one(made, tmp_path):
 
 HOLDER = """
 import pathlib, sys, time
-from nif_jax import workdir_lock
-with workdir_lock.hold(pathlib.Path(sys.argv[1])):
+from nif_jax.experiment import lock
+with lock.hold(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -313,7 +320,7 @@ def test_a_workdir_in_use_is_refused_until_its_holder_ends_however_it_ends(made,
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    assert (workdir / workdir_lock.HOLDER_FILE).exists()  # left behind, and no hindrance
+    assert (workdir / lock.HOLDER_FILE).exists()  # left behind, and no hindrance
     runner.run(made.config, workdir, "train")
     assert measured(workdir) == made.results
     assert (workdir / "seed_0" / "metrics.jsonl").read_bytes() == before
@@ -340,7 +347,7 @@ def test_a_write_that_fails_names_the_folder_and_the_run_resumes(made, tmp_path,
 SMALL_FILES = """
 import pathlib, resource, sys
 import tests.conftest  # the same number of devices
-from nif_jax import runner
+from nif_jax.experiment import runner
 from tests.bad_input.workdir_cases import get_config
 folder, workdir, size = map(pathlib.Path, sys.argv[1:])
 config = get_config(folder)
@@ -357,8 +364,10 @@ def _run_with_largest_file(size, folder, workdir):
     others here, with which the bits of results differ."""
     return subprocess.run(
         [sys.executable, "-c", SMALL_FILES, str(folder), str(workdir), str(size)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_disk_that_is_full_names_the_file_and_the_run_resumes(made, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from configs import hybrid
-from nif_jax import runner
+from nif_jax.experiment import runner
 from nif_jax.reports import results
 
 TEXT = ",".join(
@@ -26,14 +26,21 @@ def write_tables(folder: pathlib.Path) -> None:
     """events.csv, items.csv, users.csv and content.npy."""
     rng = np.random.default_rng(0)
     items = [f"item {number}" for number in range(20)]
-    pd.DataFrame({
-        "user_id": np.repeat(np.arange(40), 12), "item_id": rng.choice(items, 480),
-        "timestamp": 1_700_000_000 + 3_600 * np.arange(480), "label": rng.integers(0, 2, 480),
-    }).to_csv(folder / "events.csv", index=False)  # fmt: skip
-    pd.DataFrame({
-        "item_id": items, "title": [f"title of {item}" for item in items],
-        "category": rng.choice(["a", "b", "c"], 20),
-    }).to_csv(folder / "items.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(40), 12),
+            "item_id": rng.choice(items, 480),
+            "timestamp": 1_700_000_000 + 3_600 * np.arange(480),
+            "label": rng.integers(0, 2, 480),
+        }
+    ).to_csv(folder / "events.csv", index=False)
+    pd.DataFrame(
+        {
+            "item_id": items,
+            "title": [f"title of {item}" for item in items],
+            "category": rng.choice(["a", "b", "c"], 20),
+        }
+    ).to_csv(folder / "items.csv", index=False)
     pd.DataFrame({"user_id": range(40), "age": rng.integers(1, 5, 40)}).to_csv(
         folder / "users.csv", index=False
     )
@@ -68,7 +75,7 @@ def measured(workdir: pathlib.Path) -> dict:
 
 
 def outcome(config, workdir: pathlib.Path, mode: str, expected: dict) -> str:
-    """"same", or the name of the error; raises what a user must not see.
+    """ "same", or the name of the error; raises what a user must not see.
 
     Raises:
       AssertionError: the results are others.

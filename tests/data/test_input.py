@@ -20,9 +20,15 @@ SHARDS = (0, 1)
 def dataset(random_movelines):
     return build_dataset(
         random_movelines(0, users=8, events=(12, 14), label_free_users=0),
-        split="temporal_user", train_share=0.6, validation_share=0.2, history="all", ties="order",
-        seed=0, num_shards=2, local_shards=SHARDS,
-    )  # fmt: skip
+        split="temporal_user",
+        train_share=0.6,
+        validation_share=0.2,
+        history="all",
+        ties="order",
+        seed=0,
+        num_shards=2,
+        local_shards=SHARDS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +66,11 @@ def test_a_dispatch_stacks_the_steps_of_the_local_shards(plan):
 
 def test_an_epoch_is_laid_out_once_for_all_its_streams(plan, monkeypatch):
     asked, indices = [], ImpressionPlan.indices
-    monkeypatch.setattr(ImpressionPlan, "indices", lambda self, epoch, shard: asked.append(
-        (epoch, shard)) or indices(self, epoch, shard))  # fmt: skip
+    monkeypatch.setattr(
+        ImpressionPlan,
+        "indices",
+        lambda self, epoch, shard: asked.append((epoch, shard)) or indices(self, epoch, shard),
+    )
     epochs = Epochs(plan, SHARDS)
     for first in (0, 3, 6):  # an evaluation in the middle of the first epoch
         list(epochs.batches(first_step=first, last_step=first + 3, steps_per_dispatch=1))

@@ -16,9 +16,13 @@ from nif_jax.data.splits import TEST, TRAIN, VALIDATION
 from nif_jax.data.windows import gather_windows
 
 CHOICES = {
-    "split": "temporal_user", "train_share": 0.5, "validation_share": 0.25, "history": "all",
-    "ties": "order", "seed": 0,
-}  # fmt: skip
+    "split": "temporal_user",
+    "train_share": 0.5,
+    "validation_share": 0.25,
+    "history": "all",
+    "ties": "order",
+    "seed": 0,
+}
 
 
 def built(movelines, **choices):
@@ -108,8 +112,9 @@ def test_no_history_holds_them_and_theirs_is_their_positives(
         np.testing.assert_array_equal(*(getattr(dataset, name)[r] for r in (slice(None), event)))
     before = gather_windows(
         jax.tree.map(lambda x: x[0], plain.stores),
-        {k: v[: lines.num_events] for k, v in index.items()}, 20,
-    )  # fmt: skip
+        {k: v[: lines.num_events] for k, v in index.items()},
+        20,
+    )
     for column, without in zip(windows, before, strict=True):
         np.testing.assert_array_equal(column, column[event])
         # And what events see is what they saw without negatives.
@@ -154,9 +159,11 @@ def test_items_are_drawn_by_popularity_of_the_fortnight(random_movelines):
     buyers = [(10 + n, 1, 1) for n in range(81)] + [(10 + n, 2, 1) for n in range(16)] + [(9, 3, 1)]
     asked = [(20 + n, 5, 1) for n in range(600)]
     lines = log_of(
-        random_movelines, sorted(buyers), asked + [(FORTNIGHT + n, 5, 1) for n in range(50)],
+        random_movelines,
+        sorted(buyers),
+        asked + [(FORTNIGHT + n, 5, 1) for n in range(50)],
         [(FORTNIGHT + 7, 4, 1)],
-    )  # fmt: skip
+    )
     store, source = sample_negatives(lines, 10, "user", 0)
     sampled = np.append(np.diff(source) == 0, False)
     season = store.time // FORTNIGHT
@@ -203,8 +210,10 @@ def test_labels_of_some_scenes_leave_movelines_whole(random_movelines):
             expected = chosen & (lines.label != NO_LABEL) & (some.split == period)
             assert some.impressions(0, period).tolist() == np.flatnonzero(expected).tolist()
         index = {"row": np.arange(lines.num_events)}
-        seen = [gather_windows(jax.tree.map(lambda x: x[0], d.stores), index, 6).item
-                for d in (full, some)]  # fmt: skip
+        seen = [
+            gather_windows(jax.tree.map(lambda x: x[0], d.stores), index, 6).item
+            for d in (full, some)
+        ]
         np.testing.assert_array_equal(*seen)
         np.testing.assert_array_equal(full.stores.label, some.stores.label)
     # The cut is by the impressions of the scenes: half of a user's are train.

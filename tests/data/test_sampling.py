@@ -253,9 +253,16 @@ def test_all_shards_take_the_same_number_of_steps(random_movelines, kind):
         )
     )
     dataset = build_dataset(
-        movelines, split="temporal_user", train_share=0.6, validation_share=0.2, history="all",
-        ties="order", seed=0, num_shards=3, local_shards=range(3),
-    )  # fmt: skip
+        movelines,
+        split="temporal_user",
+        train_share=0.6,
+        validation_share=0.2,
+        history="all",
+        ties="order",
+        seed=0,
+        num_shards=3,
+        local_shards=range(3),
+    )
     if kind == "impressions":
         plan = ImpressionPlan(dataset, batch_size=4, seed=0, pairs=True)
         assert plan.steps_per_epoch == -(-54 // 4)

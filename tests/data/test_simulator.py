@@ -79,9 +79,15 @@ class TestLaw:
     def test_next_item_law_equals_the_frequency_of_what_is_shown(self):
         # One user at one moment, shown items many times.
         found = simulate(
-            num_users=2000, num_items=30, events_per_user=20.0, drift=0.0, interests=1, scenes=1,
-            turnover=0.5, seed=4,
-        )  # fmt: skip
+            num_users=2000,
+            num_items=30,
+            events_per_user=20.0,
+            drift=0.0,
+            interests=1,
+            scenes=1,
+            turnover=0.5,
+            seed=4,
+        )
         world = found.world
         rows = (found.time > START + 20 * DAY) & (found.time < START + 21 * DAY)
         law = world.next_item(found.user[rows], found.scene[rows], found.time[rows])

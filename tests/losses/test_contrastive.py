@@ -225,9 +225,15 @@ def test_candidates_are_gathered_over_devices(batch):
     @functools.partial(jax.vmap, axis_name="data")
     def draw(rng, targets, mask):
         return draw_candidates(
-            rng, jnp.asarray(table), targets, mask, jnp.asarray(frequency),
-            in_batch=True, uniform=2, axis_name="data",
-        )  # fmt: skip
+            rng,
+            jnp.asarray(table),
+            targets,
+            mask,
+            jnp.asarray(frequency),
+            in_batch=True,
+            uniform=2,
+            axis_name="data",
+        )
 
     drawn = jax.device_get(draw(jax.random.split(jax.random.key(1), 2), targets, mask))
     assert drawn.item.shape == (2, 10)
@@ -249,9 +255,15 @@ def test_uniform_draws_estimate_the_partition_without_bias(batch, uniform):
     @jax.vmap
     def once(rng):
         drawn = draw_candidates(
-            rng, jnp.asarray(table), jnp.asarray(targets), jnp.ones(Q, bool), jnp.zeros(N + 1),
-            in_batch=False, uniform=uniform, axis_name=None,
-        )  # fmt: skip
+            rng,
+            jnp.asarray(table),
+            jnp.asarray(targets),
+            jnp.ones(Q, bool),
+            jnp.zeros(N + 1),
+            in_batch=False,
+            uniform=uniform,
+            axis_name=None,
+        )
         return contrastive.sampled(queries, table[targets], targets, drawn, 1.0)
 
     losses = jax.device_get(once(jax.random.split(jax.random.key(2), 8000)))

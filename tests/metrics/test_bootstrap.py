@@ -27,19 +27,25 @@ def _brute_force(labels, users, logits, unit, resamples, seed):
         drawn = rng.integers(units, size=units)
         samples.append(np.concatenate([np.flatnonzero(unit_of == one) for one in drawn]))
     return {
-        metric: np.array([[np.nan if (value := score(row, rows)) is None else value
-                           for rows in samples] for row in logits])
+        metric: np.array(
+            [
+                [np.nan if (value := score(row, rows)) is None else value for rows in samples]
+                for row in logits
+            ]
+        )
         for metric, score in {
             "auc": lambda row, rows: ctr.auc(labels[rows], row[rows]),
             "gauc": lambda row, rows: ctr.gauc(labels[rows], row[rows], user[rows]),
             "logloss": lambda row, rows: ctr.log_loss(labels[rows], row[rows]),
         }.items()
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("unit", bootstrap.UNITS)
-@pytest.mark.parametrize("shape", [
-    {}, {"levels": 2}, {"levels": 1000, "users": 40}, {"users": 60}, {"rows": 6, "users": 3}])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"levels": 2}, {"levels": 1000, "users": 40}, {"users": 60}, {"rows": 6, "users": 3}],
+)
 def test_it_is_resampling_by_hand(unit, shape):
     labels, users, logits = _impressions(3, **shape)
     found = bootstrap.resampled_metrics(labels, users, logits, unit=unit, resamples=25, seed=5)
@@ -96,8 +102,12 @@ def test_users_as_units_see_that_impressions_are_dependent():
     labels = rng.integers(0, 2, len(users))
     logits = rng.normal(size=80)[users][None]  # a loss that users share
     logits *= np.where(labels == 1, -1, 1)
-    errors = {unit: _standard_error(bootstrap.resampled_metrics(
-        labels, users, logits, unit=unit, resamples=300)["logloss"]) for unit in bootstrap.UNITS}
+    errors = {
+        unit: _standard_error(
+            bootstrap.resampled_metrics(labels, users, logits, unit=unit, resamples=300)["logloss"]
+        )
+        for unit in bootstrap.UNITS
+    }
     # All of the variance is between users: sqrt(25) times the error of independent impressions.
     assert errors["user"] / errors["impression"] == pytest.approx(5, rel=0.15)
 
@@ -144,10 +154,18 @@ def test_seeds_are_averaged_in_each_resample():
     assert found.verdict == "better"
 
 
-@pytest.mark.parametrize(("metric", "low", "high", "verdict"), [
-    ("auc", 0.1, 0.2, "better"), ("auc", -0.2, -0.1, "worse"), ("auc", -0.1, 0.2, "no difference"),
-    ("auc", 0.0, 0.2, "no difference"), ("logloss", 0.1, 0.2, "worse"),
-    ("logloss", -0.2, -0.1, "better"), ("gauc", -0.2, 0.0, "no difference")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "verdict"),
+    [
+        ("auc", 0.1, 0.2, "better"),
+        ("auc", -0.2, -0.1, "worse"),
+        ("auc", -0.1, 0.2, "no difference"),
+        ("auc", 0.0, 0.2, "no difference"),
+        ("logloss", 0.1, 0.2, "worse"),
+        ("logloss", -0.2, -0.1, "better"),
+        ("gauc", -0.2, 0.0, "no difference"),
+    ],
+)
 def test_verdicts(metric, low, high, verdict):
     model = np.array([[(low + high) / 2, *np.linspace(low, high, 3).repeat([50, 1, 50])]])
     assert bootstrap.difference(metric, model, np.zeros_like(model)).verdict == verdict
@@ -175,16 +193,22 @@ def test_resamples_of_one_class_are_left_out():
     assert 0 < found.low <= found.mean <= found.high
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"unit": "session"}, r"unit is 'session'; choose from \('user', 'impression'\)"),
-    ({"resamples": 0}, "resamples must be at least 1, got 0"),
-    ({"users": np.arange(3)}, "users"),
-    ({"logits": np.full((1, 4), np.nan)}, "not finite"),
-    ({"labels": np.array([0, 1, 2, 1])}, "a label is 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit": "session"}, r"unit is 'session'; choose from \('user', 'impression'\)"),
+        ({"resamples": 0}, "resamples must be at least 1, got 0"),
+        ({"users": np.arange(3)}, "users"),
+        ({"logits": np.full((1, 4), np.nan)}, "not finite"),
+        ({"labels": np.array([0, 1, 2, 1])}, "a label is 2"),
+    ],
+)
 def test_bad_arguments(change, message):
-    arguments = {"labels": np.array([0, 1, 0, 1]), "users": np.arange(4),
-                 "logits": np.zeros((1, 4))} | change  # fmt: skip
+    arguments = {
+        "labels": np.array([0, 1, 0, 1]),
+        "users": np.arange(4),
+        "logits": np.zeros((1, 4)),
+    } | change
     with pytest.raises(ValueError, match=message):
         bootstrap.resampled_metrics(**arguments)
 

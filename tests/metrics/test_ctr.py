@@ -110,8 +110,11 @@ def test_bins_have_equal_mass_without_ties():
 
 
 @settings(deadline=None)
-@given(hnp.arrays(np.int8, st.integers(1, 40), elements=st.integers(0, 1)), st.integers(1, 4),
-       st.integers(0, 2**32 - 1))
+@given(
+    hnp.arrays(np.int8, st.integers(1, 40), elements=st.integers(0, 1)),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+)
 def test_ece_does_not_depend_on_the_order_of_rows(labels, levels, seed):
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, levels, len(labels)).astype(float)
@@ -141,8 +144,9 @@ def test_evaluate_has_every_metric():
     assert values["pcoc"] == ctr.pcoc(labels, logits)
 
 
-@pytest.mark.parametrize(("label", "undefined"), [(0, {"auc", "gauc", "ne", "pcoc"}),
-                                                  (1, {"auc", "gauc", "ne"})])
+@pytest.mark.parametrize(
+    ("label", "undefined"), [(0, {"auc", "gauc", "ne", "pcoc"}), (1, {"auc", "gauc", "ne"})]
+)
 def test_one_class_is_none_with_a_reason(label, undefined, caplog):
     with caplog.at_level(logging.WARNING):
         values = ctr.evaluate([label] * 3, [0.1, 0.2, 0.3], [0, 0, 1])
@@ -174,27 +178,34 @@ def test_buckets_by_hand(caplog):
     assert "bucket from 7" not in caplog.text  # nothing there to warn of
 
 
-@pytest.mark.parametrize(("values", "edges", "message"), [
-    ([0, -1], [0, 5], "below the first edge"),
-    ([0, np.nan], [0, 5], "below the first edge"),
-    ([0, 1], [0, np.inf], "leave infinity out"),
-    ([0, 1], [5, 0], "rising"),
-    ([0, 1], [], "rising"),
-    ([0], [0], "values has shape"),
-])
+@pytest.mark.parametrize(
+    ("values", "edges", "message"),
+    [
+        ([0, -1], [0, 5], "below the first edge"),
+        ([0, np.nan], [0, 5], "below the first edge"),
+        ([0, 1], [0, np.inf], "leave infinity out"),
+        ([0, 1], [5, 0], "rising"),
+        ([0, 1], [], "rising"),
+        ([0], [0], "values has shape"),
+    ],
+)
 def test_bad_buckets(values, edges, message):
     with pytest.raises(ValueError, match=message):
         ctr.by_bucket([0, 1], [0.0, 1.0], values, edges)
 
 
-@pytest.mark.parametrize("metric", [ctr.auc, ctr.log_loss, ctr.normalized_entropy, ctr.ece,
-                                    ctr.pcoc])
-@pytest.mark.parametrize(("labels", "scores", "message"), [
-    ([], [], "labels is empty"),
-    ([0, 1], [0.0], "equal length"),
-    ([0, -1], [0.0, 1.0], "a label is -1"),
-    ([0, 1], [0.0, np.nan], r"\(nan\) at row 1"),
-])
+@pytest.mark.parametrize(
+    "metric", [ctr.auc, ctr.log_loss, ctr.normalized_entropy, ctr.ece, ctr.pcoc]
+)
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        ([], [], "labels is empty"),
+        ([0, 1], [0.0], "equal length"),
+        ([0, -1], [0.0, 1.0], "a label is -1"),
+        ([0, 1], [0.0, np.nan], r"\(nan\) at row 1"),
+    ],
+)
 def test_bad_arrays(metric, labels, scores, message):
     with pytest.raises(ValueError, match=message):
         metric(labels, scores)

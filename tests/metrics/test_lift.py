@@ -46,9 +46,7 @@ def test_the_interval_covers_the_true_lift_in_95_per_cent():
     rng, trials = np.random.default_rng(0), 250
     _, _, treatment, reference = _trial(rng, 200_000, 10)
     truth = treatment / reference - 1
-    found = [
-        paired_lift(*_trial(rng, 150, 10)[:2], resamples=200, seed=t) for t in range(trials)
-    ]
+    found = [paired_lift(*_trial(rng, 150, 10)[:2], resamples=200, seed=t) for t in range(trials)]
     covered = np.mean([f.low <= truth <= f.high for f in found])
     # Four standard errors of a share of 250, and a percentile interval's slight narrowness.
     assert 0.89 <= covered <= 0.99

@@ -95,14 +95,17 @@ def test_a_mask_and_weights_count_rows():
     assert retrieval.summarize(ranks, (10,), mask)["hr@10"] == 0.5
 
 
-@pytest.mark.parametrize(("ranks", "k", "weights", "message"), [
-    ([], 10, None, "not empty"),
-    ([0, 1], 10, None, "count from 1"),
-    ([1], 0, None, "count from 1"),
-    ([1, 2], 10, [0, 0], "not all 0"),
-    ([1, 2], 10, [2, -1], "0 or more"),
-    ([1, 2], 10, [1], "weights has shape"),
-])
+@pytest.mark.parametrize(
+    ("ranks", "k", "weights", "message"),
+    [
+        ([], 10, None, "not empty"),
+        ([0, 1], 10, None, "count from 1"),
+        ([1], 0, None, "count from 1"),
+        ([1, 2], 10, [0, 0], "not all 0"),
+        ([1, 2], 10, [2, -1], "0 or more"),
+        ([1, 2], 10, [1], "weights has shape"),
+    ],
+)
 def test_bad_arguments(ranks, k, weights, message):
     with pytest.raises(ValueError, match=message):
         retrieval.hit_rate(ranks, k, weights)

@@ -12,8 +12,10 @@ from nif_jax.metrics import writer
 
 
 def _without_time(path):
-    return [{key: value for key, value in record.items() if key != "time"}
-            for record in writer.read_metrics(path / "metrics.jsonl")]
+    return [
+        {key: value for key, value in record.items() if key != "time"}
+        for record in writer.read_metrics(path / "metrics.jsonl")
+    ]
 
 
 def _events(folder):
@@ -23,14 +25,17 @@ def _events(folder):
         content = file.read_bytes()
         while content:
             length = int.from_bytes(content[:8], "little")
-            events.append(Event.FromString(content[12:12 + length]))
-            content = content[16 + length:]
+            events.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
     return events
 
 
 def _scalars(folder):
-    return [(event.step, value.tag, value.simple_value)
-            for event in _events(folder) for value in event.summary.value]
+    return [
+        (event.step, value.tag, value.simple_value)
+        for event in _events(folder)
+        for value in event.summary.value
+    ]
 
 
 def test_writes_json_lines_and_tensorboard(tmp_path):
@@ -43,7 +48,9 @@ def test_writes_json_lines_and_tensorboard(tmp_path):
     assert first == {"step": 10, "stage": "base", "values": {"train/loss": 0.5, "examples": 7}}
     assert second["values"] == {"train/loss": None, "validation/hr@10": None}
     assert _scalars(tmp_path / "tensorboard" / "base") == [
-        (10, "train/loss", 0.5), (10, "examples", 7.0)]
+        (10, "train/loss", 0.5),
+        (10, "examples", 7.0),
+    ]
     assert _scalars(tmp_path / "tensorboard" / "generator") == []
 
 
@@ -74,8 +81,11 @@ def test_a_resumed_file_equals_an_unbroken_one(tmp_path):
         metrics.truncate_after(2, "generator")
         _train(metrics, "generator", 3, 4)
     assert _without_time(tmp_path / "resumed") == _without_time(tmp_path / "unbroken")
-    starts = [event.step for event in _events(tmp_path / "resumed" / "tensorboard" / "generator")
-              if event.session_log.status == 1]
+    starts = [
+        event.step
+        for event in _events(tmp_path / "resumed" / "tensorboard" / "generator")
+        if event.session_log.status == 1
+    ]
     assert starts == [3]  # TensorBoard forgets steps from 3 on, as the file does
 
 
@@ -87,7 +97,9 @@ def test_truncating_keeps_other_stages_and_can_forget_all(tmp_path):
         metrics.truncate_after(-1, "base")
         metrics.write(0, "base", {"a": 3})
     assert [(r["stage"], r["values"]["a"]) for r in _without_time(tmp_path)] == [
-        ("generator", 2), ("base", 3)]
+        ("generator", 2),
+        ("base", 3),
+    ]
 
 
 def test_disabled_writes_nothing(tmp_path):
@@ -121,8 +133,10 @@ def test_a_corrupt_line_is_named(tmp_path, line):
 
 def test_progress_prints_rate_and_time_left(caplog):
     now = iter([0.0, 30.0, 40.0, 60.0])
-    with caplog.at_level(logging.INFO, logger="absl"), writer.Progress(
-            "base", total=1100, start=100, clock=lambda: next(now)) as progress:
+    with (
+        caplog.at_level(logging.INFO, logger="absl"),
+        writer.Progress("base", total=1100, start=100, clock=lambda: next(now)) as progress,
+    ):
         assert progress.update(200, loss=0.6931, examples=3000) == 100.0
         assert progress.update(300, loss=0.5, examples=12_345) == 1234.5
         assert progress.update(400, loss=0.5, examples=20) == 1.0
@@ -146,8 +160,10 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys, caplog):
 
 def test_progress_of_another_process_is_silent_but_measures(caplog, capsys):
     now = iter([0.0, 2.0])
-    with caplog.at_level(logging.INFO, logger="absl"), writer.Progress(
-            "base", 10, enabled=False, clock=lambda: next(now)) as progress:
+    with (
+        caplog.at_level(logging.INFO, logger="absl"),
+        writer.Progress("base", 10, enabled=False, clock=lambda: next(now)) as progress,
+    ):
         assert progress.update(1, loss=0.25, examples=8) == 4.0
     assert caplog.messages == []
     assert capsys.readouterr().err == ""

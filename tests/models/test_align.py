@@ -16,9 +16,7 @@ def inputs():
     return target.astype(np.float32), flow.astype(np.float32), np.array([True, True, False])
 
 
-apply_one, apply_two = (
-    jax.jit(SemanticAlignment(dim=D, heads=heads).apply) for heads in (1, 2)
-)  # fmt: skip
+apply_one, apply_two = (jax.jit(SemanticAlignment(dim=D, heads=heads).apply) for heads in (1, 2))
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nif_jax.models.attention import Attention
-from nif_jax.models.transformer import rotate
+from nif_jax.models.attention import Attention, rotate
 
 D, H, W, B, P, S = 8, 2, 6, 3, 2, 5
 MODULE = Attention(D, H, W)
 RNG = np.random.default_rng(0)
 PARAMS = {
     name: jnp.asarray(0.5 * RNG.normal(size=shape), jnp.float32)
-    for name, shape in {"query": (D, H * W), "key": (D, H * W), "value": (D, H * W),
-                        "out": (H * W, D)}.items()
-}  # fmt: skip
+    for name, shape in {
+        "query": (D, H * W),
+        "key": (D, H * W),
+        "value": (D, H * W),
+        "out": (H * W, D),
+    }.items()
+}
 X = jnp.asarray(RNG.normal(size=(B, P, D)), jnp.float32)
 STATES = jnp.asarray(RNG.normal(size=(B, S, D)), jnp.float32)
 # The first query of the last row sees nothing.
@@ -56,12 +59,12 @@ def naive(params, x, states, mask, rotary=False):
 
 def asked(params, x, states, mask, rotary=False):
     bound = bind(params)
-    memory = bound.memory(states, jnp.arange(S) if rotary else None)
-    return bound.ask(x, memory, mask, jnp.arange(P) if rotary else None)
+    memory = bound.keys_values(states, jnp.arange(S) if rotary else None)
+    return bound(x, memory, mask, jnp.arange(P) if rotary else None)
 
 
 def absorbed(params, x, states, mask):
-    return bind(params).ask_states(x, states, mask)
+    return bind(params).attend_states(x, states, mask)
 
 
 @pytest.mark.parametrize("rotary", [False, True])
@@ -98,7 +101,7 @@ def test_absorbing_pays_while_queries_are_few():
     # Work of a memory entry: 4 D H d + 4 P H d with keys and values, 4 P H D without.
     for queries in range(1, 60):
         with_keys, without = D * W + queries * W, queries * D
-        assert MODULE.absorbs(queries) == (without < with_keys)
+        assert MODULE.prefers_states(queries) == (without < with_keys)
 
 
 def test_parameters_are_those_of_dense_general():
@@ -113,7 +116,7 @@ def test_parameters_are_those_of_dense_general():
             return self.out(self.query(x)), self.key(states), self.value(states)
 
     def whole(module, x, states):
-        return module.ask(x, module.memory(states), MASK)
+        return module(x, module.keys_values(states), MASK)
 
     expected = Reference().init(jax.random.key(7), X, STATES)
     found = MODULE.init(jax.random.key(7), X, STATES, method=whole)

@@ -22,8 +22,9 @@ def beams(codes, mask):
     for digit in range(codes.shape[-1]):
         node = children(IDS, digit, node, codes[..., digit])
         nodes.append(node)
-    return Beams(jnp.asarray(codes + 1), jnp.stack(nodes, -1), jnp.zeros(codes.shape[:2]),
-                 jnp.array(mask))  # fmt: skip
+    return Beams(
+        jnp.asarray(codes + 1), jnp.stack(nodes, -1), jnp.zeros(codes.shape[:2]), jnp.array(mask)
+    )
 
 
 def vectors(found, form="prefix", mean="members", table=TABLE):
@@ -70,8 +71,16 @@ def test_quirk_the_mean_divides_by_the_padded_width():
 
 
 def network(**changes):
-    settings = {"dim": 4, "heads": 2, "levels": 2, "form": "prefix", "mean": "members",
-                "attention": "separate", "residual": True, "dropout": 0.0}  # fmt: skip
+    settings = {
+        "dim": 4,
+        "heads": 2,
+        "levels": 2,
+        "form": "prefix",
+        "mean": "members",
+        "attention": "separate",
+        "residual": True,
+        "dropout": 0.0,
+    }
     return CohortNetwork(**settings | changes)
 
 
@@ -101,9 +110,11 @@ def test_padded_states_and_cohorts_change_nothing(world, random_params):
     init = lambda rng, *args: module.init(rng, *args, method=whole)  # noqa: E731
     params = random_params(0, init, target, table, generated)
     states = jnp.where(generated.mask[..., None], generated.states, 7.0)
-    for a, b in zip(run(module, params, world),
-                    run(module, params, (target, table, generated._replace(states=states))),
-                    strict=True):  # fmt: skip
+    for a, b in zip(
+        run(module, params, world),
+        run(module, params, (target, table, generated._replace(states=states))),
+        strict=True,
+    ):
         np.testing.assert_allclose(a, b, atol=1e-6)
     r, state = run(module, params, world)
     assert not np.any(r[2]) and not np.any(state[2])  # a user without history has neither

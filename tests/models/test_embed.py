@@ -19,8 +19,10 @@ def test_names_of_tables_differ():
 def test_features_of_any_name_are_embedded_and_copied(make):
     options = {"id_dropout": 0.5} if make is ItemEmbed else {}
     model = make(dict.fromkeys(NAMES, 4), 3, **options)
-    ids = {name: np.full((5, 2) if make is ItemEmbed else 5, 2 + k % 2, np.int32)
-           for k, name in enumerate(NAMES)}  # fmt: skip
+    ids = {
+        name: np.full((5, 2) if make is ItemEmbed else 5, 2 + k % 2, np.int32)
+        for k, name in enumerate(NAMES)
+    }
     params = model.init(jax.random.key(0), ids, method="fields")["params"]
     fields = model.apply({"params": params}, ids, method="fields")
     assert len({np.asarray(field).tobytes() for field in fields}) == len(NAMES)

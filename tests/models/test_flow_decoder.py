@@ -9,8 +9,8 @@ import pytest
 
 from nif_jax.data.dataset import OOV
 from nif_jax.data.windows import NUM_GAPS
+from nif_jax.models.attention import KeyValue, attend, rotate
 from nif_jax.models.flow import FlowDecoder, unit
-from nif_jax.models.transformer import Memory, attend, rotate
 from nif_jax.stages.next_item import Next
 
 N, SCENES, ACTIONS = 9, 3, 2
@@ -19,12 +19,21 @@ SIZES = {"id": 7, "genre": 5}
 REAL = (6, 4, 1, 0)  # entries of each window of the batch
 MODELS = {
     flow: FlowDecoder(
-        item_sizes=SIZES, num_scenes=SCENES, num_actions=ACTIONS, dim=D, heads=H, layers=2,
-        mlp_ratio=RATIO, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow=flow,
+        item_sizes=SIZES,
+        num_scenes=SCENES,
+        num_actions=ACTIONS,
+        dim=D,
+        heads=H,
+        layers=2,
+        mlp_ratio=RATIO,
+        dropout=0.0,
+        id_dropout=0.0,
+        context_dropout=0.0,
+        flow=flow,
         response=RESPONSE,
     )
     for flow in ("heads", "mixed")
-}  # fmt: skip
+}
 
 
 teacher_forced = jax.jit(MODELS["heads"].apply)
@@ -210,9 +219,11 @@ def test_teacher_forced_heads_and_item_vectors(params_of, roll_out, window, item
     params = params_of["heads"]
     heads, named = teacher_forced({"params": params}, window, items)
     assert heads.shape == (len(REAL), S, H, D // H)
-    states = to_unit(np.asarray(heads).reshape(len(REAL), S, D))
+    states = np.asarray(heads).reshape(len(REAL), S, D)
     first = roll_out(window, items)[:, :, 0]
-    np.testing.assert_allclose(states[window.mask], first[window.mask], atol=1e-5)
+    np.testing.assert_allclose(to_unit(states[window.mask]), first[window.mask], atol=1e-5)
+    # Windows start with their padding, where no entry is visible yet.
+    assert not states[~window.mask].any() and not first[~window.mask].any()
     np.testing.assert_allclose(named["vectors"], reference_vectors(params, items), atol=1e-5)
     assert [m.key.shape for m in named["memories"]] == [(len(REAL), S, H, D // H)] * 2
 
@@ -259,9 +270,14 @@ def test_the_answer_asks_the_whole_past_whatever_the_padding(params_of, window, 
     rows = Next(None, item, None, scene, gap)
     last = unit(np.asarray(heads)[:, -1].reshape(len(REAL), D))
     found = MODELS["heads"].apply(
-        {"params": params}, last, named["vectors"], rows, named["past"], window.mask,
+        {"params": params},
+        last,
+        named["vectors"],
+        rows,
+        named["past"],
+        window.mask,
         method="respond_next",
-    )  # fmt: skip
+    )
     vectors, context = reference_vectors(params, items), params["context"]
     for row, real in enumerate(REAL[:3]):  # the last has no past, and no answer
         past = [np.asarray(x)[row, S - real :] for x in window[:4]]
@@ -320,11 +336,11 @@ def test_attention_over_shared_and_own_past_is_one_softmax():
     rng = np.random.default_rng(5)
     batch, branches, size, past, heads, dim = 2, 3, 4, 2, 2, 4
     query = rng.normal(size=(batch, branches, heads, dim)).astype(np.float32)
-    shared = Memory(*rng.normal(size=(2, batch, size, heads, dim)).astype(np.float32))
-    own = Memory(*rng.normal(size=(2, batch, branches, past, heads, dim)).astype(np.float32))
+    shared = KeyValue(*rng.normal(size=(2, batch, size, heads, dim)).astype(np.float32))
+    own = KeyValue(*rng.normal(size=(2, batch, branches, past, heads, dim)).astype(np.float32))
     mask = np.arange(size) <= np.array([0, 2, -1])[:, None]  # the last branch sees its own past
     mask = np.broadcast_to(mask, (batch, branches, size))
-    found = jax.jit(attend)(query, shared, mask, own)
+    found = jax.jit(attend)(query, *shared, mask, own=own)
     for b, p, h in np.ndindex(batch, branches, heads):
         keys = np.concatenate([shared.key[b, mask[b, p], h], own.key[b, p, :, h]])
         values = np.concatenate([shared.value[b, mask[b, p], h], own.value[b, p, :, h]])

@@ -9,9 +9,19 @@ from nif_jax.models.initialize import init_params
 
 def test_the_same_bits_as_lazy_init(random_window):
     model = FlowDecoder(
-        item_sizes={"id": 7}, num_scenes=3, num_actions=3, dim=8, heads=2, layers=2, mlp_ratio=2,
-        dropout=0.1, id_dropout=0.1, context_dropout=0.1, flow="heads", response=4,
-    )  # fmt: skip
+        item_sizes={"id": 7},
+        num_scenes=3,
+        num_actions=3,
+        dim=8,
+        heads=2,
+        layers=2,
+        mlp_ratio=2,
+        dropout=0.1,
+        id_dropout=0.1,
+        context_dropout=0.1,
+        flow="heads",
+        response=4,
+    )
     items = {"id": np.arange(7, dtype=np.int32)[:, None]}
     inputs = jax.eval_shape(lambda: (random_window(0, (3, 2), 4, items=6), items))
     key = jax.random.key(3)

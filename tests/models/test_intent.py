@@ -19,10 +19,20 @@ REAL = [5, 3, 0, 1]
 
 
 def make(history="item", **changes):
-    sizes = {"num_codes": V, "num_digits": K, "num_scenes": 2, "num_actions": 2, "dim": 8,
-             "heads": 2, "head_dim": 0, "hidden": 12, "encoder_layers": 2, "decoder_layers": 2,
-             "dropout": 0.0}
-    return Intent(**sizes | changes, history=history)  # fmt: skip
+    sizes = {
+        "num_codes": V,
+        "num_digits": K,
+        "num_scenes": 2,
+        "num_actions": 2,
+        "dim": 8,
+        "heads": 2,
+        "head_dim": 0,
+        "hidden": 12,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "dropout": 0.0,
+    }
+    return Intent(**sizes | changes, history=history)
 
 
 @pytest.fixture(scope="module", params=["item", "flat"])
@@ -49,8 +59,15 @@ def all_scores(world):
 def generate(world, width, constrained=True):
     model, params, _, states, mask = world
     run = jax.jit(model.apply, static_argnames=("method", "width", "constrained"))
-    return run({"params": params}, states, mask, IDS, width=width, constrained=constrained,
-               method="generate")  # fmt: skip
+    return run(
+        {"params": params},
+        states,
+        mask,
+        IDS,
+        width=width,
+        constrained=constrained,
+        method="generate",
+    )
 
 
 def test_probabilities_of_all_sequences_sum_to_one(world):

@@ -47,9 +47,14 @@ def test_moving_averages_by_hand():
     books = Codebooks(vectors, np.array([[2.0, 1.0]]), vectors)
     found = _one_level([0, 0, 1, 1], [[1.0], [3.0], [5.0], [99.0]])
     after = quantizer.update_codebooks(
-        books, found, jnp.array([1.0, 1.0, 1.0, 0.0]), jax.random.key(0),
-        decay=0.5, dead_share=0.0, axis_name=None,
-    )  # fmt: skip
+        books,
+        found,
+        jnp.array([1.0, 1.0, 1.0, 0.0]),
+        jax.random.key(0),
+        decay=0.5,
+        dead_share=0.0,
+        axis_name=None,
+    )
     np.testing.assert_allclose(after.count, [[0.5 * 2 + 0.5 * 2, 0.5 * 1 + 0.5 * 1]])
     np.testing.assert_allclose(after.total[0, :, 0], [0.5 * 4, 0.5 * 4 + 0.5 * 5])
     np.testing.assert_allclose(after.vectors[0, :, 0], [2.0 / 2.0, 4.5 / 1.0])
@@ -59,9 +64,14 @@ def test_a_dead_code_starts_anew_from_a_real_row():
     books = Codebooks(np.array([[[0.0], [50.0]]]), np.array([[2.0, 0.01]]), np.zeros((1, 2, 1)))
     found = _one_level([0, 0, 1], [[1.0], [3.0], [99.0]])
     after = quantizer.update_codebooks(
-        books, found, jnp.array([1.0, 1.0, 0.0]), jax.random.key(0),
-        decay=0.9, dead_share=0.1, axis_name=None,
-    )  # fmt: skip
+        books,
+        found,
+        jnp.array([1.0, 1.0, 0.0]),
+        jax.random.key(0),
+        decay=0.9,
+        dead_share=0.1,
+        axis_name=None,
+    )
     assert float(after.vectors[0, 1, 0]) in (1.0, 3.0)  # not the padded 99
     np.testing.assert_allclose(after.count[0, 1], 2 / 2)  # an even share of two rows
 
@@ -121,8 +131,11 @@ def test_gradients_pass_straight_through_the_codes():
     latent = model.apply({"params": params}, content, method="encode")
     chosen = quantizer.quantize(jnp.asarray(vectors), latent).chosen.sum(1)
     expected = jax.grad(decoded)(params, chosen)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-                 jax.grad(rebuilt)(params), expected)  # fmt: skip
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        jax.grad(rebuilt)(params),
+        expected,
+    )
     assert np.abs(expected["encoder"]["Dense_0"]["kernel"]).max() > 0
 
 

@@ -17,10 +17,19 @@ L, D, DG, T = 5, 4, 6, 3
 REAL = (5, 3, 1, 0, 4, 2)  # entries of each history of the batch
 ITEM_SIZES, USER_SIZES = {"id": 7, "genre": 5}, {"id": 6, "age": 3}
 MODEL = Ranker(
-    item_sizes=ITEM_SIZES, user_sizes=USER_SIZES, num_scenes=SCENES, num_actions=ACTIONS, dim=D,
-    attention=(6, 3), tower=(8, 5), dropout=0.0, id_dropout=0.0, align_heads=2,
-    align_dropout=0.0, calibration=3,
-)  # fmt: skip
+    item_sizes=ITEM_SIZES,
+    user_sizes=USER_SIZES,
+    num_scenes=SCENES,
+    num_actions=ACTIONS,
+    dim=D,
+    attention=(6, 3),
+    tower=(8, 5),
+    dropout=0.0,
+    id_dropout=0.0,
+    align_heads=2,
+    align_dropout=0.0,
+    calibration=3,
+)
 
 
 @jax.jit
@@ -109,10 +118,12 @@ def reference(p, batch, items, returned, row):
     target = item_vector(p, items, returned, batch.item[row])
     history = [
         item_vector(p, items, returned, item)
-        + p["context"]["scene"][scene] + p["context"]["action"][action] + p["context"]["gap"][gap]
+        + p["context"]["scene"][scene]
+        + p["context"]["action"][action]
+        + p["context"]["gap"][gap]
         for item, scene, action, gap, mask in zip(*(x[row] for x in batch.history), strict=True)
         if mask
-    ]  # fmt: skip
+    ]
     evidence = interest = reference_interest(p["interest"], target, history)
     fields = [
         p["user"]["id"][batch.user_features["id"][row]] * (batch.user_features["id"][row] != OOV),

@@ -48,13 +48,33 @@ def test_nothing_in_common_changes_nothing():
 def test_a_generator_starts_from_the_rankers_items_and_context(random_params, random_impressions):
     sizes = {"id": 7, "genre": 4}
     ranker = Ranker(
-        item_sizes=sizes, user_sizes={"id": 6}, num_scenes=3, num_actions=3, dim=8, attention=(4,),
-        tower=(4,), dropout=0.0, id_dropout=0.0, align_heads=2, align_dropout=0.0, calibration=4,
-    )  # fmt: skip
+        item_sizes=sizes,
+        user_sizes={"id": 6},
+        num_scenes=3,
+        num_actions=3,
+        dim=8,
+        attention=(4,),
+        tower=(4,),
+        dropout=0.0,
+        id_dropout=0.0,
+        align_heads=2,
+        align_dropout=0.0,
+        calibration=4,
+    )
     generator = FlowDecoder(
-        item_sizes=sizes | {"genre": 5}, num_scenes=3, num_actions=3, dim=8, heads=2, layers=1,
-        mlp_ratio=2, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads", response=4,
-    )  # fmt: skip
+        item_sizes=sizes | {"genre": 5},
+        num_scenes=3,
+        num_actions=3,
+        dim=8,
+        heads=2,
+        layers=1,
+        mlp_ratio=2,
+        dropout=0.0,
+        id_dropout=0.0,
+        context_dropout=0.0,
+        flow="heads",
+        response=4,
+    )
     items = {"id": np.ones((10, 1), np.int32), "genre": np.ones((10, 2), np.int32)}
     batch = random_impressions(0, (3, 2), 4)
     source = random_params(0, ranker.init, batch, items)

@@ -36,31 +36,67 @@ class _Document(HTMLParser):
 
 
 def _row(model, seed, auc, **other):
-    return {"model": model, "seed": seed, "split": "test", "history": "frozen", "auc": auc,
-            "gauc": 0.6, "logloss": 0.5, "ne": 0.9, "ece": None, "pcoc": 1.0,
-            "train_examples_per_second": 1000.0, "parameters": 10, "peak_rss_bytes": 2**20} | other
+    return {
+        "model": model,
+        "seed": seed,
+        "split": "test",
+        "history": "frozen",
+        "auc": auc,
+        "gauc": 0.6,
+        "logloss": 0.5,
+        "ne": 0.9,
+        "ece": None,
+        "pcoc": 1.0,
+        "train_examples_per_second": 1000.0,
+        "parameters": 10,
+        "peak_rss_bytes": 2**20,
+    } | other
 
 
 @pytest.fixture
 def workdir(tmp_path):
     """A finished run that has everything."""
     folder = tmp_path / "run <1>"
-    rows = [_row("base", 0, 0.711111), _row("base", 1, 0.722222), _row("nif", 0, 0.733333),
-            _row("amen", 0, 0.744444, history="online"), _row("amen", 0, 0.7, split="random")]
+    rows = [
+        _row("base", 0, 0.711111),
+        _row("base", 1, 0.722222),
+        _row("nif", 0, 0.733333),
+        _row("amen", 0, 0.744444, history="online"),
+        _row("amen", 0, 0.7, split="random"),
+    ]
     config = {"name": "$title </pre>", "alpha": 0.125}
     results.write_results(
-        folder / "results.json", {"commit": "abc & <def>", "config": config}, rows,
-        retrieval=[{"model": "popularity", "seed": 0, "split": "test", "targets": "all",
-                    "hr@10": 0.0421}],
-        buckets={"history_length": {"base": [
-            {"lower": 0, "upper": 5, "count": 9, "auc": 0.6543},
-            {"lower": 5, "upper": None, "count": 1, "auc": None}]}},
-        notes=["<script>alert(1)</script>"])
-    arm = {"model": "oracle", "ctr": 0.5, "true_ctr": 0.4567, "lift": 0.25, "low": 0.2, "high": 0.3,
-           "true_lift": 0.2, "oracle_share": 1.0}
+        folder / "results.json",
+        {"commit": "abc & <def>", "config": config},
+        rows,
+        retrieval=[
+            {"model": "popularity", "seed": 0, "split": "test", "targets": "all", "hr@10": 0.0421}
+        ],
+        buckets={
+            "history_length": {
+                "base": [
+                    {"lower": 0, "upper": 5, "count": 9, "auc": 0.6543},
+                    {"lower": 5, "upper": None, "count": 1, "auc": None},
+                ]
+            }
+        },
+        notes=["<script>alert(1)</script>"],
+    )
+    arm = {
+        "model": "oracle",
+        "ctr": 0.5,
+        "true_ctr": 0.4567,
+        "lift": 0.25,
+        "low": 0.2,
+        "high": 0.3,
+        "true_lift": 0.2,
+        "oracle_share": 1.0,
+    }
     (folder / "ab.json").write_text(json.dumps({"arms": [arm], "ab": {"slate": 77}}))
-    records = [{"step": step, "stage": "base", "time": 0.0, "values": {"train/loss": 1 / step}}
-               for step in (1, 2, 8)]
+    records = [
+        {"step": step, "stage": "base", "time": 0.0, "values": {"train/loss": 1 / step}}
+        for step in (1, 2, 8)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     logits = {"base": np.array([-1.0, 1.0])}
     plots.reliability(np.array([0, 1]), logits, folder / "plots" / "reliability.png")
@@ -73,10 +109,24 @@ def test_everything_is_on_the_page(workdir):
     assert path == workdir / "report.html"
     document = _Document(path.read_text(encoding="utf-8"))
     assert document.open == []
-    for text in ("nif_jax: run <1> (random split: leaky)", "0.711111", "0.722222",
-                 "0.733333", "0.744444", "0.0421", "0.6543", "random (leaky)",
-                 "<script>alert(1)</script>", "n/a", "0.1250", "+20.00 to +30.00", "0.4567",
-                 "+2.22", "a new plot", page.CAPTIONS["reliability"]):
+    for text in (
+        "nif_jax: run <1> (random split: leaky)",
+        "0.711111",
+        "0.722222",
+        "0.733333",
+        "0.744444",
+        "0.0421",
+        "0.6543",
+        "random (leaky)",
+        "<script>alert(1)</script>",
+        "n/a",
+        "0.1250",
+        "+20.00 to +30.00",
+        "0.4567",
+        "+2.22",
+        "a new plot",
+        "Observed against predicted click rate, in bins of equal mass.",
+    ):
         assert text in document.text, text
     full = " ".join(document.text)
     assert '"commit": "abc & <def>"' in full
@@ -118,8 +168,11 @@ def test_writing_again_replaces_and_leaves_no_other_file(workdir):
     before = page.write_report(workdir).read_text(encoding="utf-8")
     names = {file.name for file in workdir.iterdir()}
     assert page.write_report(workdir).read_text(encoding="utf-8") == before
-    assert {file.name for file in workdir.iterdir()} == names == {
-        "results.json", "metrics.jsonl", "plots", "report.html", "ab.json"}
+    assert (
+        {file.name for file in workdir.iterdir()}
+        == names
+        == {"results.json", "metrics.jsonl", "plots", "report.html", "ab.json"}
+    )
 
 
 def test_errors_name_the_file(workdir):
@@ -135,8 +188,13 @@ def test_errors_name_the_file(workdir):
         page.write_report(workdir)
 
 
-_CONFIG = {"data.split": "temporal_user", "data.label_share": 1.0, "rows": ["base", "amen"],
-           "eval.resample_unit": "user", "eval.resamples": 20}
+_CONFIG = {
+    "data.split": "temporal_user",
+    "data.label_share": 1.0,
+    "rows": ["base", "amen"],
+    "eval.resample_unit": "user",
+    "eval.resamples": 20,
+}
 
 
 def _make_run(folder, lift, dataset="ml", fingerprint_of=0, split="test", **config):
@@ -148,19 +206,30 @@ def _make_run(folder, lift, dataset="ml", fingerprint_of=0, split="test", **conf
         noise = np.random.default_rng(seed).normal(size=300)
         logits = {"base": noise + 0.5 * label, "amen": noise + (0.5 + lift) * label}
         scores[seed] = Scores(
-            label, user, fingerprint(user, user, user + fingerprint_of, label),
+            label,
+            user,
+            fingerprint(user, user, user + fingerprint_of, label),
             {model: {"online": values, "frozen": values} for model, values in logits.items()},
-        )  # fmt: skip
+        )
         write_scores(folder / f"seed_{seed}" / "scores.npz", scores[seed])
-        rows += [_row(model, seed, 0.7 + 0.1 * lift * (model == "amen"), split=split,
-                      history=history) for model in logits for history in ("online", "frozen")]
+        rows += [
+            _row(model, seed, 0.7 + 0.1 * lift * (model == "amen"), split=split, history=history)
+            for model in logits
+            for history in ("online", "frozen")
+        ]
     config = _CONFIG | {key.replace("__", "."): value for key, value in config.items()}
-    described = {"name": dataset, "origin": "a <file>", "test_fingerprint": scores[0].fingerprint,
-                 "impressions": {"train": round(1000 * config["data.label_share"]), "test": 300}}
+    described = {
+        "name": dataset,
+        "origin": "a <file>",
+        "test_fingerprint": scores[0].fingerprint,
+        "impressions": {"train": round(1000 * config["data.label_share"]), "test": 300},
+    }
     results.write_results(
         folder / "results.json",
-        {"config": config, "jax": "0.10.2", "devices": ["cpu:0"], "dataset": described}, rows,
-        differences=significance.differences(scores, split, unit="user", resamples=20))
+        {"config": config, "jax": "0.10.2", "devices": ["cpu:0"], "dataset": described},
+        rows,
+        differences=significance.differences(scores, split, unit="user", resamples=20),
+    )
     (folder / "config.json").write_text("{}")
     return folder
 
@@ -187,14 +256,18 @@ def _many(runs, output="report.html", *patterns):
 def test_between_runs_is_the_difference_of_their_scores(runs):
     first, other = (workdirs.read(runs / name) for name in ("labels <100>", "labels_20"))
     entries = across.differences(other, first)
-    assert [(e["model"], e["reference"]) for e in entries[::6]] == [("base", "base"),
-                                                                    ("amen", "amen")]
+    assert [(e["model"], e["reference"]) for e in entries[::6]] == [
+        ("base", "base"),
+        ("amen", "amen"),
+    ]
     by_model = {e["model"]: e for e in entries if e["metric"] == "auc"}
     assert by_model["base"]["mean"] == by_model["base"]["high"] == 0
     assert by_model["base"]["verdict"] == "no difference"
     kept = first.scores()[0].label, first.scores(), other.scores()
-    aucs = [[ctr.auc(kept[0], side[seed].logits["amen"]["frozen"]) for seed in range(2)]
-            for side in kept[1:]]
+    aucs = [
+        [ctr.auc(kept[0], side[seed].logits["amen"]["frozen"]) for seed in range(2)]
+        for side in kept[1:]
+    ]
     assert by_model["amen"]["mean"] == pytest.approx(np.mean(aucs[1]) - np.mean(aucs[0]))
     assert by_model["amen"]["verdict"] == "better"
     assert across.differences(workdirs.read(runs / "other"), first) == []
@@ -205,13 +278,25 @@ def test_all_runs_are_on_the_page(runs):
     assert document.open == []
     full = "\n".join(document.text)
     for text in (
-        "nif_jax: 4 runs", "labels <100>", "labels_20", "labels_5", "other (random split: leaky)",
-        "random (leaky)", "amen of labels <100>", "AUC, pt", "no difference", "better",
-        "a <file>", "0.10.2",
+        "nif_jax: 4 runs",
+        "labels <100>",
+        "labels_20",
+        "labels_5",
+        "other (random split: leaky)",
+        "random (leaky)",
+        "amen of labels <100>",
+        "AUC, pt",
+        "no difference",
+        "better",
+        "a <file>",
+        "0.10.2",
         "other cannot be compared: no other run has the same test impressions.",
-        "Labels saved at equal AUC", "data.label_share", "GAUC on online histories is biased",
-        "95 %", "cpu:0",
-    ):  # fmt: skip
+        "Labels saved at equal AUC",
+        "data.label_share",
+        "GAUC on online histories is biased",
+        "95 %",
+        "cpu:0",
+    ):
         assert text in full, text
     assert len([tag for tag, _ in document.tags if tag == "img"]) == 1  # the curve
 
@@ -252,14 +337,20 @@ def test_one_run_has_its_own_page(runs):
     assert "Between runs" not in text
 
 
-@pytest.mark.parametrize(("pattern", "message"), [
-    ("unfinished", r"unfinished has not finished: it has no results\.json.*again"),
-    ("lab*", None),
-    ("*", "unfinished has not finished"),
-    ("lables_20", r"no workdir at .*lables_20\. Did you mean .*labels_20\? Finished ones: .*other"),
-    ("folder of something else", "is no workdir of a run"),
-    ("nothing/*", "There is no finished workdir in .*nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("unfinished", r"unfinished has not finished: it has no results\.json.*again"),
+        ("lab*", None),
+        ("*", "unfinished has not finished"),
+        (
+            "lables_20",
+            r"no workdir at .*lables_20\. Did you mean .*labels_20\? Finished ones: .*other",
+        ),
+        ("folder of something else", "is no workdir of a run"),
+        ("nothing/*", "There is no finished workdir in .*nothing"),
+    ],
+)
 def test_what_cannot_be_found_is_named_with_the_choices(runs, pattern, message):
     if message is None:
         assert len(workdirs.find([str(runs / pattern)] * 2)) == 3  # each once

@@ -30,9 +30,15 @@ def _assert_picture(path):
 
 
 def _records(stage, steps, **values):
-    return [{"step": step, "stage": stage, "time": 0.0,
-             "values": {name.replace("__", "/"): value / step for name, value in values.items()}}
-            for step in steps]
+    return [
+        {
+            "step": step,
+            "stage": stage,
+            "time": 0.0,
+            "values": {name.replace("__", "/"): value / step for name, value in values.items()},
+        }
+        for step in steps
+    ]
 
 
 def test_training_curves(tmp_path, figures):
@@ -57,8 +63,10 @@ def test_training_curves(tmp_path, figures):
 
 def test_calibration_scores_put_the_separation_in_the_title(tmp_path, figures):
     rng = np.random.default_rng(0)
-    scores = {"TSP off": (rng.normal(0, 1, 200), rng.normal(0, 1, 300)),
-              "TSP on": (np.array([1.0, 2.0]), np.array([0.0, 1.0]))}
+    scores = {
+        "TSP off": (rng.normal(0, 1, 200), rng.normal(0, 1, 300)),
+        "TSP on": (np.array([1.0, 2.0]), np.array([0.0, 1.0])),
+    }
     _assert_picture(plots.calibration_scores(scores, tmp_path / "calibration.png"))
     off, on = figures[0].axes
     assert off.get_title("left").startswith("TSP off")
@@ -76,9 +84,13 @@ def test_calibration_scores_of_a_silent_head(tmp_path):
 
 def test_auc_by_history(tmp_path, figures):
     limits = [(0, 1), (1, 5), (5, None)]
-    buckets = {model: [{"lower": low, "upper": high, "count": 1000, "auc": auc}
-                       for (low, high), auc in zip(limits, areas, strict=True)]
-               for model, areas in {"base": [0.6, 0.7, 0.8], "nif": [None, 0.75, 0.85]}.items()}
+    buckets = {
+        model: [
+            {"lower": low, "upper": high, "count": 1000, "auc": auc}
+            for (low, high), auc in zip(limits, areas, strict=True)
+        ]
+        for model, areas in {"base": [0.6, 0.7, 0.8], "nif": [None, 0.75, 0.85]}.items()
+    }
     _assert_picture(plots.auc_by_history(buckets, tmp_path / "history.png"))
     upper, lower = figures[0].axes
     assert [line.get_label() for line in upper.lines] == ["base", "nif"]
@@ -87,15 +99,6 @@ def test_auc_by_history(tmp_path, figures):
     buckets["nif"] = buckets["nif"][:2]
     with pytest.raises(ValueError, match="same limits"):
         plots.auc_by_history(buckets, tmp_path / "none.png")
-
-
-def test_buckets_of_fractions_show_their_limits(tmp_path, figures):
-    rows = [{"lower": 0.5, "upper": 1, "count": 1, "auc": 0.5},
-            {"lower": 1, "upper": None, "count": 1, "auc": 0.6}]
-    plots.auc_by_history({"base": rows}, tmp_path / "age.png", xlabel="item age (days)")
-    labels = [text.get_text() for text in figures[0].axes[1].get_xticklabels()]
-    assert labels == ["[0.5, 1)", "≥ 1"]
-    assert figures[0].axes[1].get_xlabel() == "item age (days)"
 
 
 def test_reliability(tmp_path, figures):
@@ -117,12 +120,20 @@ def test_flow_map(tmp_path, figures, users):
     items, flows = rng.normal(size=(60, 8)), rng.normal(size=(users, 3, 8))
     next_items = np.tile([4, 7, -1], (users, 1))
     categories = [f"genre {index % 7}" for index in range(60)]
-    path = flow_map.flow_map(items, flows, next_items, tmp_path / "map.png", categories,
-                             histories=rng.normal(size=(users, 5, 8)))
+    path = flow_map.flow_map(
+        items,
+        flows,
+        next_items,
+        tmp_path / "map.png",
+        categories,
+        histories=rng.normal(size=(users, 5, 8)),
+        users=[f"user {index}" for index in range(users)],
+    )
     _assert_picture(path)
     panels = [axis for axis in figures[0].axes if axis.axison]
     assert [panel.get_title("left") for panel in panels] == [
-        f"user {index + 1}" for index in range(users)]
+        f"user {index}" for index in range(users)
+    ]
     points = {series.get_label(): series.get_offsets() for series in panels[0].collections}
     assert len(points["next items, in order"]) == 2  # the padding is not drawn
     assert sum(map(len, points.values())) == 60 + 2
@@ -133,10 +144,17 @@ def test_flow_map(tmp_path, figures, users):
 
 def test_a_dollar_in_a_name_is_no_mathematics(tmp_path):
     items = np.random.default_rng(0).normal(size=(60, 8))
-    _assert_picture(flow_map.flow_map(
-        items, items[None, :3], np.array([[4]]), tmp_path / "map.png",
-        categories=[r"$\frac{", r"a $ b$"] * 30, users=[r"user $\notmath$ _{"],
-    ))  # fmt: skip
+    _assert_picture(
+        flow_map.flow_map(
+            items,
+            items[None, :3],
+            np.array([[4]]),
+            tmp_path / "map.png",
+            categories=[r"$\frac{", r"a $ b$"] * 30,
+            histories=items[None, 3:5],
+            users=[r"user $\notmath$ _{"],
+        )
+    )
 
 
 def test_flow_map_is_the_principal_plane_of_unit_vectors(tmp_path, figures):
@@ -144,17 +162,34 @@ def test_flow_map_is_the_principal_plane_of_unit_vectors(tmp_path, figures):
     plane = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0].T
     items = plane @ basis * np.linspace(1, 9, 24)[:, None]  # a circle, at lengths that differ
-    flow_map.flow_map(items, items[None, [0, 6]], np.array([[6]]), tmp_path / "map.png")
+    flow_map.flow_map(
+        items,
+        items[None, [0, 6]],
+        np.array([[6]]),
+        tmp_path / "map.png",
+        categories=None,
+        histories=items[None, [3]],
+        users=["one"],
+    )
     panel = figures[0].axes[0]
     np.testing.assert_allclose(np.linalg.norm(panel.collections[0].get_offsets(), axis=1), 1)
-    drawn = panel.lines[0].get_xydata()
+    drawn = panel.lines[1].get_xydata()
     np.testing.assert_allclose(drawn, panel.collections[0].get_offsets()[[0, 6]], atol=1e-9)
     assert panel.get_xlabel() == "component 1 (50% of variance)"
 
 
-@pytest.mark.parametrize(("items", "flows", "next_items"), [
-    ((6, 1), (2, 3, 1), (2, 1)), ((6, 4), (2, 3, 5), (2, 1)), ((6, 4), (2, 3, 4), (1, 1))])
+@pytest.mark.parametrize(
+    ("items", "flows", "next_items"),
+    [((6, 1), (2, 3, 1), (2, 1)), ((6, 4), (2, 3, 5), (2, 1)), ((6, 4), (2, 3, 4), (1, 1))],
+)
 def test_flow_map_checks_shapes(tmp_path, items, flows, next_items):
     with pytest.raises(ValueError, match="must be"):
-        flow_map.flow_map(np.ones(items), np.ones(flows), np.zeros(next_items, int),
-                          tmp_path / "map.png")
+        flow_map.flow_map(
+            np.ones(items),
+            np.ones(flows),
+            np.zeros(next_items, int),
+            tmp_path / "map.png",
+            None,
+            np.ones(flows),
+            ["one", "two"],
+        )

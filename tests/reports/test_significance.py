@@ -13,8 +13,10 @@ def _scores(seed=0, quality=(("base", 0.5), ("amen", 2.5)), rows=300, **other):
     impressions, noise = np.random.default_rng(0), np.random.default_rng(seed)
     label, user = impressions.integers(0, 2, rows), impressions.integers(0, 40, rows)
     logits = {
-        model: {history: (noise.normal(size=rows) + gap * label).astype(np.float32)
-                for history in ("online", "frozen")}
+        model: {
+            history: (noise.normal(size=rows) + gap * label).astype(np.float32)
+            for history in ("online", "frozen")
+        }
         for model, gap in quality
     }
     return Scores(label.astype(np.int8), user.astype(np.int32), "abc", logits)._replace(**other)
@@ -57,7 +59,7 @@ def test_a_fingerprint_is_of_everything_that_makes_an_impression():
     prints = {fingerprint(*columns)}
     assert fingerprint(*(np.array(column, object) for column in columns)) in prints
     for column, other in enumerate((["u1", "u3"], ["i2", "i1"], [10, 21], [1, 1])):
-        prints.add(fingerprint(*columns[:column], other, *columns[column + 1:]))
+        prints.add(fingerprint(*columns[:column], other, *columns[column + 1 :]))
     prints.add(fingerprint(*(column[::-1] for column in columns)))
     assert len(prints) == 6
 
@@ -67,15 +69,19 @@ def test_a_hybrid_and_an_ablation_against_what_they_are_made_of():
     found = _compare({0: _scores(quality=[(name, 0.5) for name in names])})
     pairs = {(e["model"], e["reference"]) for e in found}
     assert pairs - {(name, "base") for name in names} == {
-        ("genci_no_ssr", "genci"), ("hybrid", "amen"), ("hybrid", "genci"),
-    }  # fmt: skip
+        ("genci_no_ssr", "genci"),
+        ("hybrid", "amen"),
+        ("hybrid", "genci"),
+    }
 
 
 def test_every_model_against_base_by_history_and_metric():
     found = _compare({0: _scores(0), 1: _scores(1)})
     assert [(e["model"], e["reference"], e["history"], e["metric"], e["seeds"]) for e in found] == [
         ("amen", "base", history, metric, 2)
-        for history in ("online", "frozen") for metric in ("auc", "gauc", "logloss")]
+        for history in ("online", "frozen")
+        for metric in ("auc", "gauc", "logloss")
+    ]
     results.check_results({"run": {}, "rows": [], "differences": found})
     lifts = []
     for seed in (0, 1):
@@ -94,7 +100,8 @@ def test_the_strongest_baseline_is_a_reference_too():
     assert significance.strongest_baseline(scores) == "din"
     pairs = {(e["model"], e["reference"]) for e in _compare(scores)}
     assert pairs == {(m, "base") for m in ("popularity", "din", "lr", "amen")} | {
-        (m, "din") for m in ("popularity", "lr", "base", "amen")}
+        (m, "din") for m in ("popularity", "lr", "base", "amen")
+    }
     assert significance.strongest_baseline({0: _scores()}) is None
 
 
@@ -119,8 +126,9 @@ def test_other_impressions_are_refused():
 
 def test_workdirs_are_compared_on_the_same_resamples():
     one, other = ({0: _scores(quality=[("base", gap)])} for gap in (0.5, 0.9))
-    both = {0: one[0]._replace(logits={"base": one[0].logits["base"],
-                                       "amen": other[0].logits["base"]})}  # fmt: skip
+    both = {
+        0: one[0]._replace(logits={"base": one[0].logits["base"], "amen": other[0].logits["base"]})
+    }
     first, second = (significance.resample(s, unit="user", resamples=50) for s in (one, other))
     across = significance.compare(second, first, [("base", "base")], "test")
     within = _compare(both)

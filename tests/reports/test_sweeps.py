@@ -8,27 +8,44 @@ import numpy as np
 import pytest
 
 from nif_jax.metrics import ctr
-from nif_jax.reports import results, sweep_tables, sweeps, workdirs
+from nif_jax.reports import results, sweeps, workdirs
 from nif_jax.reports.scores import Scores, write_scores
 
 DAY = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 
 
 def _row(model, seed, auc, history="frozen", **more):
-    return dict.fromkeys(results.ROW_KEYS) | {
-        "model": model, "seed": seed, "split": "test", "history": history, "auc": auc,
-        "gauc": 0.5, "logloss": 0.5,
-    } | more  # fmt: skip
+    return (
+        dict.fromkeys(results.ROW_KEYS)
+        | {
+            "model": model,
+            "seed": seed,
+            "split": "test",
+            "history": history,
+            "auc": auc,
+            "gauc": 0.5,
+            "logloss": 0.5,
+        }
+        | more
+    )
 
 
 def _workdir(folder, rows, validation=(), **extra):
     config = {"train.metric": "auc", "eval.resample_unit": "user", "eval.resamples": 50}
-    run = {"config": config, "commit": "abc", "jax": "1", "flax": "2", "devices": ["CPU_0"],
-           "dataset": {"name": "toy", "test_fingerprint": "f"}}  # fmt: skip
+    run = {
+        "config": config,
+        "commit": "abc",
+        "jax": "1",
+        "flax": "2",
+        "devices": ["CPU_0"],
+        "dataset": {"name": "toy", "test_fingerprint": "f"},
+    }
     results.write_results(folder / "results.json", run, rows, **extra)
     os.utime(folder / "results.json", (DAY.timestamp(),) * 2)
-    lines = [{"seed": seed, "stage": stage, "step": step, "time": 0.0, "values": values}
-             for seed, stage, step, values in validation]  # fmt: skip
+    lines = [
+        {"seed": seed, "stage": stage, "step": step, "time": 0.0, "values": values}
+        for seed, stage, step, values in validation
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -39,20 +56,33 @@ def sweep(tmp_path):
     bucket = {"lower": 0, "upper": 7, "count": 5, "auc": 0.6}
     full = _workdir(
         tmp_path / "full",
-        [_row("base", 0, 0.70), _row("base", 1, 0.71), _row("amen", 0, 0.72, logloss=0.4),
-         _row("amen", 1, None)],
-        validation=[(0, "base", 4, {"validation/auc": 0.6}), (0, "base", 8, {"train/loss": 1.0}),
-                    (0, "base", 8, {"validation/auc": 0.8}),
-                    (1, "base", 4, {"validation/auc": 0.7}),
-                    (0, "generator", 4, {"validation/hr@10": 0.9})],
-        retrieval=[{"model": "generator", "seed": 0, "split": "test", "targets": "all",
-                    "hr@10": 0.25}],
-        buckets={"item_age_days": {"base": [bucket, bucket | {"lower": 7, "upper": None, "count": 9,
-                                                             "auc": None}]}},
-    )  # fmt: skip
+        [
+            _row("base", 0, 0.70),
+            _row("base", 1, 0.71),
+            _row("amen", 0, 0.72, logloss=0.4),
+            _row("amen", 1, None),
+        ],
+        validation=[
+            (0, "base", 4, {"validation/auc": 0.6}),
+            (0, "base", 8, {"train/loss": 1.0}),
+            (0, "base", 8, {"validation/auc": 0.8}),
+            (1, "base", 4, {"validation/auc": 0.7}),
+            (0, "generator", 4, {"validation/hr@10": 0.9}),
+        ],
+        retrieval=[
+            {"model": "generator", "seed": 0, "split": "test", "targets": "all", "hr@10": 0.25}
+        ],
+        buckets={
+            "item_age_days": {
+                "base": [bucket, bucket | {"lower": 7, "upper": None, "count": 9, "auc": None}]
+            }
+        },
+    )
     less = _workdir(tmp_path / "less", [_row("amen", 0, 0.725, logloss=0.45), _row("tsp", 0, 0.9)])
-    entries = [sweep_tables.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
-               sweep_tables.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full")]
+    entries = [
+        sweeps.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
+        sweeps.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full"),
+    ]
     doc = "\nAre toys fun?\n\n    python launch/sweep.py --data=<folder>\n\nThe paper says so.\n"
     command = "python launch/sweep.py"
     return sweeps.Sweep("toy", doc, command, entries, {"none": "skipped"}, 5400.0)
@@ -77,30 +107,35 @@ def test_a_run_is_compared_with_its_reference_model_by_model(sweep):
     full, less = (entry.workdir for entry in sweep.entries)
     before = _scores(full, 0, base=0.0, amen=0.0)
     after = _scores(less, 0, amen=3.0)
-    table, notes = sweep_tables.against_references(sweep.entries, _runs(sweep))
+    table, notes = sweeps.against_references(sweep.entries, _runs(sweep))
     auc = dict(zip(table.header, table.rows[0], strict=True))
     assert (auc["run"], auc["model"], auc["against"]) == ("less", "amen", "amen of full")
     assert auc["difference"] == f"{100 * (after['amen'] - before['amen']):+.2f}"
     assert auc["verdict"] == "better" and not notes
     assert {row[table.header.index("metric")] for row in table.rows} == {
-        "AUC, pt", "GAUC, pt", "LogLoss"}
+        "AUC, pt",
+        "GAUC, pt",
+        "LogLoss",
+    }
 
 
 def test_a_run_without_its_reference_is_not_compared(sweep):
     less = {"less": _runs(sweep)["less"]}
-    assert sweep_tables.against_references(sweep.entries[1:], less)[0].rows == []
+    assert sweeps.against_references(sweep.entries[1:], less)[0].rows == []
 
 
 def test_validation_is_the_best_of_each_seed(sweep):
-    table = sweep_tables.validation(_runs(sweep))
+    table = sweeps.validation(_runs(sweep))
     assert table.rows == [["full", "base", "2", "auc", "0.7500 ± 0.0707"]]
 
 
 def test_buckets_of_those_who_ask(sweep):
-    table = sweep_tables.buckets(sweep.entries, _runs(sweep))
+    table = sweeps.buckets(sweep.entries, _runs(sweep))
     assert table.header[3:] == ["impressions", "base"]
-    assert table.rows == [["full", "item age days", "0 and below 7", "5", "0.6000"],
-                          ["full", "item age days", "7 and up", "9", "n/a"]]  # fmt: skip
+    assert table.rows == [
+        ["full", "item age days", "0 and below 7", "5", "0.6000"],
+        ["full", "item age days", "7 and up", "9", "n/a"],
+    ]
 
 
 def test_the_document_has_question_command_and_tables(sweep, tmp_path):
@@ -117,10 +152,14 @@ def test_the_document_has_question_command_and_tables(sweep, tmp_path):
     assert "seeds 0, 1; finished 2026-11-25; 1.50 hours" in text
     assert "commits abc; jax 1, flax 2" in text
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
-        "Click prediction on test", "Differences from the run of reference",
-        "Best score on validation, for choosing", "Next-item retrieval over the whole catalogue",
-        "AUC by bucket, online histories, first seed", "Configurations", "How to read this",
-    ]  # fmt: skip
+        "Click prediction on test",
+        "Differences from the run of reference",
+        "Best score on validation, for choosing",
+        "Next-item retrieval over the whole catalogue",
+        "AUC by bucket, online histories, first seed",
+        "Configurations",
+        "How to read this",
+    ]
     assert "| less | configs/nif.py:synthetic,a=1 |" in text
     assert "- **no difference**: " in text
     assert str(tmp_path) not in text

@@ -14,30 +14,61 @@ from nif_jax.models.cohorts import CohortNetwork, DeepFm
 from nif_jax.models.intent import Intent
 from nif_jax.models.ranker import Ranker
 from nif_jax.models.semantic_ids import build_semantic_ids
-from nif_jax.parallel import AXIS
-from nif_jax.stages import finetune, flow_source, genci
+from nif_jax.stages import cohort_input, finetune, flow_input
+from nif_jax.stages.pairs import PairwiseLoss
+from nif_jax.training.devices.pmap import AXIS
 
 ITEMS, DIM, V = 9, 4, 3
 CODES = np.array([[i // 3, i % 3] for i in range(ITEMS)])
 INTENT = Intent(
-    num_codes=V, num_digits=2, num_scenes=3, num_actions=3, dim=4, heads=2, head_dim=0, hidden=6,
-    encoder_layers=1, decoder_layers=1, dropout=0.0, history="item",
-)  # fmt: skip
-SOURCE = genci.CohortSource(INTENT, beams=2, gamma=0.7, delta=0.4)
-NO_FLOW = flow_source.FlowSource()
-NO_TSP = finetune.PairwiseLoss(0.0, 0.0, "calibration", "own")
+    num_codes=V,
+    num_digits=2,
+    num_scenes=3,
+    num_actions=3,
+    dim=4,
+    heads=2,
+    head_dim=0,
+    hidden=6,
+    encoder_layers=1,
+    decoder_layers=1,
+    dropout=0.0,
+    history="item",
+)
+SOURCE = cohort_input.CohortInput(INTENT, beams=2, gamma=0.7, delta=0.4)
+NO_FLOW = flow_input.FlowInput()
+NO_TSP = PairwiseLoss(0.0, 0.0, "calibration", "own")
 
 
 def ranker(**changes):
     network = CohortNetwork(
-        **{"dim": DIM, "heads": 2, "levels": 2, "form": "prefix", "mean": "members",
-           "attention": "separate", "residual": True, "dropout": 0.0} | changes
-    )  # fmt: skip
+        **{
+            "dim": DIM,
+            "heads": 2,
+            "levels": 2,
+            "form": "prefix",
+            "mean": "members",
+            "attention": "separate",
+            "residual": True,
+            "dropout": 0.0,
+        }
+        | changes
+    )
     return Ranker(
-        item_sizes={"id": ITEMS + 1}, user_sizes={"id": 6, "age": 3}, num_scenes=3, num_actions=3,
-        dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0, align_heads=2,
-        align_dropout=0.0, calibration=4, cohorts=network, side=DeepFm((4,), 0.0),
-    )  # fmt: skip
+        item_sizes={"id": ITEMS + 1},
+        user_sizes={"id": 6, "age": 3},
+        num_scenes=3,
+        num_actions=3,
+        dim=DIM,
+        attention=(4,),
+        tower=(8,),
+        dropout=0.0,
+        id_dropout=0.0,
+        align_heads=2,
+        align_dropout=0.0,
+        calibration=4,
+        cohorts=network,
+        side=DeepFm((4,), 0.0),
+    )
 
 
 MODEL = ranker()
@@ -66,19 +97,37 @@ def evaluate(world, source=SOURCE, params=None, step=0):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate(source, params, frozen, batch, step):
-    return finetune.loss(MODEL, None, NO_FLOW, source, NO_TSP, AXIS, params, {}, frozen, batch,
-                         jax.random.key(0), step)  # fmt: skip
+    return finetune.loss(
+        MODEL,
+        None,
+        NO_FLOW,
+        source,
+        NO_TSP,
+        AXIS,
+        params,
+        {},
+        frozen,
+        batch,
+        jax.random.key(0),
+        step,
+    )
 
 
 def test_the_loss_is_cross_entropy_plus_next_item_plus_self_supervision(world):
     params, frozen, batch = world
-    generated = genci.generate(SOURCE, params, frozen, batch)
-    logits, named = MODEL.apply({"params": params}, batch, frozen["items"], None, True, False,
-                                generated, frozen["ids"])  # fmt: skip
+    generated = cohort_input.generate(SOURCE, params, frozen, batch)
+    logits, named = MODEL.apply(
+        {"params": params}, batch, frozen["items"], None, True, False, generated, frozen["ids"]
+    )
     ctr = cross_entropy(logits, batch.label).sum()
     side = self_supervised(logits, named["side"], batch.label).sum()
-    likelihood = INTENT.apply({"params": params["intent"]}, generated.states, generated.mask,
-                              frozen["ids"].code[batch.item], method="log_likelihood")  # fmt: skip
+    likelihood = INTENT.apply(
+        {"params": params["intent"]},
+        generated.states,
+        generated.mask,
+        frozen["ids"].code[batch.item],
+        method="log_likelihood",
+    )
     # Positive rows with a history: 0, 4 and 5.
     following = -likelihood[np.array([0, 4, 5])].mean(-1).sum()
     total, aux = evaluate(world)
@@ -131,7 +180,7 @@ def test_cohort_members_learn_from_the_click(world):
     params, frozen, batch = world
     source = dataclasses.replace(SOURCE, gamma=0.0, delta=0.0, beams=2)
     one = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch._replace(pair=None))
-    generated = jax.jit(genci.generate, static_argnums=0)(source, params, frozen, one)
+    generated = jax.jit(cohort_input.generate, static_argnums=0)(source, params, frozen, one)
     shown = set(np.asarray(one.item)) | set(np.asarray(one.history.item).ravel())
     prefixes = set(np.asarray(generated.beams.node[0, :, 0]))
     members = {i for i in range(1, ITEMS + 1) if int(frozen["ids"].node[i, 0]) in prefixes}
@@ -140,8 +189,20 @@ def test_cohort_members_learn_from_the_click(world):
 
     def total(p):
         batch = one._replace(pair=np.zeros(0))
-        return finetune.loss(MODEL, None, NO_FLOW, source, NO_TSP, AXIS, p, {}, frozen, batch,
-                             jax.random.key(0), None)[0]  # fmt: skip
+        return finetune.loss(
+            MODEL,
+            None,
+            NO_FLOW,
+            source,
+            NO_TSP,
+            AXIS,
+            p,
+            {},
+            frozen,
+            batch,
+            jax.random.key(0),
+            None,
+        )[0]
 
     grads = np.asarray(jax.jit(jax.grad(total))(params)["items"]["id"])
     assert np.abs(grads[only]).max(1).min() > 0
@@ -170,15 +231,16 @@ def test_candidates_of_one_user_score_as_rows_of_their_own(world):
 
 def test_generated_ranks_leave_out_what_the_history_holds(world):
     params, frozen, batch = world
-    found = genci.rank_generated(INTENT, ITEMS, True, params, {}, frozen, batch)["rank"]
-    generated = genci.generate(dataclasses.replace(SOURCE, beams=ITEMS), params, frozen, batch)
+    found = cohort_input.rank_generated(INTENT, ITEMS, True, params, {}, frozen, batch)["rank"]
+    every = dataclasses.replace(SOURCE, beams=ITEMS)
+    generated = cohort_input.generate(every, params, frozen, batch)
     items = np.asarray(frozen["ids"].item[generated.beams.node[..., -1]])
     for row, rank in enumerate(np.asarray(found)):
         target, seen = batch.item[row], set(batch.history.item[row]) - {batch.item[row]}
         unseen = [i for i in items[row] if i not in seen]
         assert rank == 1 + unseen.index(target)
     # A beam that does not hold the target ranks it behind the catalogue.
-    narrow = genci.rank_generated(INTENT, 1, True, params, {}, frozen, batch)["rank"]
+    narrow = cohort_input.rank_generated(INTENT, 1, True, params, {}, frozen, batch)["rank"]
     missed = items[:, 0] != batch.item
     assert (np.asarray(narrow)[missed] == ITEMS + 1).all()
 
@@ -197,18 +259,19 @@ def test_beams_are_remembered_until_they_are_generated_anew(world):
     @functools.partial(jax.jit, static_argnums=0)
     def train(source, params, variables, rng):
         def device(batch):
-            return genci.generate_in_training(source, params, variables, frozen, batch, rng, True,
-                                              AXIS)  # fmt: skip
+            return cohort_input.generate_in_training(
+                source, params, variables, frozen, batch, rng, True, AXIS
+            )
 
         return jax.vmap(device, axis_name=AXIS)(both)
 
     first, after = train(source, params, variables, jax.random.key(1))
     jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), after)  # replicated
-    expected = genci.generate(SOURCE, params, frozen, batch).beams
-    items = np.asarray(genci.items_of(expected, ids))
+    expected = cohort_input.generate(SOURCE, params, frozen, batch).beams
+    items = np.asarray(cohort_input.items_of(expected, ids))
     with_history = np.asarray(batch.flow_mask)
     np.testing.assert_array_equal(
-        genci.items_of(jax.tree.map(lambda x: x[0], first.beams), ids), items
+        cohort_input.items_of(jax.tree.map(lambda x: x[0], first.beams), ids), items
     )
     memory = np.asarray(after["beams"][0])
     for shard, given in enumerate(rows):
@@ -218,7 +281,8 @@ def test_beams_are_remembered_until_they_are_generated_anew(world):
 
     # Another model would generate other items, but its pass reads what is remembered ...
     after = jax.tree.map(lambda x: x[0], after)
-    changed = np.asarray(genci.items_of(genci.generate(SOURCE, other, frozen, batch).beams, ids))
+    beams = cohort_input.generate(SOURCE, other, frozen, batch).beams
+    changed = np.asarray(cohort_input.items_of(beams, ids))
     assert (changed != items)[with_history].any()
     kept, _ = train(source, other, after, jax.random.key(1))
     for name in ("code", "node", "mask"):
@@ -230,12 +294,3 @@ def test_beams_are_remembered_until_they_are_generated_anew(world):
     seen = [train(often, other, after, jax.random.key(i))[1]["beams"][0] for i in range(20)]
     anew = [bool((np.asarray(x)[0, batch.entry] == changed)[with_history].all()) for x in seen]
     assert 4 <= sum(anew) <= 16
-
-
-def test_an_unknown_choice_is_refused():
-    from nif_jax.data.schema import ConfigError
-
-    with pytest.raises(ConfigError, match="did you mean 'positive'"):
-        genci.CohortSource(INTENT, targets="positives")
-    with pytest.raises(ConfigError, match="refresh=0 has to be 1 or more"):
-        genci.CohortSource(INTENT, refresh=0)

@@ -9,24 +9,33 @@ import pytest
 from nif_jax.losses.ctr import cross_entropy
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
-from nif_jax.parallel import AXIS
-from nif_jax.stages import base, finetune, flow_source
-from nif_jax.stages.genci import CohortSource
+from nif_jax.stages import base, finetune, flow_input, pairs
+from nif_jax.stages.cohort_input import CohortInput
+from nif_jax.training.devices.pmap import AXIS
 
 DIM, HORIZON, ITEMS = 4, 3, 9
 MODEL = Ranker(
-    item_sizes={"id": ITEMS + 1}, user_sizes={"id": 6, "age": 3}, num_scenes=3, num_actions=3,
-    dim=DIM, attention=(4,), tower=(8,), dropout=0.0, id_dropout=0.0,
-    align_heads=2, align_dropout=0.0, calibration=4,
-)  # fmt: skip
-WITH_FLOW = flow_source.FlowSource(True, True, HORIZON, context=5, cache=True)
-NO_COHORTS = CohortSource()
-WITHOUT = flow_source.FlowSource()
+    item_sizes={"id": ITEMS + 1},
+    user_sizes={"id": 6, "age": 3},
+    num_scenes=3,
+    num_actions=3,
+    dim=DIM,
+    attention=(4,),
+    tower=(8,),
+    dropout=0.0,
+    id_dropout=0.0,
+    align_heads=2,
+    align_dropout=0.0,
+    calibration=4,
+)
+WITH_FLOW = flow_input.FlowInput(True, True, HORIZON, context=5, cache=True)
+NO_COHORTS = CohortInput()
+WITHOUT = flow_input.FlowInput()
 
 
 def tsp(**changes):
     values = {"weight": 0.5, "margin": 0.3, "score": "calibration", "moveline": "own"}
-    return finetune.PairwiseLoss(**values | changes)
+    return pairs.PairwiseLoss(**values | changes)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +66,20 @@ def world_without_flow(world, random_params):
 
 def evaluate(world, pairwise, source=WITH_FLOW):
     params, frozen, batch = world
-    return finetune.loss(MODEL, None, source, NO_COHORTS, pairwise, AXIS, params, {}, frozen,
-                         batch, jax.random.key(0), None)  # fmt: skip
+    return finetune.loss(
+        MODEL,
+        None,
+        source,
+        NO_COHORTS,
+        pairwise,
+        AXIS,
+        params,
+        {},
+        frozen,
+        batch,
+        jax.random.key(0),
+        None,
+    )
 
 
 def scores(world, source=WITH_FLOW):
@@ -86,12 +107,18 @@ def test_with_one_moveline_a_negative_seen_in_it_is_left_out(world):
     assert pairs == 1
     # The pair that stays: both candidates against the positive's flow.
     swapped = batch._replace(
-        item=batch.item[[0, 1]], flow=batch.flow[[0, 0]], flow_mask=batch.flow_mask[[0, 0]],
-        history=jax.tree.map(lambda x: x[[0, 0]], batch.history), scene=batch.scene[[0, 0]],
-        label=batch.label[[0, 1]], weight=batch.weight[:2], recency=batch.recency[[0, 0]],
+        item=batch.item[[0, 1]],
+        flow=batch.flow[[0, 0]],
+        flow_mask=batch.flow_mask[[0, 0]],
+        history=jax.tree.map(lambda x: x[[0, 0]], batch.history),
+        scene=batch.scene[[0, 0]],
+        label=batch.label[[0, 1]],
+        weight=batch.weight[:2],
+        recency=batch.recency[[0, 0]],
         user_features=jax.tree.map(lambda x: x[[0, 0]], batch.user_features),
-        history_length=batch.history_length[[0, 0]], pair=batch.pair[:1],
-    )  # fmt: skip
+        history_length=batch.history_length[[0, 0]],
+        pair=batch.pair[:1],
+    )
     parts = (MODEL, None, WITH_FLOW, NO_COHORTS)
     c = finetune.predict(*parts, params, {}, frozen, swapped)["calibration"]
     np.testing.assert_allclose(value, np.log1p(np.exp(0.3 - (c[0] - c[1]))), rtol=1e-4)
@@ -145,9 +172,19 @@ def test_padded_rows_and_pairs_weigh_nothing(world):
 
 
 GENERATOR = FlowDecoder(
-    item_sizes={"id": ITEMS + 1}, num_scenes=3, num_actions=3, dim=6, heads=1, layers=1,
-    mlp_ratio=1, dropout=0.0, id_dropout=0.0, context_dropout=0.0, flow="heads", response=3,
-)  # fmt: skip
+    item_sizes={"id": ITEMS + 1},
+    num_scenes=3,
+    num_actions=3,
+    dim=6,
+    heads=1,
+    layers=1,
+    mlp_ratio=1,
+    dropout=0.0,
+    id_dropout=0.0,
+    context_dropout=0.0,
+    flow="heads",
+    response=3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +193,14 @@ def answers(world, random_params):
     _, frozen, batch = world
     told = random_params(2, GENERATOR.init, batch.history, frozen["items"])
     expected = GENERATOR.apply(
-        {"params": told}, batch.flow[:, 0], frozen["returned"], batch, batch.past, batch.past_mask,
+        {"params": told},
+        batch.flow[:, 0],
+        frozen["returned"],
+        batch,
+        batch.past,
+        batch.past_mask,
         method="respond_next",
-    )  # fmt: skip
+    )
     return told, expected
 
 
@@ -202,7 +244,7 @@ def test_a_response_that_is_read_reaches_the_logit_and_needs_a_history(
     _, frozen, batch = world
     told, expected = answers
     source = dataclasses.replace(WITH_FLOW, response="input")
-    answered = flow_source.with_response(GENERATOR, source, told, frozen["returned"], batch)
+    answered = flow_input.with_response(GENERATOR, source, told, frozen["returned"], batch)
     np.testing.assert_allclose(answered.response, np.where(batch.flow_mask, expected, 0), rtol=1e-6)
     assert answered.response[3] == 0 and not batch.flow_mask[3]
     params = random_params(3, MODEL.init, answered, frozen["items"], frozen["returned"])
@@ -220,9 +262,11 @@ def test_a_response_that_is_read_reaches_the_logit_and_needs_a_history(
     np.testing.assert_array_equal(logits(silent, answered), logits(silent, twice))
     linear = silent | {"believe": {"kernel": believe}}
     np.testing.assert_allclose(
-        logits(linear, twice) - logits(linear, answered), believe[0, 0] * answered.response,
-        rtol=1e-3, atol=1e-5,
-    )  # fmt: skip
+        logits(linear, twice) - logits(linear, answered),
+        believe[0, 0] * answered.response,
+        rtol=1e-3,
+        atol=1e-5,
+    )
     # Candidates of one user: each has an answer of its own.
     many, one_by_one = as_candidates(source, told, params, {}, frozen, batch)
     np.testing.assert_allclose(many, one_by_one, rtol=1e-5)

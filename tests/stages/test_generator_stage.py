@@ -13,25 +13,43 @@ from nif_jax.data.schema import NO_LABEL
 from nif_jax.losses import contrastive
 from nif_jax.losses import flow as flow_losses
 from nif_jax.models.flow import FlowDecoder, unit
-from nif_jax.parallel import AXIS
 from nif_jax.stages import generator, next_item
+from nif_jax.stages.flow_loss import FlowLoss
+from nif_jax.stages.sequences import gather_sequences
+from nif_jax.training.devices.pmap import AXIS
 
 DIM, HEADS, ITEMS, LENGTH = 8, 2, 9, 6
 
 
-def spec(**changes) -> generator.FlowLoss:
+def spec(**changes) -> FlowLoss:
     values = {
-        "temperature": 0.2, "negatives": "exact", "uniform": 0, "targets": "all", "alpha": 0.0,
-        "diversity": "cosine", "beta": 0.0, "velocity": "geodesic", "half_life": 10.0,
-        "rollout_steps": 0, "response": 0.0,
-    }  # fmt: skip
-    return generator.FlowLoss(**values | changes)
+        "temperature": 0.2,
+        "negatives": "exact",
+        "uniform": 0,
+        "targets": "all",
+        "alpha": 0.0,
+        "diversity": "cosine",
+        "beta": 0.0,
+        "velocity": "geodesic",
+        "half_life": 10.0,
+        "rollout_steps": 0,
+        "response": 0.0,
+    }
+    return FlowLoss(**values | changes)
 
 
 def random_data(random_movelines, negatives=0):
     lines = random_movelines(3, users=8, items=ITEMS, events=(4, 14))
-    return build_dataset(lines, split="temporal_user", train_share=0.6, validation_share=0.2,
-                         history="all", ties="order", negatives=negatives, seed=0)  # fmt: skip
+    return build_dataset(
+        lines,
+        split="temporal_user",
+        train_share=0.6,
+        validation_share=0.2,
+        history="all",
+        ties="order",
+        negatives=negatives,
+        seed=0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +66,24 @@ def world(random_movelines, random_params):
     plan = SequencePlan(data, 8, LENGTH, seed=0)
     index = jax.tree.map(lambda x: x[0], plan.indices(0, 0))
     arrays = {"store": jax.tree.map(lambda x: x[0], data.stores)}
-    batch = generator.gather_sequences("all", 0, arrays, index)
+    batch = gather_sequences("all", 0, arrays, index)
     params = random_params(0, model.init, batch.window, frozen["items"])
     return model, params, frozen, batch, arrays, index
 
 
 def evaluate(world, form, axis_name=None, batch=None):
     model, params, frozen, full, *_ = world
-    return generator.loss(model, form, axis_name, params, {}, frozen, batch or full,
-                          jax.random.key(0), None)  # fmt: skip
+    return generator.loss(
+        model, form, axis_name, params, {}, frozen, batch or full, jax.random.key(0), None
+    )
 
 
 def test_info_nce_counts_each_next_entry_of_train_once(world):
     model, params, frozen, batch, *_ = world
     total, aux = evaluate(world, spec())
-    heads, named = model.apply({"params": params}, batch.window, frozen["items"], False,
-                               batch.segment)  # fmt: skip
+    heads, named = model.apply(
+        {"params": params}, batch.window, frozen["items"], False, batch.segment
+    )
     table = np.asarray(named["vectors"])
     expected, count = 0.0, 0
     for b in range(len(batch.window.item)):
@@ -86,20 +106,22 @@ def test_windows_of_one_row_do_not_see_each_other(world, form):
     model, params, frozen, _, arrays, _ = world
     begin = np.unique(arrays["store"].history_begin)[:6]  # users of four entries or more
     entry = (begin[:, None] + np.arange(4)).astype(np.int32)
-    alone = generator.gather_sequences(
+    alone = gather_sequences(
         "all", 0, arrays, {"entry": entry, "segment": np.ones((6, 4), np.int32)}
     )
     row = np.pad(entry.reshape(3, 8), ((0, 0), (0, 1)))
     segment = np.tile(np.array([1] * 4 + [2] * 4 + [0], np.int32), (3, 1))
-    batch = generator.gather_sequences("all", 0, arrays, {"entry": row, "segment": segment})
+    batch = gather_sequences("all", 0, arrays, {"entry": row, "segment": segment})
 
     def objective(params, batch):
-        return generator.loss(model, spec(**form), None, params, {}, frozen, batch,
-                              jax.random.key(0), None)[0]  # fmt: skip
+        return generator.loss(
+            model, spec(**form), None, params, {}, frozen, batch, jax.random.key(0), None
+        )[0]
 
     together, expected = (jax.value_and_grad(objective)(params, x) for x in (batch, alone))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together,
-                 expected)  # fmt: skip
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together, expected
+    )
 
 
 def test_events_outside_train_are_not_predicted(world):
@@ -112,8 +134,8 @@ def test_events_outside_train_are_not_predicted(world):
 
 def test_positive_targets_leave_out_the_others(world):
     *_, arrays, index = world
-    chosen = generator.gather_sequences("positive", 0, arrays, index)
-    every = generator.gather_sequences("all", 0, arrays, index)
+    chosen = gather_sequences("positive", 0, arrays, index)
+    every = gather_sequences("all", 0, arrays, index)
     assert 0 < chosen.is_target.sum() < every.is_target.sum()
     store = arrays["store"]
     labels = store.label[store.history_row[index["entry"]]]
@@ -175,8 +197,9 @@ def test_sampled_forms_learn_from_every_module(world, negatives):
     form = spec(negatives=negatives, uniform=64)
 
     def objective(params):
-        return generator.loss(model, form, None, params, {}, frozen, batch, jax.random.key(1),
-                              None)[0]  # fmt: skip
+        return generator.loss(
+            model, form, None, params, {}, frozen, batch, jax.random.key(1), None
+        )[0]
 
     grads = jax.grad(objective)(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
@@ -192,8 +215,9 @@ def test_in_batch_negatives_cross_devices(world):
     @functools.partial(jax.vmap, axis_name=AXIS)
     def on_device(part):
         def objective(params):
-            total, aux = generator.loss(model, form, AXIS, params, {}, frozen, part,
-                                        jax.random.key(0), None)  # fmt: skip
+            total, aux = generator.loss(
+                model, form, AXIS, params, {}, frozen, part, jax.random.key(0), None
+            )
             return total, aux.weight
 
         (total, weight), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -206,8 +230,10 @@ def test_in_batch_negatives_cross_devices(world):
     for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
         np.testing.assert_allclose(one[0], two[0], rtol=2e-4, atol=1e-5)
     alone, _ = evaluate(world, form, batch=jax.tree.map(lambda x: x[:4], batch))
-    both = sum(evaluate(world, form, batch=jax.tree.map(lambda x, p=p: x[p], batch))[0]
-               for p in (slice(0, 4), slice(4, 8)))  # fmt: skip
+    both = sum(
+        evaluate(world, form, batch=jax.tree.map(lambda x, p=p: x[p], batch))[0]
+        for p in (slice(0, 4), slice(4, 8))
+    )
     assert alone > 0
     # Without the exchange each half would have fewer negatives, and a smaller loss.
     assert both < whole[0][0] - 1e-3
@@ -216,8 +242,11 @@ def test_in_batch_negatives_cross_devices(world):
 def test_rank_next_agrees_with_a_sort(world):
     model, params, frozen, _, arrays, _ = world
     rows = np.flatnonzero(arrays["store"].history_end > arrays["store"].history_begin)[:6]
-    index = {"row": rows.astype(np.int32), "weight": np.ones(6, np.float32),
-             "pair": np.zeros(3, np.float32)}  # fmt: skip
+    index = {
+        "row": rows.astype(np.int32),
+        "weight": np.ones(6, np.float32),
+        "pair": np.zeros(3, np.float32),
+    }
     batch = next_item.gather_next(LENGTH, LENGTH, arrays, index)
     ranks = next_item.rank_next(model, params, {}, frozen, batch)["rank"]
     heads, named = model.apply({"params": params}, batch.events, frozen["items"])
@@ -240,7 +269,7 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world, random_move
     entry = begin[:, None] + np.arange(LENGTH)
     real = entry < end[:, None]
     index = {"entry": np.where(real, entry, 0), "segment": real.astype(np.int32)}
-    batch = generator.gather_sequences("all", negatives, {"store": store}, index)
+    batch = gather_sequences("all", negatives, {"store": store}, index)
     total, aux = evaluate(world, spec(response=2.0), batch=batch)
     plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])

@@ -14,8 +14,9 @@ MODEL = RqVae(content=6, dim=3, hidden=(8,))
 
 
 def codes(form):
-    return tokenizer.Codes(form, levels=2, codes=4, commitment=0.25, decay=0.9, dead_share=0.05,
-                           batch=32, seed=0)  # fmt: skip
+    return tokenizer.Codes(
+        form, levels=2, codes=4, commitment=0.25, decay=0.9, dead_share=0.05, batch=32, seed=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,7 @@ def test_training_rebuilds_the_content_better(form, content):
         params, variables, opt_state = state
 
         def objective(params):
-            total, aux = tokenizer.loss(MODEL, spec, None, params, variables, frozen, batch, rng,
-                                        0)  # fmt: skip
+            total, aux = tokenizer.loss(MODEL, spec, None, params, variables, frozen, batch, rng, 0)
             return total / aux.weight, aux
 
         grads, aux = jax.grad(objective, has_aux=True)(params)
@@ -63,8 +63,9 @@ def test_padding_teaches_nothing(content):
 
     def run(item, weight):
         batch = {"item": jnp.array(item), "weight": jnp.array(weight)}
-        return tokenizer.loss(MODEL, spec, None, params, variables, frozen, batch,
-                              jax.random.key(0), 0)  # fmt: skip
+        return tokenizer.loss(
+            MODEL, spec, None, params, variables, frozen, batch, jax.random.key(0), 0
+        )
 
     total, aux = run([3, 5, 0, 0], [1.0, 1.0, 0.0, 0.0])
     alone, expected = run([3, 5], [1.0, 1.0])

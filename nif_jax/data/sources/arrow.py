@@ -16,10 +16,15 @@ _NUMBER = r"^\s*[+-]?(((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|(?i:inf|infini
 """A number with zeros in front, such as a post code, is text: 01234 and 1234 differ."""
 _BOOLEANS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
 _NULLABLE = {
-    pa.int8(): pd.Int8Dtype(), pa.int16(): pd.Int16Dtype(), pa.int32(): pd.Int32Dtype(),
-    pa.int64(): pd.Int64Dtype(), pa.uint8(): pd.UInt8Dtype(), pa.uint16(): pd.UInt16Dtype(),
-    pa.uint32(): pd.UInt32Dtype(), pa.uint64(): pd.UInt64Dtype(),
-}  # fmt: skip
+    pa.int8(): pd.Int8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}
 """Whole numbers with gaps: floats would round those above 2^53, and make different ones equal."""
 
 
@@ -79,8 +84,10 @@ def from_values(values: Sequence[Any]) -> pa.Array | None:
         inner = {type(part) for value in values if isinstance(value, list) for part in value}
         if kinds != {list} or inner & {dict, list}:
             return None
-        return pa.array([v and [None if p is None else _text(p) for p in v] for v in values],
-                        pa.list_(pa.large_string()))  # fmt: skip
+        return pa.array(
+            [v and [None if p is None else _text(p) for p in v] for v in values],
+            pa.list_(pa.large_string()),
+        )
     if kinds <= {int} or kinds <= {int, float} or kinds <= {bool}:
         try:
             return pa.array(values, pa.float64() if float in kinds else None)

@@ -42,8 +42,11 @@ def log(table: Table, used: Mapping[str, str]) -> None:
             _LOG.warning(
                 "%s: column %r (%s) looks like sets with %r between values, and each is read as "
                 "one value: write '|' between the values of an item's feature, or give lists",
-                table.file, column, role, separator,
-            )  # fmt: skip
+                table.file,
+                column,
+                role,
+                separator,
+            )
 
 
 def _describe(values: pd.Series, name: str, role: str) -> tuple[str, str, str, str, str]:

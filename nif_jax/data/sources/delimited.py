@@ -117,9 +117,12 @@ def _parse_rows(file: pathlib.Path, text: TextFormat, layout: _Layout) -> pa.Tab
     )
     for block_size in _BLOCKS:
         read = pa.csv.ReadOptions(
-            column_names=names, skip_rows=layout.skipped, block_size=block_size, use_threads=False,
+            column_names=names,
+            skip_rows=layout.skipped,
+            block_size=block_size,
+            use_threads=False,
             encoding=formats.encoding(file, text).replace("utf-8-sig", "utf8"),
-        )  # fmt: skip
+        )
         try:
             with _stream(file, text, layout) as stream:
                 return pa.csv.read_csv(stream, read, parse, convert)

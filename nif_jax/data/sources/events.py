@@ -18,8 +18,12 @@ _ALTERNATIVES = {"timestamp": ("timestamp", "ts", "time")}
 _ANSWERS = {1: "label=1", 0: "label=0", NO_LABEL: "label=none"}
 """Action codes of events that have a label and no action: histories show how the user answered."""
 _COMPARE: Mapping[str, Callable] = {
-    ">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt
-}  # fmt: skip
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from nif_jax.data.files import file_sha256
 from nif_jax.data.schema import DataError, RawTables
 from nif_jax.data.sources import columns as column_log
 from nif_jax.data.sources import events as event_source
@@ -21,7 +22,6 @@ from nif_jax.data.sources.formats import TextFormat
 from nif_jax.data.sources.locate import Files, locate
 from nif_jax.data.sources.readers import Table
 from nif_jax.data.sources.tables import parse_columns, split_words
-from nif_jax.files import file_sha256
 
 DEFAULT_ITEM_COLUMNS = ("title", "category", "genres", "year", "brand")
 _LOG = logging.getLogger(__name__)
@@ -137,8 +137,10 @@ def _events(
     if event_source.answers_as_actions(table, rules):
         _LOG.info(
             "%s: no action column and no source.action_columns, so that histories show the label "
-            "as the action: %s", found.events, ", ".join(sorted(events["action"].unique())),
-        )  # fmt: skip
+            "as the action: %s",
+            found.events,
+            ", ".join(sorted(events["action"].unique())),
+        )
     if not found.history:
         return events, known
     ours = parse_columns("source.history_columns", history_columns, history_source.NAMES)

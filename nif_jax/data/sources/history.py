@@ -82,9 +82,12 @@ def _from_lists(
     late = last.to_numpy() > first.to_numpy()  # False where the user has no event
     column = event_source.time_column(table, names)
     validate.reject(
-        where, column, table.frame[column], late,
+        where,
+        column,
+        table.frame[column],
+        late,
         "is later than the user's first event: lists have to end before the log begins",
-    )  # fmt: skip
+    )
     last = last - (last.to_numpy() == first.to_numpy())
     items, roles = _lists(table, names.get("item_id", "item_id")), {}
     length = items.map(len).to_numpy()

@@ -54,9 +54,12 @@ def as_text(where: str, column: str, values: pd.Series, rule: str) -> pd.Series:
         validate.reject(where, column, values, bad, "is not a whole number, and no text: no id")
         rounded = np.abs(numbers) > _EXACT_FLOATS
         validate.reject(
-            where, column, values, rounded,
+            where,
+            column,
+            values,
+            rounded,
             "is a float above 2^53, which has lost its last digits: write ids as integers or text",
-        )  # fmt: skip
+        )
         values = values.astype(np.int64)
     text = values.astype("str").str.strip()
     validate.reject(where, column, values, text == "", "is empty; identifiers have to be given")

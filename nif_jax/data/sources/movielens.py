@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from nif_jax.data import storage
+from nif_jax.data.files import file_sha256
 from nif_jax.data.schema import DataError, RawTables
-from nif_jax.files import file_sha256
 
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
@@ -104,8 +104,10 @@ def _cached_wheel(folder: pathlib.Path) -> pathlib.Path:
             return wheel
         _LOG.warning(
             "%s is damaged (sha256 %s, expected %s): deleted, downloading it again",
-            wheel, found, WHEEL_SHA256,
-        )  # fmt: skip
+            wheel,
+            found,
+            WHEEL_SHA256,
+        )
         wheel.unlink(missing_ok=True)
     with storage.scratch_directory(folder) as scratch:
         _pip_download(scratch)

@@ -50,9 +50,7 @@ class DeepCross(Baseline):
     cross_layers: int
 
     @nn.compact
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B]."""
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         fields = Fields(*sizes, self.dim, self.id_dropout, name="fields")(batch, items, train)

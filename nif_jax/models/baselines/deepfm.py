@@ -31,9 +31,7 @@ class DeepFactorization(Baseline):
     id_dropout: float
 
     @nn.compact
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B]."""
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         first_order = LogisticRegression(*sizes, self.id_dropout, name="first_order")

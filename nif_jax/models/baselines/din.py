@@ -39,9 +39,7 @@ class DeepInterest(Baseline):
     id_dropout: float
 
     @nn.compact
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B]."""
         history = batch.history
         embed = ItemEmbed(self.item_sizes, self.dim, self.id_dropout, name="items")

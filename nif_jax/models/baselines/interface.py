@@ -17,9 +17,7 @@ class Baseline(nn.Module):
     whatever config.tsp.score says.
     """
 
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B] logits; arguments as in Ranker."""
         raise NotImplementedError
 
@@ -36,7 +34,7 @@ class Baseline(nn.Module):
         """Logits [B] and {"calibration": [B]}, see Ranker.
 
         The generator's vectors, cohorts, semantic IDs and pairs of one moveline are for Ranker
-        alone: nif_jax/rows.py refuses a baseline with them.
+        alone: nif_jax/variants.py refuses a baseline with them.
         """
         del returned, shared_pairs, generated, ids
         logits = self.score(batch, items, train)

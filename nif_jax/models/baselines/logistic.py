@@ -26,9 +26,7 @@ class LogisticRegression(Baseline):
     id_dropout: float
 
     @nn.compact
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B]."""
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         weights = Fields(*sizes, 1, self.id_dropout, name="weights")(batch, items, train)

@@ -14,9 +14,7 @@ class Popularity(Baseline):
     """A logit an item. Nothing is trained: `click_logits` is where its row starts and ends."""
 
     @nn.compact
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B]; user, scene and history say nothing."""
         del train
         return self.param("logit", nn.initializers.zeros, items["id"].shape[:1])[batch.item]

@@ -59,9 +59,7 @@ class SasRec(Baseline):
             x, _ = block(x, jnp.arange(length), visible, train=train)
         return self.norm(x)
 
-    def score(
-        self, batch: Impressions, items: Mapping[str, jax.Array], train: bool
-    ) -> jax.Array:
+    def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B]."""
         history = batch.history
         shown = jnp.concatenate([batch.item[:, None], history.item], axis=1)

@@ -16,13 +16,22 @@ N, SCENES, ACTIONS = 9, 3, 2
 L, D = 5, 4
 REAL = (5, 3, 1, 0, 4, 2)  # entries of each history of the batch
 SIZES = {
-    "item_sizes": {"id": 7, "genre": 5}, "user_sizes": {"id": 6, "age": 3},
-    "num_scenes": SCENES, "num_actions": ACTIONS,
-}  # fmt: skip
+    "item_sizes": {"id": 7, "genre": 5},
+    "user_sizes": {"id": 6, "age": 3},
+    "num_scenes": SCENES,
+    "num_actions": ACTIONS,
+}
 SETTINGS = {
-    "dim": D, "attention": (6, 3), "tower": (8, 5), "dropout": 0.0, "id_dropout": 0.0,
-    "cross_layers": 2, "encoder_layers": 2, "encoder_heads": 2, "encoder_dropout": 0.0,
-}  # fmt: skip
+    "dim": D,
+    "attention": (6, 3),
+    "tower": (8, 5),
+    "dropout": 0.0,
+    "id_dropout": 0.0,
+    "cross_layers": 2,
+    "encoder_layers": 2,
+    "encoder_heads": 2,
+    "encoder_dropout": 0.0,
+}
 MODELS = {name: make_baseline(name, SIZES, SETTINGS) for name in BASELINES}
 READ_HISTORY = ("din", "sasrec")
 APPLY = {name: jax.jit(model.apply) for name, model in MODELS.items()}
@@ -66,26 +75,31 @@ def values_of(table, ids):
 def fields_of(p, batch, items, row):
     """[F, D]: user id and age, item genre and id, scene."""
     user, item = batch.user_features, batch.item[row]
-    return np.stack([
-        p["user"]["id"][user["id"][row]] * (user["id"][row] != OOV),
-        p["user"]["age"][user["age"][row]],
-        values_of(p["items"]["genre"], items["genre"][item]),
-        values_of(p["items"]["id"], items["id"][item]),
-        p["scene"][batch.scene[row]],
-    ])  # fmt: skip
+    return np.stack(
+        [
+            p["user"]["id"][user["id"][row]] * (user["id"][row] != OOV),
+            p["user"]["age"][user["age"][row]],
+            values_of(p["items"]["genre"], items["genre"][item]),
+            values_of(p["items"]["id"], items["id"][item]),
+            p["scene"][batch.scene[row]],
+        ]
+    )
 
 
 def target_and_history(p, batch, items, row):
     """Candidate [D], and entries [n, D] with their context."""
+
     def vector(item):
         return sum(values_of(p["items"][name], ids[item]) for name, ids in items.items())
 
     entries = [
-        vector(item) + p["context"]["scene"][scene] + p["context"]["action"][action]
+        vector(item)
+        + p["context"]["scene"][scene]
+        + p["context"]["action"][action]
         + p["context"]["gap"][gap]
         for item, scene, action, gap, mask in zip(*(x[row] for x in batch.history), strict=True)
         if mask
-    ]  # fmt: skip
+    ]
     return vector(batch.item[row]), np.reshape(entries, (-1, D))
 
 

@@ -1,0 +1,1 @@
+"""From a source to the prepared store: cache, format on disk, content vectors, identity."""

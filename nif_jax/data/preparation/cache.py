@@ -1,0 +1,92 @@
+"""Prepared movelines, made once: the first start prepares them, later ones read ArrayRecord."""
+
+import hashlib
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+
+from nif_jax.data import sources, storage
+from nif_jax.data.movelines import odd_times, prepare, summary
+from nif_jax.data.preparation import tfds_builder
+from nif_jax.data.schema import DataError, Movelines
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_movelines(
+    source: str, *, seed: int, cache_dir: str = "", **source_kwargs: sources.Option
+) -> Movelines:
+    """The moveline store of a data source, from the cache if it is there; the log says what it has.
+
+    Args:
+      source: a name in sources.SOURCES.
+      seed: of ties in time, and of what the source draws at random.
+      cache_dir: folder of downloads and prepared data, "" for the default.
+      **source_kwargs: the source's options, see sources.options(source).
+
+    Returns:
+      The same store, bit for bit, whether it was prepared or read. Prepared data that is damaged is
+      reported, and prepared again.
+
+    Raises:
+      DataError: unknown source or option, or data that cannot be had or used.
+    """
+    store = _read_or_prepare(source, seed, cache_dir, source_kwargs)
+    for line in summary(store):
+        _LOG.info("%s", line)
+    for odd in odd_times(store):
+        _LOG.warning("%s", odd)
+    return store
+
+
+def _read_or_prepare(
+    source: str, seed: int, cache_dir: str, source_kwargs: Mapping[str, sources.Option]
+) -> Movelines:
+    prepared = storage.cache_dir(cache_dir) / "prepared"
+    target = prepared / cache_key(source, seed=seed, **source_kwargs)
+    if target.exists():
+        store = _read(target)
+        if store is not None:
+            return store
+    raw = sources.load(source, seed=seed, cache_dir=cache_dir, **source_kwargs)
+    if target.name != cache_key(source, seed=seed, **source_kwargs):
+        raise DataError(f"{raw.origin}: changed while it was read; run again when it is complete")
+    store = prepare(raw, seed)
+    try:
+        if target.exists():
+            storage.discard_directory(target)
+        with storage.scratch_directory(prepared) as scratch:
+            tfds_builder.write(store, scratch)
+            if not storage.publish_directory(scratch, target):
+                _LOG.info("another process has prepared %s meanwhile", target)
+    except OSError as error:
+        _LOG.warning("prepared data is not kept, %s cannot be written: %s", target, error)
+    return store
+
+
+def cache_key(source: str, *, seed: int, **source_kwargs: sources.Option) -> str:
+    """Name of the folder of prepared data: the source, and a hash of all that determines it.
+
+    That is the source's options with their defaults, what identifies the bytes it reads, the seed,
+    and the version of preparation and format.
+    """
+    options = sources.arguments(source, seed=seed, cache_dir="", **source_kwargs)
+    fingerprint = sources.find(source).fingerprint(**options)
+    parts = [source, options, fingerprint, seed, tfds_builder.FORMAT_VERSION]
+    text = json.dumps(parts, sort_keys=True)
+    return f"{source}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+
+def _read(target: pathlib.Path) -> Movelines | None:
+    """The prepared store, or None, with a warning, if it is damaged."""
+    try:
+        return tfds_builder.read(target)
+    except Exception as error:  # noqa: BLE001  riegeli, protobuf, JSON and TFDS have their own
+        _LOG.warning(
+            "prepared data in %s is damaged (%s: %s): preparing it again",
+            target,
+            type(error).__name__,
+            error,
+        )
+        return None

@@ -1,0 +1,1 @@
+"""One run: workdir, settings, stages in order, evaluation."""

@@ -1,0 +1,215 @@
+"""One run from config to results.json: seeds, modes, and the workdir's contract."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import pandas as pd
+from absl import logging
+from ml_collections import ConfigDict
+
+from nif_jax.config import flatten
+from nif_jax.data import storage
+from nif_jax.data.files import write_whole
+from nif_jax.data.preparation.identity import identify
+from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.experiment import ab, claims, evaluation, pictures, pipeline, selection
+from nif_jax.experiment.lock import hold
+from nif_jax.experiment.outputs import describe_run, merge_metrics, print_results
+from nif_jax.experiment.settings import require_valid_settings
+from nif_jax.metrics.writer import MetricWriter
+from nif_jax.reports import page, results, significance
+from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
+from nif_jax.reports.workdirs import WorkdirError, is_finished, list_files
+from nif_jax.stages import context
+from nif_jax.training.checkpoint import CheckpointError
+from nif_jax.training.devices.pmap import (
+    Pmap,
+    barrier,
+    is_writer,
+    keep_programs,
+    set_compiler_flags,
+)
+from nif_jax.training.loop import NonFiniteLossError
+from nif_jax.variants import SELECTED
+
+USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, WorkdirError)
+"""Errors whose message is all that a user needs."""
+
+
+def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[context.Context]:
+    """A run a seed. JAX's caches hold what mapped functions close over, a seed's flows included:
+    they are emptied before the next, whose functions are others."""
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        if seed > config.seed:
+            jax.clear_caches()
+        yield _make_run(config, seed, workdir, dataset, parallel, train)
+
+
+def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Context:
+    folder = workdir / f"seed_{seed}"
+    return context.Context(
+        config=config,
+        seed=seed,
+        folder=folder,
+        dataset=dataset,
+        parallel=parallel,
+        writer=MetricWriter(folder, enabled=is_writer() and train),
+        train=train,
+    )
+
+
+def _predictions(run: context.Context) -> pd.DataFrame:
+    """Test impressions with each trained model's click probability, online and frozen."""
+    scores = evaluation.score_rankers(run, pipeline.run_seed(run)[0])
+    plan = evaluation.test_plan(run, "online")
+    lines, rows = run.dataset.movelines, plan.rows
+    table = {
+        "user_id": lines.vocabulary["user"][lines.user[rows]],
+        "item_id": lines.vocabulary["item"][lines.item[rows] - 1],
+        "timestamp": lines.time[rows],
+        "label": lines.label[rows],
+    }
+    for row, histories in scores.items():
+        for history, found in histories.items():
+            name = f"{row}_{history}_seed_{run.seed}"
+            table[name] = jax.nn.sigmoid(found["logit"]).__array__()
+    return pd.DataFrame(table)
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
+    """Trains, evaluates, predicts or tests online in a workdir.
+
+    Args:
+      config: see configs/common.py.
+      workdir: checkpoints, metrics and results; a finished one prints its results.
+      mode: "train", "evaluate", "predict" or "ab", see nif_jax.main.
+
+    Raises:
+      USER_ERRORS: bad config, data, checkpoint or workdir, or a diverging loss.
+      OSError: the workdir cannot be written; names the file.
+    """
+    require_valid_settings(config)
+    if ":/" in str(workdir):
+        raise ConfigError(
+            f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
+            "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
+        )
+    set_compiler_flags(config.xla_flags)
+    keep_programs(storage.cache_dir(config.data.cache_dir) / "programs")
+    flat, train = flatten(config.to_dict()), mode == "train"
+    claimed = claims.require_own(flat, workdir, train=train)
+    parallel = Pmap()
+    dataset = context.load_dataset(config, parallel)
+    data = identify(flat, dataset.movelines)
+    claimed &= claims.require_same_data(workdir, data, train=train)
+    # Without its claims a workdir is finished only if each of its stages proves to be this run's.
+    finished = train and claimed and is_finished(workdir, flat)
+    barrier("workdir checked")  # all have read it before one writes
+    if finished:
+        logging.info("%s is finished; nothing to train.", workdir)
+        if is_writer():
+            page.write_report(workdir)
+            print_results(workdir)
+        return
+    locked = is_writer() and (train or workdir.is_dir())  # only training makes the folder
+    with hold(workdir) if locked else contextlib.nullcontext():
+        runs = _make_runs(config, workdir, dataset, parallel, train)
+        _run_mode(config, workdir, mode, runs, data)
+        barrier(mode)
+
+
+def _run_mode(config: ConfigDict, workdir, mode: str, runs, data: Mapping[str, Any]) -> None:
+    """`run` in a workdir that is this run's alone."""
+    if mode == "ab":
+        ab.run(runs, workdir, describe_run)
+        if is_writer() and (workdir / results.RESULTS_FILE).exists():
+            page.write_report(workdir)  # again, now with the test
+    elif mode == "predict":
+        _write_predictions([_predictions(one) for one in runs], workdir)
+    else:
+        _write_results(config, workdir, _findings(runs, workdir, data))
+
+
+@dataclasses.dataclass
+class _Findings:
+    """What the seeds of a run gave, as results.json has it, and the scores of each seed."""
+
+    rows: list = dataclasses.field(default_factory=list)
+    selection: list = dataclasses.field(default_factory=list)
+    retrieval: list = dataclasses.field(default_factory=list)
+    semantic_ids: list = dataclasses.field(default_factory=list)
+    buckets: dict = dataclasses.field(default_factory=dict)
+    described: dict = dataclasses.field(default_factory=dict)
+    scores: dict[int, Scores] = dataclasses.field(default_factory=dict)
+
+
+def _findings(runs: Iterator[context.Context], workdir, data: Mapping[str, Any]) -> _Findings:
+    """Trains what is to be trained and measures all of it on test, seed by seed.
+
+    Files of a seed, and the pictures of the first, are written as soon as they are known.
+    """
+    found = _Findings()
+    for one in runs:
+        config, first = one.config, one.seed == one.config.seed
+        if one.train:  # a mistake in the config leaves the workdir free
+            pipeline.require_run(one)
+            claims.claim_workdir(flatten(config.to_dict()), workdir, data)
+        stages = outputs = None  # the seed before's, which hold its arrays
+        with one.writer:
+            stages, outputs = pipeline.run_seed(one)
+        scores = evaluation.score_rankers(one, stages)
+        kept = found.scores[one.seed] = evaluation.test_scores(one, scores)
+        if is_writer():
+            write_scores(one.folder / SCORES_FILE, kept)
+        found.rows += evaluation.result_rows(one, stages, scores)
+        if SELECTED in config.rows:
+            found.selection.append(selection.record(config, one.seed, stages))
+        found.retrieval += evaluation.retrieval_rows(one, stages)
+        found.semantic_ids += evaluation.code_rows(one, stages, outputs)
+        if first:
+            found.described = describe_run(config, one.dataset)
+            found.buckets = evaluation.bucket_rows(one, scores)
+            if is_writer():
+                pictures.draw(one, scores, found.buckets, outputs, workdir)
+    return found
+
+
+def _write_results(config: ConfigDict, workdir, found: _Findings) -> None:
+    """metrics.jsonl, results.json and report.html of a workdir, and the tables on the screen."""
+    if not is_writer():
+        return
+    merge_metrics(config, workdir)
+    described = found.described
+    described["dataset"]["test_fingerprint"] = found.scores[config.seed].fingerprint
+    results.write_results(
+        workdir / results.RESULTS_FILE,
+        described,
+        found.rows,
+        differences=significance.differences(
+            found.scores,
+            evaluation.test_name(config),
+            unit=config.eval.resample_unit,
+            resamples=config.eval.resamples,
+        ),
+        selection=found.selection,
+        retrieval=found.retrieval,
+        semantic_ids=found.semantic_ids,
+        buckets=found.buckets,
+        files=list_files(workdir),
+    )
+    page.write_report(workdir)
+    print_results(workdir)
+
+
+def _write_predictions(tables_by_seed: list[pd.DataFrame], workdir: pathlib.Path) -> None:
+    if not is_writer():
+        return
+    keys = ["user_id", "item_id", "timestamp", "label"]
+    first, *rest = tables_by_seed
+    table = pd.concat([first, *(t.drop(columns=keys) for t in rest)], axis=1)
+    path = write_whole(workdir / "predictions.parquet", table.to_parquet(index=False))
+    print(f"{len(table)} test impressions with {len(table.columns) - 4} scores: {path}")

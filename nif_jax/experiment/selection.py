@@ -1,0 +1,54 @@
+"""The row `selected`: of a run's other rows the best one on validation, seed by seed.
+
+A part that does harm on a data set is turned off by it: the candidates are the base ranker and what
+adds flow, TSP or cohorts, and test scores are not looked at. Ours, not the papers'.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nif_jax.data.schema import require_choice
+from nif_jax.variants import SELECTED
+
+METRICS = {
+    "train": ("auc", "gauc"),
+    "pretrain": ("quality", "hr@10", "hr@50", "ndcg@10", "ndcg@50", "mrr", "response_auc"),
+    "tokenize": ("r2", "usage"),
+}
+"""section -> validation metrics that its stages can be chosen by; more is better of each."""
+
+
+def require_metrics(config: ConfigDict) -> None:
+    """Raises ConfigError for a metric that no stage of its section can be chosen by."""
+    for section, metrics in METRICS.items():
+        if section in config:
+            require_choice(f"{section}.metric", config[section].metric, metrics)
+
+
+def validation_metrics(config: ConfigDict, stages: Mapping[str, Any]) -> dict[str, float]:
+    """row -> config.train.metric on validation, of the rows that `selected` is chosen among.
+
+    Args:
+      config: of the run.
+      stages: row -> Trained.
+    """
+    rows = dict.fromkeys(row for row in config.rows if row != SELECTED)
+    return {row: stages[row].metrics[config.train.metric] for row in rows}
+
+
+def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
+    """The row with the best metric; of equal ones the first in config.rows."""
+    found = validation_metrics(config, stages)
+    return max(found, key=found.get)
+
+
+def record(config: ConfigDict, seed: int, stages: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json says of a seed's selection."""
+    return {
+        "seed": seed,
+        "selected": stages[SELECTED].name,
+        "metric": config.train.metric,
+        "validation": validation_metrics(config, stages),
+    }

@@ -1,0 +1,119 @@
+"""Kinds of settings: what a value may be, in code and in words; used by settings.py."""
+
+import dataclasses
+import math
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A finite number in a range, the bounds included unless they are open."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    whole: bool = False
+    even: bool = False
+    words: str = ""
+
+    @property
+    def description(self) -> str:
+        """The range in words, unless `words` describes it."""
+        kind = "an even number" if self.even else "a whole number" if self.whole else "a number"
+        if self.words:
+            return self.words
+        if self.high == math.inf:
+            return f"{kind}, {self.low:g} or more"
+        low = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        high = f"below {self.high:g}" if self.open_high else f"at most {self.high:.10g}"
+        return f"{kind}, {low} and {high}"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is in the range."""
+        kinds = int if self.whole or self.even else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and not (self.even and value % 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Any value of a Python type."""
+
+    kind: type
+    description: str
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is of the type."""
+        return isinstance(value, self.kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    choices: tuple[str, ...]
+
+    @property
+    def description(self) -> str:
+        """The choices."""
+        return f"one of {', '.join(self.choices)}"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is one of the choices."""
+        return isinstance(value, str) and value in self.choices
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """A tuple of settings."""
+
+    each: "Setting"
+    fewest: int = 1
+
+    @property
+    def description(self) -> str:
+        """How many values there are, and what each is."""
+        return f"a tuple of {self.fewest} or more values, each {self.each.description}"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether there are enough values, and each is accepted."""
+        sequence = isinstance(value, (tuple, list)) and len(value) >= self.fewest
+        return sequence and all(self.each.accepts(one) for one in value)
+
+
+Setting = Number | Kind | Choice | Several
+
+
+def whole(low: int, high: float = math.inf) -> Number:
+    """A whole number."""
+    return Number(low, high, whole=True)
+
+
+def at_least(low: float, words: str = "") -> Number:
+    """A number with a lower bound."""
+    return Number(low, words=words)
+
+
+def between(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> Number:
+    """A number with two bounds."""
+    return Number(low, high, open_low, open_high)
+
+
+def one_of(*choices: str) -> Choice:
+    """One of several words."""
+    return Choice(choices)
+
+
+positive = Number(0, open_low=True, words="a positive number")
+even = Number(2, even=True)
+share = between(0, 1)
+positive_share = between(0, 1, open_low=True)
+dropout = between(0, 1, open_high=True)
+seed = whole(0, 2**31 - 1)  # k-means and NumPy take 32 bits
+boolean = Kind(bool, "True or False")
+text = Kind(str, "text")
+widths = Several(whole(1))

@@ -1,0 +1,66 @@
+"""Checks of settings that need the data or the devices; all run before anything is trained."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from nif_jax.data import splits
+from nif_jax.data.schema import NO_LABEL, ConfigError
+from nif_jax.models.quantizer import require_codes
+from nif_jax.stages import tokens
+from nif_jax.stages.context import Context
+from nif_jax.stages.step_counts import require_passes
+from nif_jax.variants import VARIANTS, variant_config
+
+
+def require_settings(run: Context) -> None:
+    """Raises ConfigError now for what could not be built when the stages before it have trained."""
+    if run.config.init_from:
+        seed = pathlib.Path(run.config.init_from) / f"seed_{run.seed}"
+        if not seed.is_dir():
+            raise ConfigError(
+                f"config.init_from: there is no {seed}; give the workdir of a run with that seed."
+            )
+    _require_classes(run)
+    require_passes(run, "train")
+    for name in run.config.rows:
+        row, config = VARIANTS[name], variant_config(run.config, name)
+        if row.flow:
+            require_passes(run, "pretrain")
+            _require_answers(dataclasses.replace(run, config=config))
+        if row.cohorts:
+            items, form = run.dataset.movelines.num_items, config.tokenizer.form
+            if form in tokens.TRAINED:
+                require_passes(run, "tokenize")
+            if form != "random":
+                require_codes(config.tokenizer.codes, items)
+            _ = run.seen_by("tokenizer").content  # raises where items have none
+            tokens.require_beams(config.genci.beams, items)
+
+
+def _require_classes(run: Context) -> None:
+    """Raises ConfigError where validation has no AUC to select by."""
+    data, metric = run.dataset, run.config.train.metric
+    label = data.movelines.label[data.split == splits.VALIDATION]
+    found = np.unique(label[label != NO_LABEL]).tolist()
+    if metric in ("auc", "gauc") and len(found) < 2:
+        raise ConfigError(
+            f"{data.movelines.name}: impressions of the validation period have the labels {found} "
+            f"only, so config.train.metric={metric} cannot choose a step. Sample negatives of a "
+            "log of positives (--config.data.negatives=1), or use another split or share."
+        )
+
+
+def _require_answers(run: Context) -> None:
+    """Raises ConfigError where the response head would learn one answer, which is none."""
+    data = run.dataset
+    learned = (data.split == splits.TRAIN) & (data.eligible | data.sampled)
+    known = np.unique(data.answer[learned & (data.answer != NO_LABEL)])
+    if run.config.flow_loss.response and len(known) < 2:
+        raise ConfigError(
+            f"{data.movelines.name}: events that histories hold have the labels {known.tolist()} "
+            "only (data.history=positive has no others) and no negatives are sampled, so there are "
+            "no answers for the generator's response head to learn. Turn it off: "
+            "--config.flow_loss.response=0 --config.flow.response=none."
+        )

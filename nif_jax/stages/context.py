@@ -1,0 +1,120 @@
+"""What all stages of one seed share: config, data, devices, metrics."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from nif_jax.config import flatten, restrict
+from nif_jax.data.dataset import Dataset, build_dataset
+from nif_jax.data.preparation.cache import load_movelines
+from nif_jax.data.preparation.content import content_vectors
+from nif_jax.data.preparation.identity import identify
+from nif_jax.data.schema import require_choice
+from nif_jax.metrics.writer import MetricWriter
+from nif_jax.training.devices.pmap import Placed, Pmap
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all stages of one seed share.
+
+    Attributes:
+      config: the configuration.
+      seed: the model seed.
+      folder: checkpoints and metrics of this seed.
+      dataset: the data.
+      parallel: the devices.
+      writer: metrics.
+      train: False only reads finished stages.
+      kept: name -> (source, what is made of it once for all stages); copies of the run share it.
+    """
+
+    config: ConfigDict
+    seed: int
+    folder: pathlib.Path
+    dataset: Dataset
+    parallel: Pmap
+    writer: MetricWriter
+    train: bool
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def items(self) -> dict[str, np.ndarray]:
+        """The catalogue's features, [N + 1, M] each."""
+        return dict(self.dataset.items)
+
+    @property
+    def content(self) -> np.ndarray:
+        """[N + 1, C] content vectors of the catalogue."""
+
+        def make():
+            seed = self.config.data.seed
+            return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
+
+        return self._once("content", self.dataset, make)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The data by content, see identity.identify."""
+        config, lines = flatten(self.config.to_dict()), self.dataset.movelines
+        return self._once("identity", self.dataset, lambda: identify(config, lines))
+
+    def seen_by(self, stage: str) -> "Context":
+        """This run with nothing in its config but what may shape a stage; see config_keys.READ."""
+        seen = restrict(self.config, stage)
+        return self if seen is self.config else dataclasses.replace(self, config=seen)
+
+    def fits(self, arrays: Any) -> bool:
+        """Whether leaves [D_local, ...] fit the devices, or config.data.input says so."""
+        choice = self.config.data.input
+        require_choice("data.input", choice, ("auto", "device", "host"))
+        size = sum(x.nbytes // len(x) for x in jax.tree.leaves(arrays))
+        return choice == "device" or (choice == "auto" and size <= self.config.data.device_bytes)
+
+    def place(self, arrays: Mapping[str, Any] | None = None, **constants: Any) -> Placed:
+        """The store and the catalogue where steps read them, with what else a stage reads.
+
+        Args:
+          arrays: name -> leaves [D_local, ...]; stages that give the same ones share one copy on
+            the devices.
+          **constants: what is equal on all devices.
+        """
+        arrays = {"store": self.dataset.stores} | dict(arrays or {})
+        on_device = self.fits(arrays)
+        if on_device:
+            shard = self.parallel.shard
+            arrays = {k: self._once(k, v, lambda v=v: shard(v)) for k, v in arrays.items()}
+        items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
+        return Placed(arrays, {"items": items} | self.parallel.replicate(constants), on_device)
+
+    def _once(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
+        """What `make` makes of a source, made anew only for another one."""
+        if name not in self.kept or self.kept[name][0] is not source:
+            self.kept[name] = (source, make())
+        return self.kept[name][1]
+
+
+def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
+    """The configured data set, laid out for the devices."""
+    data = config.data
+    lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)
+    return build_dataset(
+        lines,
+        split=data.split,
+        train_share=data.train_share,
+        validation_share=data.validation_share,
+        history=data.history,
+        ties=data.ties,
+        label_share=data.label_share,
+        label_scenes=data.label_scenes,
+        negatives=data.negatives,
+        negatives_exclude=data.negatives_exclude,
+        seed=data.seed,
+        num_shards=parallel.num_shards,
+        local_shards=tuple(parallel.local_shards),
+    )

@@ -1,0 +1,152 @@
+"""The flow after every history entry, and what the response head asks of it, computed once.
+
+Windows of S entries advance by half; in each, the later half of the positions are rolled out
+together in one causal pass, so that every entry has at least S / 2 entries of context.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nif_jax.data.input import Epochs
+from nif_jax.data.windows import gather_history
+from nif_jax.models.flow import FlowDecoder
+from nif_jax.stages.context import Context
+from nif_jax.stages.generator import flow_decoder
+from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.training.devices.pmap import Placed, Pmap
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowPlan:
+    """Windows that together end at every history entry once.
+
+    Attributes:
+      begins: for each shard of the run, [U + 1] int64 bounds of users in history_row.
+      stride: entries that a window adds.
+      batch_size: windows of one device and step.
+    """
+
+    begins: list[np.ndarray]
+    stride: int
+    batch_size: int
+
+    @functools.cached_property
+    def _windows(self) -> list[np.ndarray]:
+        """[W, 3] begin of the user, end of the window, first entry that it adds."""
+        found = []
+        for bounds in self.begins:
+            counts = -(-np.diff(bounds) // self.stride)
+            user = np.repeat(np.arange(len(counts)), counts)
+            place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+            first = bounds[user] + place * self.stride
+            end = np.minimum(first + self.stride, bounds[user + 1])
+            found.append(np.stack([bounds[user], end, first], axis=1))
+        return found
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        return max(1, -(-max(map(len, self._windows)) // self.batch_size))
+
+    def indices(self, epoch: int, shard: int) -> dict[str, np.ndarray]:
+        """ "begin", "end", "first" [S, B] int32; a padded window adds nothing."""
+        del epoch
+        windows = self._windows[shard]
+        table = np.zeros((self.steps_per_epoch * self.batch_size, 3), np.int32)
+        table[: len(windows)] = windows
+        table = table.reshape(self.steps_per_epoch, self.batch_size, 3)
+        return {"begin": table[..., 0], "end": table[..., 1], "first": table[..., 2]}
+
+
+def compute_flows(
+    model: FlowDecoder,
+    params: Any,
+    data: Placed,
+    *,
+    plan: FlowPlan,
+    context: int,
+    horizon: int,
+    parallel: Pmap,
+) -> tuple[np.ndarray, np.ndarray]:
+    """[D_local, M, T, D] float32 unit flow states after each of a shard's history entries, and
+    [D_local, M, 2, H, d] float32 keys and values that the response head asks of it.
+
+    Args:
+      model: the generator.
+      params: its parameters, replicated.
+      data: arrays["store"] and constants["items"].
+      plan: which windows, stride at most `context`.
+      context: S.
+      horizon: T.
+      parallel: the devices.
+    """
+
+    def gather(arrays, index):
+        return gather_history(arrays["store"], index["begin"], index["end"], context)[0]
+
+    def roll_out(params, arrays, constants, inputs):
+        index, window = inputs
+        index = jax.tree.map(lambda x: x[0], index)
+        if data.on_device:
+            window = gather(arrays, index)
+        else:
+            window = jax.tree.map(lambda x: x[0], window)
+        flow, past = model.apply(
+            {"params": params}, window, constants["items"], horizon, plan.stride, method="roll_out"
+        )
+        position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
+        found = (flow, past[:, -plan.stride :])
+        return found, jnp.where(position >= index["first"][:, None], position, -1)
+
+    mapped = parallel.map(roll_out)
+    devices, entries = jax.tree.leaves(data.arrays["store"].history_row)[0].shape
+    head = (model.heads, model.dim // model.heads)
+    shapes = ((horizon, model.dim), (2, *head))
+    results = tuple(np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
+    on_host = data.host_gather(gather)
+    stream = Epochs(plan, parallel.local_shards).batches(
+        first_step=0,
+        last_step=plan.steps_per_epoch,
+        steps_per_dispatch=1,
+        gather=on_host and (lambda d, index: (index, on_host(d, index))),
+    )
+    for inputs in stream:
+        inputs = inputs if on_host else (inputs, None)
+        found, position = jax.device_get(mapped(params, *data.step_arguments, inputs))
+        for device in range(devices):
+            keep = position[device] >= 0
+            for result, part in zip(results, found, strict=True):
+                result[device][position[device][keep]] = part[device][keep]
+    return results
+
+
+def generator_outputs(run: Context, params: Any) -> GeneratorOutputs:
+    """Computes once what fine-tuning reads again and again."""
+    vectors = jax.jit(functools.partial(flow_decoder(run).apply, method="vectors"))(
+        {"params": params}, run.items
+    )
+    flow, past = _all_flows(run, params) if run.config.flow.cache else (None, None)
+    return GeneratorOutputs(params, np.asarray(vectors), flow, past)
+
+
+def _all_flows(run: Context, params: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`compute_flows` of the run's generator."""
+    context = run.config.pretrain.context
+    bounds = []
+    for rows in run.dataset.shard_rows:
+        users = run.dataset.movelines.user[rows[run.dataset.eligible[rows]]]
+        _, first = np.unique(users, return_index=True)
+        bounds.append(np.append(first, len(users)))
+    return compute_flows(
+        flow_decoder(run),
+        run.parallel.replicate(params),
+        run.place(),
+        plan=FlowPlan(bounds, max(1, context // 2), batch_size=64),
+        context=context,
+        horizon=run.config.flow.horizon,
+        parallel=run.parallel,
+    )

@@ -1,0 +1,71 @@
+"""Batches of the flow generator: windows of movelines, and the labels that they hold."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from nif_jax.data.schema import NO_LABEL
+from nif_jax.data.windows import Array, Store, Window, gap_bucket, gather_segments
+
+
+class Asked(NamedTuple):
+    """Impressions whose answers are learned at an entry: its own, and those sampled for it.
+
+    Attributes:
+      item: [B, S, 1 + n] int32.
+      scene: [B, S, 1 + n] int32.
+      gap: [B, S, 1 + n] int32 bucket of the time since the entry before.
+      label: [B, S, 1 + n] float32, 1 or 0, NO_LABEL where the answer is not known or not to be
+        learned.
+    """
+
+    item: Array
+    scene: Array
+    gap: Array
+    label: Array
+
+
+class Sequences(NamedTuple):
+    """A batch of moveline windows, one or several side by side in a row.
+
+    Attributes:
+      window: Window [B, S], gap = time since the entry before.
+      segment: [B, S] int32, which window of its row an entry belongs to; 0 is padding.
+      seconds: [B, S] int32 time of each entry.
+      in_train: [B, S] bool, the entry belongs to the train period.
+      is_target: [B, S] bool, the entry is to be predicted: those of the train period, or the
+        positive ones of them.
+      asked: Asked, whose first impressions are the entries themselves.
+    """
+
+    window: Window
+    segment: Array
+    seconds: Array
+    in_train: Array
+    is_target: Array
+    asked: Asked
+
+
+def gather_sequences(targets: str, sampled: int, arrays, index: Mapping[str, Array]) -> Sequences:
+    """Windows from "entry" and "segment" [B, S], see SequencePlan, where n impressions were sampled
+    for each event (config.data.negatives)."""
+    store, entry, segment = arrays["store"], index["entry"], index["segment"]
+    row = store.history_row[entry]
+    window, seconds = gather_segments(store, entry, segment)
+    in_train = window.mask & store.train[row]
+    asked = _gather_asked(store, entry, in_train, sampled)
+    is_target = in_train & (asked.label[..., 0] > 0) if targets == "positive" else in_train
+    return Sequences(window, segment, seconds, in_train, is_target, asked)
+
+
+def _gather_asked(store: Store, entry: Array, in_train: Array, sampled: int) -> Asked:
+    """Impressions of entries [B, S]: sampled ones stand right before their event, and in no
+    history."""
+    xp = entry.__array_namespace__()
+    back = xp.arange(1 + sampled, dtype=xp.int32)
+    row = store.history_row[entry][..., None] - back
+    before = store.history_row[xp.maximum(entry - 1, 0)][..., None]
+    # An event for which fewer were found has others right before it.
+    known = in_train[..., None] & ((row > before) | (back == 0))
+    gap = gap_bucket(store.time[row] - store.time[before])
+    label = xp.where(known, store.label[row], NO_LABEL)
+    return Asked(store.item[row], store.scene[row], gap, label)

@@ -1,0 +1,192 @@
+"""The only training loop."""
+
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from nif_jax.data.input import Epochs
+from nif_jax.metrics.writer import MetricWriter, Progress
+from nif_jax.training import train_state
+from nif_jax.training.checkpoint import Checkpointer
+from nif_jax.training.devices.pmap import Pmap, is_writer
+from nif_jax.training.stage import Settings, Stage, Trained
+from nif_jax.training.step import make_train_step
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; the message names step and batch rows."""
+
+
+def _rounds(steps: float, unit: int) -> int:
+    """Steps rounded up to whole dispatches, so that one compiled length serves all."""
+    return max(1, round(-(-steps // unit))) * unit
+
+
+def _mean(measurements: list[Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> dict[str, float]:
+    names = measurements[0]
+    sums = {n: np.sum([np.sum(m[n], axis=-1) for m in measurements], axis=0) for n in names}
+    return {n: float(s / max(w, 1e-9)) for n, (s, w) in sums.items()}
+
+
+def _raise_if_not_finite(
+    stage: Stage, epochs: Epochs, shards, first_step: int, losses: np.ndarray
+) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if not len(bad):
+        return
+    step = first_step + int(bad[0])
+    rows = {k: v.reshape(-1).tolist() for k, v in epochs.step(step).items()}
+    rows = {k: v[:16] + ["..."] * (len(v) > 16) for k, v in rows.items()}
+    raise NonFiniteLossError(
+        f"stage {stage.name}: the loss of step {step} is {losses[bad[0]]}. Its batch (numbers in "
+        f"the stores of shards {list(shards)}): {rows}. The last checkpoint is from before that "
+        "step: lower the learning rate or set clip_norm, and run again."
+    )
+
+
+class _Stepper:
+    """Takes steps up to a boundary, reading back from the device at log steps only."""
+
+    def __init__(self, stage: Stage, parallel: Pmap, writer: MetricWriter):
+        step = make_train_step(stage, stage.settings.microbatch, stage.data.on_device)
+        self._train_step = parallel.map(step, donate=(0,))
+        self._stage, self.parallel, self.writer = stage, parallel, writer
+        self._shards = parallel.local_shards
+        self._epochs = Epochs(stage.plan, self._shards)
+        self._uncounted = 1  # the first dispatch compiles, which says nothing about speed
+        self.examples, self.seconds = 0.0, 0.0
+
+    def run(self, state, first: int, last: int, progress: Progress):
+        """State after steps first to last - 1."""
+        settings, data = self._stage.settings, self._stage.data
+        unit = settings.steps_per_dispatch
+        stream = self._epochs.batches(
+            first_step=first,
+            last_step=last,
+            steps_per_dispatch=unit,
+            gather=data.host_gather(self._stage.gather),
+        )
+        pending, logged = [], first
+        clock = time.perf_counter()
+        for step in range(first + unit, last + 1, unit):
+            state, measurements = self._train_step(state, *data.step_arguments, next(stream))
+            pending.append(measurements)
+            if self._uncounted and len(pending) == 1:
+                jax.block_until_ready(measurements)
+                clock = time.perf_counter()
+            if len(pending) == settings.log_dispatches or step == last:
+                self._log(jax.device_get(pending), logged, step, progress)
+                pending, logged = [], step
+        self.seconds += time.perf_counter() - clock
+        return state
+
+    def _log(self, pending, first: int, step: int, progress: Progress) -> None:
+        # Sums are the same on every device, so the first local one speaks for all.
+        pending = [jax.tree.map(lambda x: x[0], m) for m in pending]
+        losses = np.concatenate([m["loss"][0] / np.maximum(m["loss"][1], 1e-9) for m in pending])
+        _raise_if_not_finite(self._stage, self._epochs, self._shards, first, losses)
+        counts = [float(m["loss"][1].sum()) for m in pending]
+        self.examples += sum(counts[self._uncounted :])
+        self._uncounted = 0
+        means = _mean(pending)
+        rate = progress.update(step, means["loss"], int(sum(counts)))
+        values = {f"train/{name}": value for name, value in means.items()}
+        self.writer.write(step, self._stage.name, values | {"examples_per_second": rate})
+
+
+def train_and_evaluate(
+    stage: Stage,
+    *,
+    initial: tuple[Any, Any],
+    seed: int,
+    folder: pathlib.Path,
+    made_from: Mapping[str, Mapping[str, str]],
+    parallel: Pmap,
+    writer: MetricWriter,
+) -> Trained:
+    """Trains a stage to its best validation metric, or goes on where an earlier call stopped.
+
+    Args:
+      stage: what to train.
+      initial: params and variables of a start from scratch (cross-stage copies included).
+      seed: of dropout and other chance within steps.
+      folder: checkpoints go here; one with a checkpoint is resumed, a finished one is only read.
+      made_from: digests of what the stage reads, see Checkpointer.
+      parallel: the devices.
+      writer: metrics.
+
+    Raises:
+      NonFiniteLossError: the loss is not finite.
+      DamagedError: a checkpoint is missing, or is not what was saved.
+      CheckpointError: a checkpoint was made with another config or from something else, or cannot
+        be written.
+    """
+    params, variables = initial
+    fresh = jax.tree.map(np.asarray, train_state.create(params, variables, stage.optimizer, seed))
+    record = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
+    with Checkpointer(folder, stage.config, made_from) as checkpoints:
+        host_state, record = checkpoints.resume(fresh) or (fresh, record)
+        if not record["done"]:
+            writer.truncate_after(int(host_state.step), stage.name)
+            stepper = _Stepper(stage, parallel, writer)
+            record = _train(stage, stepper, host_state, record, checkpoints)
+        like = {"params": fresh.params, "variables": fresh.variables}
+        best, metrics = checkpoints.restore_best(like, record["best_step"])
+    logging.info(
+        "%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric, record["best"]
+    )
+    state = parallel.replicate((best["params"], best["variables"]))
+    step, rate = record["best_step"], record["rate"]
+    return Trained(stage, best["params"], best["variables"], metrics, step, rate, state)
+
+
+def _train(
+    stage: Stage, stepper: _Stepper, host_state, record: dict, checkpoints: Checkpointer
+) -> dict:
+    """Trains to the end from a state and its record, and returns the last record."""
+    settings, parallel = stage.settings, stepper.parallel
+    unit, step = settings.steps_per_dispatch, int(host_state.step)
+    period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
+    total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
+    state = parallel.replicate(host_state)
+    with Progress(stage.name, total, step, enabled=is_writer()) as progress:
+        while not record["done"]:
+            last = min((step // period + 1) * period, total)
+            state = stepper.run(state, step, last, progress)
+            step = last
+            metrics, chosen = stage.evaluate(state.params, state.variables)
+            stepper.writer.write(
+                step, stage.name, {f"validation/{k}": v for k, v in metrics.items()}
+            )
+            host_state = parallel.unreplicate(state)
+            value = metrics[stage.metric]
+            if value is None:
+                raise ValueError(
+                    f"stage {stage.name}: {stage.metric} is undefined on validation (a split "
+                    "with one class?), so no step can be chosen. Use another split or share."
+                )
+            record = _judge(record, value, step, total, settings, stepper)
+            if record["best_step"] == step:
+                chosen = {name: np.float32(value) for name, value in chosen.items()}
+                variables = host_state.variables | chosen
+                checkpoints.save_best(step, host_state.params, variables, dict(metrics))
+            checkpoints.save_last(step, host_state, record)
+    return record
+
+
+def _judge(record, value: float, step: int, total: int, settings: Settings, stepper) -> dict:
+    """The loop's record after an evaluation."""
+    better = record["best"] is None or value > record["best"]
+    stale = 0 if better else record["stale"] + 1
+    return {
+        "best": value if better else record["best"],
+        "best_step": step if better else record["best_step"],
+        "stale": stale,
+        "done": step >= total or bool(settings.patience and stale >= settings.patience),
+        "rate": stepper.examples / stepper.seconds if stepper.examples else record["rate"],
+    }

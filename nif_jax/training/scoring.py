@@ -1,0 +1,123 @@
+"""Scores of a whole split: every row of every shard once, merged over devices and processes."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nif_jax.data.dataset import Dataset
+from nif_jax.data.input import Epochs
+from nif_jax.training.devices.pmap import Placed, Pmap, gather_processes
+
+DISPATCH = 8
+"""Batches that one call of the device scores; fixed, so that one compiled call serves all plans."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringPlan:
+    """The impressions of one split in store order, as a plan of one epoch.
+
+    Attributes:
+      dataset: the data.
+      split: splits.VALIDATION, say.
+      batch_size: rows of one device and step, even.
+      frozen: whether histories end where the split begins.
+      limit: rows of a shard at most, evenly spread; 0 = all.
+      sampled: whether sampled negatives are scored; next items are events.
+    """
+
+    dataset: Dataset
+    split: int
+    batch_size: int
+    frozen: bool = False
+    limit: int = 0
+    sampled: bool = True
+
+    @functools.cached_property
+    def shard_rows(self) -> list[np.ndarray]:
+        """For each shard of the run, the rows to score, in its own numbering."""
+        shards = range(len(self.dataset.shard_rows))
+        rows = [self.dataset.impressions(s, self.split, self.sampled) for s in shards]
+        if not self.limit:
+            return rows
+        return [
+            r[np.unique(np.linspace(0, len(r) - 1, self.limit).astype(int))] if len(r) else r
+            for r in rows
+        ]
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        unit = self.batch_size * DISPATCH
+        return max(1, -(-max(map(len, self.shard_rows)) // unit)) * DISPATCH
+
+    def indices(self, epoch: int, shard: int) -> dict[str, np.ndarray]:
+        """ "row", "weight", "frozen" [S, B] and an empty "pair"; see ImpressionPlan."""
+        del epoch
+        rows = self.shard_rows[shard]
+        shape = (self.steps_per_epoch, self.batch_size)
+        padding = (0, shape[0] * shape[1] - len(rows))
+        return {
+            "row": np.pad(rows, padding).reshape(shape).astype(np.int32),
+            "weight": np.pad(np.ones(len(rows), np.float32), padding).reshape(shape),
+            "frozen": np.full(shape, self.frozen),
+            "pair": np.zeros((shape[0], shape[1] // 2), np.float32),
+        }
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """[R] rows of the whole store, in the order in which a Scorer returns scores."""
+        return np.concatenate(
+            [self.dataset.shard_rows[s][rows] for s, rows in enumerate(self.shard_rows)]
+        )
+
+
+class Scorer:
+    """A predict function, compiled once, over any plan of its batch size.
+
+    Attributes:
+      predict: (params, variables, constants, batch) -> {name: [B, ...]}.
+      gather: (arrays, index) -> the batch that it reads.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[..., Mapping[str, jax.Array]],
+        gather: Callable[[Any, Any], Any],
+        data: Placed,
+        parallel: Pmap,
+    ):
+        """See Stage.gather for gather."""
+        self.predict, self.gather = predict, gather
+        self._data, self._parallel = data, parallel
+
+        def predict_dispatch(params, variables, arrays, constants, batches):
+            def one(batch):
+                batch = gather(arrays, batch) if data.on_device else batch
+                return predict(params, variables, constants, batch)
+
+            return jax.lax.map(one, batches)
+
+        self._predict = parallel.map(predict_dispatch)
+
+    def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
+        """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""
+        stream = Epochs(plan, self._parallel.local_shards).batches(
+            first_step=0,
+            last_step=plan.steps_per_epoch,
+            steps_per_dispatch=DISPATCH,
+            gather=self._data.host_gather(self.gather),
+        )
+        arguments = (params, variables, *self._data.step_arguments)
+        # Every call is on its way before the first result is read back.
+        found = jax.device_get([self._predict(*arguments, batch) for batch in stream])
+
+        def merge(*parts):  # of [D_local, K, B, ...]
+            local = np.concatenate(parts, axis=1)
+            local = local.reshape(local.shape[0], -1, *local.shape[3:])
+            shards = gather_processes(local).reshape(-1, *local.shape[1:])
+            return np.concatenate([shards[s, : len(r)] for s, r in enumerate(plan.shard_rows)])
+
+        return jax.tree.map(merge, *found)

@@ -1,0 +1,177 @@
+"""The models that a run compares: what each row of a table consists of."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nif_jax.data.schema import ConfigError, require_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Attributes:
+    model: "ranker", ours, a baseline of nif_jax/models/baselines/registry.py, or SELECTED.
+    flow: the frozen generator's flow and item vectors.
+    tsp: the Temporal Sequential Pairwise loss.
+    cohorts: generated interest cohorts.
+    settings: keys of the config that this row has otherwise.
+    against: rows that it is compared with beside the base: its parts, or what it is a variant of.
+    """
+
+    model: str = "ranker"
+    flow: bool = False
+    tsp: bool = False
+    cohorts: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    against: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.model != "ranker" and (self.flow or self.cohorts):
+            raise ValueError(f"{self.model!r} attends to neither flow nor cohorts; 'ranker' does.")
+
+
+QUIRKS = {
+    "genci.targets": "all",
+    "genci.beams": 1,
+    "genci.detach": False,
+    "genci.delta_fade": 0.0,
+    "cohorts.form": "level",
+    "cohorts.mean": "padded",
+    "cohorts.attention": "shared",
+    "cohorts.residual": False,
+}
+"""How the authors' GenCI code differs from a careful reading of their paper (method.md, 2)."""
+
+
+def _genci(**settings: Any) -> Variant:
+    settings = {k.replace("__", "."): v for k, v in settings.items()}
+    return Variant(cohorts=True, settings=settings, against=("genci",))
+
+
+# Weights of its own for each id have far to go: chosen on validation, as train.learning_rate was.
+LINEAR = {"train.learning_rate": 3e-2}
+
+SELECTED = "selected"
+"""No model of its own: of the run's other rows the best one on validation, seed by seed."""
+
+CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
+"""One dispatch of the loop that changes nothing: scores and checkpoint come as any row's do."""
+
+VARIANTS: Mapping[str, Variant] = {
+    "popularity": Variant("popularity", settings=CLOSED_FORM),
+    "lr": Variant("lr", settings=LINEAR),
+    "deepfm": Variant("deepfm"),
+    "dcn": Variant("dcn"),
+    "din": Variant("din"),
+    "sasrec": Variant("sasrec"),
+    "sasrec_tsp": Variant("sasrec", tsp=True, against=("sasrec",)),
+    "base": Variant(),
+    "nif": Variant(flow=True),
+    "tsp": Variant(tsp=True),
+    "amen": Variant(flow=True, tsp=True, against=("nif", "tsp")),
+    "genci": Variant(cohorts=True),
+    "hybrid": Variant(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
+    "genci_quirks": Variant(cohorts=True, settings=QUIRKS, against=("genci",)),
+    # The paper's flow alone, without the generator's item vectors and opinion of the answer.
+    "nif_flow_only": Variant(
+        flow=True,
+        settings={"flow.returned": "none", "flow.response": "none"},
+        against=("nif",),
+    ),
+    # Ablations of GenCI.
+    "genci_no_cohorts": _genci(genci__beams=0),
+    "genci_no_ssr": _genci(genci__delta=0.0),
+    "genci_no_ntp": _genci(genci__gamma=0.0),
+    "genci_level_1": _genci(cohorts__levels=1),
+    "genci_beams_1": _genci(genci__beams=1),
+    "genci_beams_4": _genci(genci__beams=4),
+    "genci_beams_16": _genci(genci__beams=16),
+    "genci_random_codes": _genci(tokenizer__form="random"),
+    "hybrid_no_tsp": Variant(flow=True, cohorts=True, against=("nif", "genci", "hybrid")),
+    "hybrid_no_ssr": Variant(
+        flow=True,
+        tsp=True,
+        cohorts=True,
+        settings={"genci.delta": 0.0},
+        against=("amen", "genci_no_ssr", "hybrid"),
+    ),
+    SELECTED: Variant(SELECTED),
+}
+
+_NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
+
+
+def require_variants(config: ConfigDict) -> None:
+    """Raises ConfigError for a row that is unknown, or that this config does not provide for.
+
+    So that a run dies before it trains, not between two stages.
+    """
+    for name in config.rows:
+        require_choice("rows", name, VARIANTS)
+        for part, section in _NEEDS.items():
+            if getattr(VARIANTS[name], part) and section not in config:
+                raise ConfigError(
+                    f"row {name!r} needs the section {section!r}, which this config lacks: use "
+                    "configs/nif.py for flow and TSP, configs/genci.py for cohorts, and "
+                    "configs/hybrid.py for all rows."
+                )
+        own = VARIANTS[name]
+        if own.tsp and own.model != "ranker" and config.tsp.moveline == "positive":
+            raise ConfigError(
+                f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
+                "scores a negative: use config.tsp.moveline='own', or leave the row out."
+            )
+    if SELECTED in config.rows and len(set(config.rows)) < 3:
+        raise ConfigError(
+            f"row {SELECTED!r} is the best on validation of the other rows, which are "
+            f"{[name for name in config.rows if name != SELECTED]} here: name two or more."
+        )
+    flows = [variant_config(config, name).flow for name in config.rows if VARIANTS[name].flow]
+    if flows:
+        _require_flow(config, {flow.response for flow in flows})
+
+
+RESPONSES = ("mix", "input", "none")
+"""What becomes of the response head's log odds, config.flow.response."""
+
+
+def _require_flow(config: ConfigDict, responses: set[str]) -> None:
+    """Raises ConfigError for what would be missing, or of no use, after the generator, where rows
+    use its response head in these ways."""
+    if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
+        raise ConfigError(
+            "config.flow.tune=True changes the generator with every step, so that nothing of it "
+            "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
+            f"(here {config.flow.cache} and {config.flow.cross_fit})."
+        )
+    if config.flow.tune and "mix" in responses:
+        raise ConfigError(
+            "config.flow.tune=True trains what the ranker reads, and it does not read a response "
+            "that is mixed with its own: config.flow.response has to be input or none."
+        )
+    if responses != {"none"} and not config.flow_loss.response:
+        raise ConfigError(
+            f"config.flow.response={config.flow.response} reads a head that config.flow_loss."
+            "response=0.0 leaves untrained: give the loss a weight, or set "
+            "config.flow.response=none."
+        )
+    folds = config.flow.cross_fit
+    if folds and (folds < 2 or "input" not in responses):
+        raise ConfigError(
+            f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
+            f"config.flow.response=input in some row (here {sorted(responses)})."
+        )
+
+
+def variant_config(config: ConfigDict, name: str) -> ConfigDict:
+    """The config as a row has it: config.quirks, then the row's own settings."""
+    settings = dict(VARIANTS[name].settings)
+    if VARIANTS[name].cohorts and config.quirks:
+        settings = QUIRKS | settings
+    if not settings:
+        return config
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(settings)
+    return changed
