@@ -124,7 +124,7 @@ def _intent(config: common.ConfigDict, smoke: bool) -> None:
     config.genci.delta_fade = 0.5
     # Rows whose item is to be predicted: "positive" or "all".
     config.genci.targets = "positive"
-    # Whether the side head's opinion is a fixed target of the ranker.
+    # Whether the side head's probability is a fixed target of the ranker.
     config.genci.detach = True
     # Hidden widths and dropout rate of the side head, a DeepFM.
     config.genci.side = (32,) if smoke else (128, 64)

@@ -42,7 +42,7 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.generator.layers = 2
     config.generator.mlp_ratio = 4
     config.generator.dropout = 0.3
-    # Share of items that a train step sees as unknown: keeps answers from being learned by heart.
+    # Share of items that a train step sees as unknown, so that labels are not memorised by id.
     config.generator.id_dropout = 0.3
     # Share of events whose scene, action and gap are hidden in training, as a roll-out's are.
     config.generator.context_dropout = 0.1

@@ -74,7 +74,7 @@ VARIANTS: Mapping[str, Variant] = {
     "genci": Variant(cohorts=True),
     "hybrid": Variant(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
     "genci_quirks": Variant(cohorts=True, settings=QUIRKS, against=("genci",)),
-    # The paper's flow alone, without the generator's item vectors and opinion of the answer.
+    # The paper's flow alone, without the generator's item vectors and label head.
     "nif_flow_only": Variant(
         flow=True,
         settings={"flow.returned": "none", "flow.response": "none"},

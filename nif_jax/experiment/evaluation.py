@@ -86,7 +86,7 @@ def test_name(config: ConfigDict) -> str:
 def test_scores(run: Context, scores) -> Scores:
     """What scores.npz keeps, in store order, which does not depend on the number of devices.
 
-    Where the click probabilities are known, so is the model that knows them.
+    Where the true click probabilities are known, they are kept as a model of their own.
     """
     plan, lines = test_plan(run, "online"), run.dataset.movelines
     order = np.argsort(plan.rows)

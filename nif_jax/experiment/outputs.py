@@ -18,7 +18,7 @@ from nif_jax.reports import results, tables
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What results.json says of the data."""
+    """The "dataset" object of results.json."""
     lines = dataset.movelines
     impressions = {
         name: sum(len(dataset.impressions(s, code)) for s in range(len(dataset.shard_rows)))

@@ -45,7 +45,7 @@ def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
 
 
 def record(config: ConfigDict, seed: int, stages: Mapping[str, Any]) -> dict[str, Any]:
-    """What results.json says of a seed's selection."""
+    """A seed's entry of "selection" in results.json."""
     return {
         "seed": seed,
         "selected": stages[SELECTED].name,

@@ -17,7 +17,9 @@ def self_supervised(
       labels: [B] 1 or 0.
       detach: whether sigmoid(z_fm) is a fixed target; the authors let the ranker pull it as well.
     """
-    opinion = jax.nn.sigmoid(side)
+    side_probability = jax.nn.sigmoid(side)
     if detach:
-        opinion = jax.lax.stop_gradient(opinion)
-    return optax.sigmoid_binary_cross_entropy(logits, opinion) + cross_entropy(side, labels)
+        side_probability = jax.lax.stop_gradient(side_probability)
+    return optax.sigmoid_binary_cross_entropy(logits, side_probability) + cross_entropy(
+        side, labels
+    )

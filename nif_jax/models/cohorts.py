@@ -16,7 +16,7 @@ from nif_jax.models.semantic_ids import SemanticIds
 
 
 class Generated(NamedTuple):
-    """What the intent model says of a user, whatever the candidate. B may be 1 for many candidates.
+    """Output of the intent model for a user, equal for all candidates. B may be 1 for many of them.
 
     Attributes:
       states: [B, S, D_I] encoder states of the history, most recent last.

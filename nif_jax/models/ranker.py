@@ -147,7 +147,7 @@ class Ranker(nn.Module):
           returned: [N + 1, D_G] the generator's item vectors, or None.
           train: whether dropout is on; needs an rng named "dropout".
           shared_pairs: also score each pair's negative with its positive's moveline.
-          generated: what the intent model says of the users; of one user for all B rows if its B is
+          generated: the intent model's output for the users; of one user for all B rows if its B is
             1, so that many candidates cost one generation.
           ids: the catalogue's semantic IDs, with `generated`.
 

@@ -22,7 +22,7 @@ _CHUNK = 32  # rows whose next-item law is held at once
 
 
 def load_world(run: Context) -> World:
-    """The law of the run's data; raises DataError where nobody knows it."""
+    """The law of the run's data; raises DataError where it is not known."""
     config = run.config
     return sources.world(
         config.data.source, run.dataset.movelines, seed=config.data.seed, **config.source

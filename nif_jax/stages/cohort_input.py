@@ -31,7 +31,7 @@ class CohortInput:
       delta: weight of the self-supervised regularisation.
       fade: steps over which delta falls to 0, linearly; 0 = it stays what it is.
       targets: rows whose item is to be predicted: "positive", or "all" whatever the label (quirk).
-      detach: whether the side head's opinion is a fixed target; otherwise it learns from the ranker
+      detach: whether the side head's probability is a fixed target; else it learns from the ranker
         too (a quirk).
       refresh: k; beams are generated anew in one of k training passes (see `remember`), 1 = in all.
       slots: (shards, M), history entries of a shard, what beams are remembered by where k > 1.
@@ -95,7 +95,7 @@ def _bind(source: CohortInput, params, rng=None):
 
 
 def generate(source: CohortInput, params, constants, batch: Impressions) -> Generated | None:
-    """What the intent model says of each row's user; depends on the history only."""
+    """The intent model's states and beams for each row; they depend on the history only."""
     if source.intent is None:
         return None
     bound = _bind(source, params)

@@ -1,4 +1,4 @@
-"""What the generator says of a row: where its item ranks, and how it is answered."""
+"""What the generator predicts for a row: the rank of its item, and its label."""
 
 from typing import NamedTuple
 

@@ -20,7 +20,7 @@ def make_optimizer(
       warmup_steps: steps of linear warm-up from 0.
       decay: "constant" or "cosine" (to 1 % of the peak).
       weight_decay: AdamW's, multiplied by the learning rate each step; embeddings included, where
-        it is what keeps rare ids from being learned by heart.
+        it keeps the model from memorising rare ids.
       clip_norm: largest global gradient norm; 0 = no clipping.
     """
     if decay == "cosine":

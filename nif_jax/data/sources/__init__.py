@@ -111,7 +111,7 @@ def world(name: str, lines: Movelines, *, seed: int, **given: Option) -> World:
       **given: see load.
 
     Raises:
-      DataError: nobody knows the law of this source, or its options cannot be used.
+      DataError: the law of this source is not known, or its options cannot be used.
     """
     source = find(name)
     if source.world is None:
