@@ -13,7 +13,6 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from nif_jax.data.schema import ConfigError, require_choice
-from nif_jax.models.collisions import resolve_collisions as resolve_collisions  # for stages
 from nif_jax.models.embed import Mlp
 
 FORMS = ("ema", "straight_through", "kmeans", "random")

@@ -12,13 +12,13 @@ import numpy as np
 from nif_jax.data.sampling import ItemPlan
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.metrics import codebook
+from nif_jax.models.collisions import resolve_collisions
 from nif_jax.models.initialize import init_params
 from nif_jax.models.quantizer import (
     Codebooks,
     RqVae,
     encode_catalogue,
     fit_codebooks,
-    resolve_collisions,
     update_codebooks,
 )
 from nif_jax.stages.context import Context

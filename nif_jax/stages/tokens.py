@@ -6,12 +6,12 @@ import numpy as np
 
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import codebook
+from nif_jax.models.collisions import resolve_collisions
 from nif_jax.models.quantizer import (
     fit_codebooks,
     quantize,
     random_codes,
     require_form,
-    resolve_collisions,
 )
 from nif_jax.models.semantic_ids import SemanticIds, add_digit, build_semantic_ids
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nif_jax.data.schema import ConfigError
-from nif_jax.models import quantizer
+from nif_jax.models import collisions, quantizer
 from nif_jax.models.quantizer import Codebooks, Quantized, RqVae
 
 
@@ -145,7 +145,7 @@ def test_colliding_items_move_to_the_nearest_free_last_code():
     nearest = np.asarray(quantizer.quantize(jnp.asarray(vectors), jnp.asarray(latent)).codes)
     np.testing.assert_array_equal(nearest, [[0, 0], [0, 0], [1, 0], [0, 0]])
     # The nearest to the code keeps it, the one nearest to the other code moves, the third stays.
-    resolved = quantizer.resolve_collisions(latent, vectors, nearest)
+    resolved = collisions.resolve_collisions(latent, vectors, nearest)
     np.testing.assert_array_equal(resolved, [[0, 0], [0, 0], [1, 0], [0, 1]])
 
 
