@@ -3,7 +3,7 @@
     python -m benchmarks.informed_learner [--settings=source.drift=0.1,...] [--users=200]
 
 This learner knows items, scenes and the law of drift of the simulator (nif_jax/data/simulator.py),
-and infers each user's interests from the answers before the test period, by annealed sequential
+and infers each user's interests from the labels before the test period, by annealed sequential
 Monte Carlo. Between its score and the Bayes bound lies what no model can know; between a model's
 and its own, what the model has not learned of the world or of using a past.
 
@@ -52,7 +52,7 @@ def turn_of(world: World) -> np.ndarray:
 def make_learner(world: World, particles: int) -> Callable[..., jax.Array]:
     """(key, item, scene, day, label, past) [E] of one user -> [E] click probabilities.
 
-    Items and scenes count from 0, `past` is 1. where the answer is known. Probabilities are means
+    Items and scenes count from 0, `past` is 1. where the label is known. Probabilities are means
     over interests a_k that are drawn from their posterior given the past.
     """
     as_float = functools.partial(jnp.asarray, dtype=jnp.float32)

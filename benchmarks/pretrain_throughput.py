@@ -3,7 +3,7 @@
     python -m benchmarks.pretrain_throughput [--rounds=7] [--cores=0]
 
 Sizes of MovieLens-100K, simulated; a row of a step is packed with movelines of 54 events in all.
-Every variant trains whole steps: softmax over the catalogue, both regularisers, response head.
+Every variant trains whole steps: softmax over the catalogue, both regularisers, label head.
 """
 
 from absl import app, flags

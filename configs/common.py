@@ -23,7 +23,7 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     config.data.train_share = 0.8
     # What is neither train nor validation is test.
     config.data.validation_share = 0.1
-    # "all" earlier events with their answers as action codes, or the "positive" ones only.
+    # "all" earlier events with their labels as action codes, or the "positive" ones only.
     config.data.history = "all"
     # Events of one second: "order" lets the seeded shuffle decide which came first, "exclude"
     # lets a row see strictly earlier seconds only.
@@ -47,8 +47,8 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # Seed of tie order, simulation and random splits: the data is the same for all model seeds.
     config.data.seed = 0
 
-    # Options of the source; docstrings in nif_jax/data/sources say what they mean. Of files, what
-    # histories show as the answer is action_columns, else the action column, else the label.
+    # Options of the source; docstrings in nif_jax/data/sources describe them. For files, the action
+    # that histories contain is action_columns, else the action column, else the label.
     config.source = ConfigDict()
     if dataset == "movielens_100k":
         config.source.path = ""
@@ -102,7 +102,7 @@ def _simulator(config: ConfigDict, smoke: bool) -> None:
 def _ab(config: ConfigDict, smoke: bool) -> None:
     """The A/B test of --mode=ab, on data whose law is known; may change after training."""
     config.ab = ConfigDict()
-    # The row that all others are compared with; "" = the first of config.rows.
+    # The variant that all others are compared with; "" = the first of config.rows.
     config.ab.reference = ""
     # Candidates that a model ranks for an impression, and impressions of each user.
     config.ab.slate = 20

@@ -31,7 +31,7 @@ PRESETS = {
     },
     # UCI Online Retail II (CC BY 4.0): lines of invoices in two years; countries are scenes. An
     # invoice has one second, so its lines do not see each other; returns are history only. All
-    # events are bought, so there are no answers for the generator's response head to learn.
+    # events are bought, so the generator's label head has nothing to learn.
     "online_retail": {
         "source.action_columns": "action,value:8",
         "source.item_columns": "title,price_median:16",

@@ -109,7 +109,7 @@ def _intent(config: common.ConfigDict, smoke: bool) -> None:
     config.cohorts.mean = "members"
     # "separate" cross-attentions with masks, or one "shared" without.
     config.cohorts.attention = "separate"
-    # Whether a cohort keeps what it was when it has asked the history.
+    # Whether the cross-attention over the history has a residual connection.
     config.cohorts.residual = True
 
     config.genci = common.ConfigDict()

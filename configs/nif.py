@@ -48,8 +48,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.generator.context_dropout = 0.1
     # "heads": outputs of the last attention are the flow (the paper's); "mixed": a full block.
     config.generator.flow = "heads"
-    # Hidden width of the response head.
-    config.generator.response = 64
+    # Hidden width of the label head.
+    config.generator.label_head = 64
 
     common.training(
         config,
@@ -70,8 +70,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     # S, events that the decoder reads before a roll-out.
     config.pretrain.context = 20 if smoke else 50
     # Validation metric that the generator is chosen by ("quality" is hr@10 plus, where events have
-    # both answers, the response head's AUC times the weight of its loss), and rows of a device it
-    # is measured on.
+    # both labels, the label head's AUC times the weight of its loss), and the number of impressions
+    # of a device that it is measured on.
     config.pretrain.metric = "quality"
     config.pretrain.eval_rows = 2048
 
@@ -93,10 +93,10 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.flow_loss.half_life = 86_400.0
     # r, free-running steps that are trained too.
     config.flow_loss.rollout_steps = 0
-    # Weight of the cross-entropy of answers (labels), which the response head predicts from a flow
-    # state, the item that comes next and the past that it asks; 0 = off. Sampled negatives are
-    # answers too (data.negatives). Ours: the paper's flow does not see answers.
-    config.flow_loss.response = 2.0
+    # Weight of the cross-entropy of labels, which the label head predicts from a flow state, the
+    # next item and the past events that it attends to; 0 = off. Sampled negatives have labels too
+    # (data.negatives). Ours: the paper's flow is not trained on labels.
+    config.flow_loss.label_head = 2.0
 
 
 def _finetune(config: common.ConfigDict) -> None:
@@ -105,23 +105,22 @@ def _finetune(config: common.ConfigDict) -> None:
     config.flow.horizon = 4
     # Whether flows are computed once for all events, or anew in every step.
     config.flow.cache = True
-    # Whether the generator goes on learning with the ranker, at its learning rate, instead of being
-    # frozen (the paper's); needs cache=False, and a response that is input or none.
+    # Whether the generator is trained on with the ranker, at its learning rate, instead of being
+    # frozen (the paper's); needs cache=False, and a label_head of input or none.
     config.flow.tune = False
-    # How the generator's item table returns to the ranker: "add" (projected), "init" (as initial
-    # value; needs equal D) or "none" (the paper's). It does harm where items are many and events
-    # few.
-    config.flow.returned = "none"
-    # What becomes of the response head's log odds of a candidate: the final ones are their "mix"
-    # with the ranker's, whose weight is chosen on validation; or the ranker reads them as an
-    # "input", in training too, where the head has seen the answers; or "none".
-    config.flow.response = "mix"
-    # Folds of users: an "input" in training is said by a generator that was trained without the
-    # row's fold. 0 = by the one generator, which has seen the answers.
+    # Use of the generator's item table in the ranker: "add" (projected), "init" (as initial value;
+    # needs equal D) or "none" (the paper's). It does harm where items are many and events few.
+    config.flow.generator_item_emb = "none"
+    # Use of the label head's logit of a candidate: "blend" takes a mean of it and the ranker's,
+    # whose weight is chosen on validation; "input" gives it to the ranker, in training too, where
+    # the generator was trained on the same labels; or "none".
+    config.flow.label_head = "blend"
+    # Folds of users: an "input" in training comes from a generator that was trained without the
+    # user's fold. 0 = from the one generator, which was trained on the same labels.
     config.flow.cross_fit = 0
 
     config.tsp = common.ConfigDict()
-    # Weight of a pair's loss beside a row's cross-entropy, and the margin m.
+    # Weight of a pair's loss beside an impression's cross-entropy, and the margin m.
     config.tsp.weight = 0.05
     config.tsp.margin = 0.0
     # What is compared: the "calibration" score or the final "logit".

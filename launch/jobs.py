@@ -128,7 +128,7 @@ def _fault(job: Job) -> str:
         there = wanted
     if job.missing:  # results can be gathered where the data is not
         wanted["source.path"] = there["source.path"]
-    changed = run_differences(wanted, there, grow=True)
+    changed = run_differences(wanted, there, extend=True)
     return (
         ""
         if not changed

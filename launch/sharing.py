@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from nif_jax.config import READ, seen_by
+from nif_jax.config import STAGE_KEYS, stage_settings
 from nif_jax.data.files import read_json
 from nif_jax.data.preparation.identity import load_identity
 from nif_jax.data.schema import DataError
@@ -30,10 +30,11 @@ def borrow(
 ) -> list[str]:
     """Copies into a run's folder the stages that it would train to the same end.
 
-    Seed by seed: a stage that `workdir` has begun stays as it is, and one whose keys (seen_by) are
-    equal in a lender comes from there, with its lines of metrics.jsonl, without TensorBoard's. Only
-    lenders that were trained on the data that the flat config names now are used: a file at the
-    same path may have changed since. Lenders are finished runs, trained by the same code.
+    Seed by seed: a stage that `workdir` has begun stays as it is, and one whose keys
+    (stage_settings) are equal in a lender comes from there, with its lines of metrics.jsonl,
+    without TensorBoard's. Only lenders that were trained on the data that the flat config names
+    now are used: a file at the same path may have changed since. Lenders are finished runs,
+    trained by the same code.
 
     Returns:
       "seed_0/base from <lender>" for each.
@@ -63,9 +64,13 @@ def _is_wanted(
     stage: pathlib.Path, workdir: pathlib.Path, config: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> bool:
     """Whether a run would train a lender's stage to the same end, and has not begun it."""
-    needed = stage.name in config["rows"] or stage.name.startswith(tuple(READ))
+    needed = stage.name in config["rows"] or stage.name.startswith(tuple(STAGE_KEYS))
     begun = (workdir / stage.parent.name / stage.name).exists()
-    return needed and not begun and seen_by(stage.name, theirs) == seen_by(stage.name, config)
+    return (
+        needed
+        and not begun
+        and stage_settings(stage.name, theirs) == stage_settings(stage.name, config)
+    )
 
 
 def _copy(stage: pathlib.Path, folder: pathlib.Path) -> None:

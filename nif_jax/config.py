@@ -23,7 +23,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 _EVERY_STAGE = ("data", "eval.batch_size", "init_from", "source", "xla_flags")
 _BASE = (*_EVERY_STAGE, "ranker", "train")
-READ: Mapping[str, tuple[str, ...]] = {
+STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "base": _BASE,
     "tokenizer": (*_EVERY_STAGE, "content", "tokenize", "tokenizer"),
     "generator": (*_BASE, "flow.horizon", "flow_loss", "generator", "pretrain"),
@@ -46,66 +46,66 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def seen_by(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+def stage_settings(stage: str, flat: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a flat config that shape a stage: two runs that agree in them may share it.
 
     Args:
-      stage: the name of its folder; a row of rows.py sees all but the sections of parts that it
-        lacks, and what comes before and after all stages.
+      stage: the name of its folder; for a variant all keys but the sections of parts that it does
+        not have, and keys that shape no stage.
       flat: see `flatten`.
     """
 
     def within(key: str, names: tuple[str, ...]) -> bool:
         return any(key == name or key.startswith(f"{name}.") for name in names)
 
-    read = READ.get("generator" if stage.startswith("generator") else stage)
-    if read:
-        return {key: value for key, value in flat.items() if within(key, read)}
+    keys = STAGE_KEYS.get("generator" if stage.startswith("generator") else stage)
+    if keys:
+        return {key: value for key, value in flat.items() if within(key, keys)}
     lacks = [_PARTS[part] for part in _PARTS if not getattr(VARIANTS[stage], part)]
     hidden = sum(lacks, _NO_STAGE)
     return {key: value for key, value in flat.items() if not within(key, hidden)}
 
 
-def restrict(config: ConfigDict, stage: str) -> ConfigDict:
-    """The config without the keys that a stage does not see, so that reading one is an error."""
+def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
+    """The config with the keys that shape a stage only, so that reading another one is an error."""
     flat = flatten(config.to_dict())
-    hidden = flat.keys() - seen_by(stage, flat).keys()
+    hidden = flat.keys() - stage_settings(stage, flat).keys()
     if not hidden:
         return config
-    seen = config.copy_and_resolve_references()
-    with seen.unlocked():
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
         for key in hidden:
             *sections, name = key.split(".")
-            del functools.reduce(operator.getitem, sections, seen)[name]
-    return seen
+            del functools.reduce(operator.getitem, sections, own)[name]
+    return own
 
 
-GROWING = ("num_seeds", "rows")
-"""Keys that may ask more of a run that is there: each seed and row has its own folder."""
+EXTENDABLE = ("num_seeds", "rows")
+"""Keys that may extend an existing run: each seed and variant has its own folder."""
 
 
-def _grows(key: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    if key not in GROWING or key not in found:
+def _extends(key: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    if key not in EXTENDABLE or key not in found:
         return False
     more, less = (set(c[key]) if key == "rows" else c[key] for c in (wanted, found))
     return more > less
 
 
 def run_differences(
-    wanted: Mapping[str, Any], found: Mapping[str, Any], *, grow: bool = False
+    wanted: Mapping[str, Any], found: Mapping[str, Any], *, extend: bool = False
 ) -> list[str]:
     """`differences` in keys that shape a run.
 
-    Another A/B test (ab.*) changes nothing of it; ab.json says what each was.
+    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them.
 
     Args:
       wanted: flat config.
       found: flat config of the run that is there.
-      grow: whether `wanted` may have more seeds and rows.
+      extend: whether `wanted` may have more seeds and variants.
     """
 
     def shapes(key: str) -> bool:
-        return not key.startswith("ab.") and not (grow and _grows(key, wanted, found))
+        return not key.startswith("ab.") and not (extend and _extends(key, wanted, found))
 
     return differences(*({k: v for k, v in c.items() if shapes(k)} for c in (wanted, found)))
 

@@ -56,7 +56,7 @@ def default_workdir() -> pathlib.Path:
     return pathlib.Path("runs") / "-".join(filter(None, [pathlib.Path(path).stem, words]))
 
 
-def quiet_libraries() -> None:
+def silence_library_logs() -> None:
     """Lets only warnings through of what others log by absl (Orbax has a line for every file)."""
     own = str(pathlib.Path(__file__).parent)
     handler = logging.get_absl_handler()
@@ -80,7 +80,7 @@ def run_mode() -> None:
         return
     pmap.initialize(*processes)
     logging.set_verbosity(logging.INFO)
-    quiet_libraries()
+    silence_library_logs()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
     runner.run(FLAGS.config, workdir, FLAGS.mode)
 

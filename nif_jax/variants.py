@@ -1,4 +1,4 @@
-"""The models that a run compares: what each row of a table consists of."""
+"""The variants that a run compares, which are the rows of its tables."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ class Variant:
     flow: the frozen generator's flow and item vectors.
     tsp: the Temporal Sequential Pairwise loss.
     cohorts: generated interest cohorts.
-    settings: keys of the config that this row has otherwise.
-    against: rows that it is compared with beside the base: its parts, or what it is a variant of.
+    settings: keys of the config that this variant changes.
+    against: variants that it is compared with beside the base: its parts, or what it changes.
     """
 
     model: str = "ranker"
@@ -54,10 +54,10 @@ def _genci(**settings: Any) -> Variant:
 LINEAR = {"train.learning_rate": 3e-2}
 
 SELECTED = "selected"
-"""No model of its own: of the run's other rows the best one on validation, seed by seed."""
+"""No model of its own: the best of the run's other variants on validation, seed by seed."""
 
 CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
-"""One dispatch of the loop that changes nothing: scores and checkpoint come as any row's do."""
+"""One dispatch of the loop that changes nothing: scores and checkpoint are made as for others."""
 
 VARIANTS: Mapping[str, Variant] = {
     "popularity": Variant("popularity", settings=CLOSED_FORM),
@@ -77,7 +77,7 @@ VARIANTS: Mapping[str, Variant] = {
     # The paper's flow alone, without the generator's item vectors and label head.
     "nif_flow_only": Variant(
         flow=True,
-        settings={"flow.returned": "none", "flow.response": "none"},
+        settings={"flow.generator_item_emb": "none", "flow.label_head": "none"},
         against=("nif",),
     ),
     # Ablations of GenCI.
@@ -104,69 +104,74 @@ _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
 
 
 def require_variants(config: ConfigDict) -> None:
-    """Raises ConfigError for a row that is unknown, or that this config does not provide for.
+    """Raises ConfigError for a variant that is unknown, or whose sections this config lacks.
 
-    So that a run dies before it trains, not between two stages.
+    It is called before training, so that a run does not fail between two stages.
     """
     for name in config.rows:
         require_choice("rows", name, VARIANTS)
         for part, section in _NEEDS.items():
             if getattr(VARIANTS[name], part) and section not in config:
                 raise ConfigError(
-                    f"row {name!r} needs the section {section!r}, which this config lacks: use "
+                    f"variant {name!r} needs the section {section!r}, which this config lacks: use "
                     "configs/nif.py for flow and TSP, configs/genci.py for cohorts, and "
-                    "configs/hybrid.py for all rows."
+                    "configs/hybrid.py for all variants."
                 )
         own = VARIANTS[name]
         if own.tsp and own.model != "ranker" and config.tsp.moveline == "positive":
             raise ConfigError(
-                f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
-                "scores a negative: use config.tsp.moveline='own', or leave the row out."
+                f"variant {name!r} has no calibration head, with which "
+                "config.tsp.moveline='positive' scores a negative: use "
+                "config.tsp.moveline='own', or leave it out."
             )
     if SELECTED in config.rows and len(set(config.rows)) < 3:
         raise ConfigError(
-            f"row {SELECTED!r} is the best on validation of the other rows, which are "
+            f"variant {SELECTED!r} is the best of the others on validation, which are "
             f"{[name for name in config.rows if name != SELECTED]} here: name two or more."
         )
     flows = [variant_config(config, name).flow for name in config.rows if VARIANTS[name].flow]
     if flows:
-        _require_flow(config, {flow.response for flow in flows})
+        _require_flow(config, {flow.label_head for flow in flows})
 
 
-RESPONSES = ("mix", "input", "none")
-"""What becomes of the response head's log odds, config.flow.response."""
+LABEL_HEADS = ("blend", "input", "none")
+"""Uses of the label head's logit, config.flow.label_head."""
 
 
-def _require_flow(config: ConfigDict, responses: set[str]) -> None:
-    """Raises ConfigError for what would be missing, or of no use, after the generator, where rows
-    use its response head in these ways."""
+def _require_flow(config: ConfigDict, uses: set[str]) -> None:
+    """Raises ConfigError for settings that would be missing, or of no use, after the generator.
+
+    Args:
+      config: of the run.
+      uses: values of flow.label_head among the variants.
+    """
     if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
         raise ConfigError(
             "config.flow.tune=True changes the generator with every step, so that nothing of it "
             "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
             f"(here {config.flow.cache} and {config.flow.cross_fit})."
         )
-    if config.flow.tune and "mix" in responses:
+    if config.flow.tune and "blend" in uses:
         raise ConfigError(
-            "config.flow.tune=True trains what the ranker reads, and it does not read a response "
-            "that is mixed with its own: config.flow.response has to be input or none."
+            "config.flow.tune=True trains what the ranker reads, and it does not read a logit that "
+            "is blended with its own: config.flow.label_head has to be input or none."
         )
-    if responses != {"none"} and not config.flow_loss.response:
+    if uses != {"none"} and not config.flow_loss.label_head:
         raise ConfigError(
-            f"config.flow.response={config.flow.response} reads a head that config.flow_loss."
-            "response=0.0 leaves untrained: give the loss a weight, or set "
-            "config.flow.response=none."
+            f"config.flow.label_head={config.flow.label_head} reads a head that "
+            "config.flow_loss.label_head=0.0 leaves untrained: give the loss a weight, or set "
+            "config.flow.label_head=none."
         )
     folds = config.flow.cross_fit
-    if folds and (folds < 2 or "input" not in responses):
+    if folds and (folds < 2 or "input" not in uses):
         raise ConfigError(
             f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
-            f"config.flow.response=input in some row (here {sorted(responses)})."
+            f"config.flow.label_head=input in some variant (here {sorted(uses)})."
         )
 
 
 def variant_config(config: ConfigDict, name: str) -> ConfigDict:
-    """The config as a row has it: config.quirks, then the row's own settings."""
+    """The config of a variant: config.quirks, then the settings of the variant."""
     settings = dict(VARIANTS[name].settings)
     if VARIANTS[name].cohorts and config.quirks:
         settings = QUIRKS | settings

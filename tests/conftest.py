@@ -26,7 +26,7 @@ from nif_jax.data.schema import NO_LABEL, Movelines
 from nif_jax.data.windows import NUM_GAPS, Impressions, Window
 
 # Compilation makes the first example of a property test slow, and the same commit has to give the
-# same answer twice.
+# same result twice.
 settings.register_profile("nif_jax", deadline=None, derandomize=True)
 settings.load_profile("nif_jax")
 

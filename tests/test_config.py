@@ -3,12 +3,12 @@
 import pytest
 
 from configs import hybrid
-from nif_jax.config import flatten, restrict, seen_by
+from nif_jax.config import flatten, stage_config, stage_settings
 
 
 def _seen(stage):
     flat = flatten(hybrid.get_config("synthetic").to_dict())
-    return set(seen_by(stage, flat)), set(flat)
+    return set(stage_settings(stage, flat)), set(flat)
 
 
 class TestSeenBy:
@@ -20,7 +20,7 @@ class TestSeenBy:
 
     def test_a_row_does_not_see_sections_of_parts_that_it_lacks(self):
         flow, pairs, cohorts = (
-            {"flow.returned", "pretrain.context"},
+            {"flow.generator_item_emb", "pretrain.context"},
             {"tsp.weight"},
             {"genci.beams", "content.dim", "eval.beams"},
         )
@@ -45,20 +45,20 @@ class TestSeenBy:
     def test_a_name_is_not_the_start_of_another(self):
         # "tokenize" and "train" are sections, not the first letters of keys.
         flat = {"train.epochs": 1, "trained": 2, "train_share": 3, "ranker": 4}
-        assert seen_by("base", flat) == {"train.epochs": 1, "ranker": 4}
+        assert stage_settings("base", flat) == {"train.epochs": 1, "ranker": 4}
 
 
 class TestRestrict:
     def test_reading_a_key_that_is_not_seen_is_an_error(self):
         config = hybrid.get_config("synthetic").lock()
-        base = restrict(config, "base")
+        base = stage_config(config, "base")
         assert base.ranker.dim == config.ranker.dim and base.is_locked
         for read in (lambda: base.tsp.weight, lambda: base["rows"], lambda: base.eval.resamples):
             with pytest.raises((AttributeError, KeyError)):
                 read()
         assert config.tsp.weight and config.rows  # the whole one is as it was
-        assert flatten(base.to_dict()) == seen_by("base", flatten(config.to_dict()))
+        assert flatten(base.to_dict()) == stage_settings("base", flatten(config.to_dict()))
 
     def test_what_hides_nothing_is_the_config_itself(self):
-        base = restrict(hybrid.get_config("synthetic"), "base")
-        assert restrict(base, "base") is base
+        base = stage_config(hybrid.get_config("synthetic"), "base")
+        assert stage_config(base, "base") is base

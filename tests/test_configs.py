@@ -132,7 +132,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
 
 
 def _trained_without_training(stage, *, initial, parallel, **_):
-    return Trained(stage, *initial, {"mix": 0.0}, 0, 0.0, parallel.replicate(initial))
+    return Trained(stage, *initial, {"blend_weight": 0.0}, 0, 0.0, parallel.replicate(initial))
 
 
 def test_a_model_is_compared_with_the_base():
@@ -183,12 +183,15 @@ def test_only_what_may_be_the_rest_of_a_value_is_told_of_commas():
         ("flow_loss.diversity=cosin", "did you mean 'cosine'"),
         ("flow_loss.velocity=chords", "did you mean 'chord'"),
         ("tsp.score=logits", "did you mean 'logit'"),
-        ("flow.returned=ad", "config.flow.returned='ad' is none of add, init, none"),
+        (
+            "flow.generator_item_emb=ad",
+            "flow.generator_item_emb='ad' is none of add, init, none",
+        ),
         ("rows=base+amne", "did you mean 'amen'"),
         ("model=dinn", "did you mean 'din'"),
         ("rows=sasrec_tsp,tsp.moveline=positive", "'sasrec_tsp' has no calibration head"),
         ("model=popularity,baselines.prior=0", "prior=0.0 is out of range: a positive number"),
-        ("rows=base+genci", "row 'genci' needs the section 'genci', which this config lacks"),
+        ("rows=base+genci", "variant 'genci' needs the section 'genci', which this config lacks"),
         ("init_rows=bass", "did you mean 'base'"),
         ("data.history=positives", "did you mean 'positive'"),
         ("data.split=temporal", "none of temporal_user, temporal_global, random"),
@@ -200,7 +203,7 @@ def test_only_what_may_be_the_rest_of_a_value_is_told_of_commas():
         ("generator.heads=5", "multiple of 2 x config.generator.heads=5"),
         ("tsp.score=logit,tsp.moveline=positive", "goes with config.tsp.score='calibration'"),
         ("init_from=no_such_run", "there is no no_such_run/seed_0"),
-        ("data.history=positive", r"labels \[1\] only.*--config.flow_loss.response=0 --config"),
+        ("data.history=positive", r"labels \[1\] only.*--config.flow_loss.label_head=0 --config"),
     ],
 )
 def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
@@ -223,7 +226,7 @@ def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
     text = f"files,smoke,source.path={file}"
     with pytest.raises(runner.ConfigError, match=r"labels \[1\] only.*data.negatives=1"):
         runner.run(base.get_config(text), tmp_path / "run", "train")
-    # Sampled negatives are impressions to choose by, and answers for the response head to learn.
+    # Sampled negatives are impressions to choose by, and labels for the label head to learn.
     with pytest.raises(AssertionError, match="trained"):
         runner.run(nif.get_config(f"{text},data.negatives=1"), tmp_path / "run", "train")
 
@@ -259,7 +262,7 @@ def _never(stage, **_):
         ("cohorts.mean=padding", "did you mean 'padded'"),
         ("cohorts.attention=share", "did you mean 'shared'"),
         ("intent.history=items", "did you mean 'item'"),
-        ("rows=base+amen", "row 'amen' needs the section 'generator', which this config lacks"),
+        ("rows=base+amen", "variant 'amen' needs the section 'generator', which this config lacks"),
     ],
 )
 def test_a_bad_setting_of_cohorts_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
@@ -281,16 +284,16 @@ def test_a_baseline_has_no_flow_and_no_cohorts():
 def test_few_labels_get_the_steps_they_need():
     section = base.get_config("train.epochs=6.0,train.eval_epochs=0.5,train.min_steps=320").train
     for steps_per_epoch, epochs in ((1, 320), (4, 80), (53, 7)):
-        longer = step_counts.stretched(section, steps_per_epoch)
+        longer = step_counts.with_min_steps(section, steps_per_epoch)
         assert longer.epochs == epochs
         assert longer.epochs / longer.eval_epochs == pytest.approx(12)  # evaluations as before
         assert longer.learning_rate == section.learning_rate
     assert section.epochs == 6.0
     for steps_per_epoch in (54, 1000):
-        assert step_counts.stretched(section, steps_per_epoch) is section
+        assert step_counts.with_min_steps(section, steps_per_epoch) is section
     for text in ("train.epochs=0", "train.min_steps=0", "smoke"):
         section = base.get_config(text).train
-        assert step_counts.stretched(section, 1) is section
+        assert step_counts.with_min_steps(section, 1) is section
 
 
 def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
@@ -315,10 +318,10 @@ def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("flow_loss.response=0.0", "leaves untrained"),
-        ("flow.cross_fit=2", "goes with config.flow.response=input"),
-        ("flow.response=False", "'False'.*mix, input, none"),
-        ("flow.response=input,flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
+        ("flow_loss.label_head=0.0", "leaves untrained"),
+        ("flow.cross_fit=2", "goes with config.flow.label_head=input"),
+        ("flow.label_head=False", "'False'.*blend, input, none"),
+        ("flow.label_head=input,flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
         ("flow.tune=True", "needs config.flow.cache=False"),
         ("flow.tune=True,flow.cache=False", "has to be input or none"),
         ("flow.tune=True,flow.cache=False,flow.cross_fit=2", "and config.flow.cross_fit=0"),
@@ -329,17 +332,17 @@ def test_a_flow_that_nobody_could_learn_is_refused_before_training(text, message
         require_valid_settings(nif.get_config(f"{TINY},{text}"))
 
 
-def test_a_row_that_leaves_the_response_out_needs_no_loss_for_it():
-    text = f"{TINY},flow_loss.response=0.0,rows="
+def test_a_row_that_leaves_the_label_head_out_needs_no_loss_for_it():
+    text = f"{TINY},flow_loss.label_head=0.0,rows="
     variants.require_variants(nif.get_config(text + "base+tsp+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="leaves untrained"):
         variants.require_variants(nif.get_config(text + "base+nif_flow_only+nif"))
 
 
-def test_cross_fitting_is_for_the_rows_that_read_the_response():
-    text = f"{TINY},flow.response=input,flow.cross_fit=2,rows="
+def test_cross_fitting_is_for_the_rows_that_read_the_label_logit():
+    text = f"{TINY},flow.label_head=input,flow.cross_fit=2,rows="
     variants.require_variants(nif.get_config(text + "base+nif+nif_flow_only"))
-    with pytest.raises(runner.ConfigError, match="in some row"):
+    with pytest.raises(runner.ConfigError, match="in some variant"):
         variants.require_variants(nif.get_config(text + "base+nif_flow_only"))
 
 

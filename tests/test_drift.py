@@ -1,5 +1,5 @@
 """Where the truth is known: interests drift, movelines are whole, labels are few. nif wins,
-by what its generator has learned of answers (results/README.md)."""
+by what its generator has learned of labels (results/README.md)."""
 
 import os
 import pathlib

@@ -15,7 +15,7 @@ from benchmarks.common import random_ids
 from configs import base, hybrid, nif
 from nif_jax.data import splits
 from nif_jax.experiment import ab, pipeline, runner, start
-from nif_jax.metrics import ctr, mix
+from nif_jax.metrics import blend, ctr
 from nif_jax.metrics.writer import MetricWriter, read_metrics
 from nif_jax.reports import results
 from nif_jax.reports.scores import read_scores
@@ -235,7 +235,7 @@ class TestOutputs:
                 runner.run(base.get_config(wrong), tmp_path / "run", mode)
         assert not (tmp_path / "run").exists()
         # Nor does one whose config asks for what is not there: it may be mended and run again.
-        for mistake in ("flow.returned=ad", "train.metric=logloss", "init_from=nowhere"):
+        for mistake in ("flow.generator_item_emb=ad", "train.metric=logloss", "init_from=nowhere"):
             config = nif.get_config(f"{TINY_NIF},{mistake}")
             with pytest.raises(runner.ConfigError, match=mistake.split("=")[0].replace(".", r"\.")):
                 runner.run(config, tmp_path / "run", "train")
@@ -343,7 +343,7 @@ class TestOnline:
         assert oracle["true_ctr"] == max(arm["true_ctr"] for arm in found["arms"])
         assert oracle["low"] <= oracle["lift"] <= oracle["high"]
         assert oracle["low"] > 0 and oracle["oracle_share"] == 1
-        # The same command answers the same; another reference is another answer.
+        # The same command gives the same result; another reference gives another one.
         runner.run(nif.get_config(TINY_NIF + self.SETTINGS), finished, "ab")
         assert json.loads((finished / "ab.json").read_text()) == found
         runner.run(nif.get_config(TINY_NIF + self.SETTINGS + ",ab.reference=nif"), finished, "ab")
@@ -527,7 +527,7 @@ class TestTraining:
         jax.tree.map(np.testing.assert_array_equal, before, frozen.params)
         after = run.parallel.unreplicate(built.data.constants)
         jax.tree.map(np.testing.assert_array_equal, before, after["generator"])
-        np.testing.assert_array_equal(frozen.vectors, after["returned"])
+        np.testing.assert_array_equal(frozen.vectors, after["generator_item_emb"])
 
     def test_a_trained_row_mixes_with_the_weight_that_validation_chose(self, tmp_path):
         run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0")
@@ -538,43 +538,43 @@ class TestTraining:
         built = finetune.make(run, "nif", flow_cache.generator_outputs(run, params))
         stage = pipeline.train_stage(run, built)
         plan, metrics = ranking.validation_plan(run), stage.metrics
-        found, weight = stage.score(plan), metrics["mix"]
-        two = found["ranker"], found["response"]
-        mean = (1 - weight) * found["ranker"] + weight * found["response"]
+        found, weight = stage.score(plan), metrics["blend_weight"]
+        two = found["ranker"], found["label_head"]
+        mean = (1 - weight) * found["ranker"] + weight * found["label_head"]
         np.testing.assert_allclose(found["logit"], mean, atol=1e-5)
         judged = [
-            ranking.evaluate_ranking(run.dataset, plan, mix.mean_logit(*two, w))
-            for w in mix.WEIGHTS
+            ranking.evaluate_ranking(run.dataset, plan, blend.mean_logit(*two, w))
+            for w in blend.WEIGHTS
         ]
         best = max(m["auc"] for m in judged)
         assert best > min(m["auc"] for m in judged)
         np.testing.assert_allclose(metrics["auc"], best, atol=1e-6)
         assert metrics["auc"] == ranking.evaluate_ranking(run.dataset, plan, found["logit"])["auc"]
         params, variables = start.initial_state(run, built)
-        assert variables == {"mix": 0} and weight > 0
+        assert variables == {"blend_weight": 0} and weight > 0
         like = {"params": params, "variables": variables}
         kept = checkpoint.load_best(run.folder / "nif", like)["variables"]
-        assert kept == {"mix": np.float32(weight)}
+        assert kept == {"blend_weight": np.float32(weight)}
 
     @pytest.mark.parametrize("sampled", [0, 1])
     def test_a_generator_is_chosen_by_what_its_loss_weighs(self, tmp_path, sampled):
-        run = make_run(tmp_path, TINY_NIF + f",flow_loss.response=3.0,data.negatives={sampled}")
+        run = make_run(tmp_path, TINY_NIF + f",flow_loss.label_head=3.0,data.negatives={sampled}")
         built = generator.make(run)
         state = run.parallel.replicate(start.initial_state(run, built))
         found, plan = built.evaluate(*state).metrics, ranking.validation_plan(run)
         assert run.dataset.sampled[plan.rows].any() == bool(sampled)
-        answers = run.dataset.movelines.label[plan.rows]
-        said = built.scorers["labels"](plan, *state)["response"]
-        auc = ctr.auc(answers, said)
+        labels = run.dataset.movelines.label[plan.rows]
+        logits = built.scorers["labels"](plan, *state)["label_logit"]
+        auc = ctr.auc(labels, logits)
         # What was sampled did not come next.
         plan = ranking.validation_plan(run, sampled=False)
         events = built.scorers["scores"](plan, *state)["rank"]
         assert found["mrr"] == pytest.approx(np.mean(1 / events), abs=1e-6)
-        assert found["response_auc"] == pytest.approx(auc, abs=1e-6)
+        assert found["label_auc"] == pytest.approx(auc, abs=1e-6)
         assert found["quality"] == pytest.approx(found["hr@10"] + 3.0 * auc, abs=1e-6)
 
     def test_a_tuned_generator_starts_as_the_frozen_one_and_learns(self, tmp_path):
-        run = make_run(tmp_path, TINY_NIF + ",flow.cache=False,flow.response=input")
+        run = make_run(tmp_path, TINY_NIF + ",flow.cache=False,flow.label_head=input")
         params, _ = start.initial_state(run, generator.make(run))
         frozen = flow_cache.generator_outputs(run, params)
         fixed = finetune.make(run, "amen", frozen)
@@ -594,10 +594,10 @@ class TestTraining:
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, learned, params)
         assert all(jax.tree.leaves(moved)), moved
 
-    def test_a_ranker_trains_on_answers_of_a_generator_without_the_user(
+    def test_a_ranker_trains_on_label_logits_of_a_generator_without_the_user(
         self, tmp_path, monkeypatch
     ):
-        run = make_run(tmp_path, TINY_NIF + ",flow.response=input,flow.cross_fit=2", devices=2)
+        run = make_run(tmp_path, TINY_NIF + ",flow.label_head=input,flow.cross_fit=2", devices=2)
         states = []
 
         def untrained(run, built, source, reads):
@@ -607,26 +607,32 @@ class TestTraining:
             return Trained(built, params, {}, {}, 0, 0.0, states[-1])
 
         monkeypatch.setattr(pipeline, "train_stage", untrained)
-        response = pipeline.cross_fit(run, {}, None)
-        # Row for row what the generator of the user's fold says, and nothing outside train.
+        label_logit = pipeline.cross_fit(run, {}, None)
+        # Each row has the logit of the generator of the user's fold; rows outside train have 0.
         data, said = run.dataset, []
         plan = ScoringPlan(data, splits.TRAIN, run.config.eval.batch_size)
         for fold, state in enumerate(states):
-            said.append(generator.make(run, (fold, 2)).scorers["labels"](plan, *state)["response"])
+            said.append(
+                generator.make(run, (fold, 2)).scorers["labels"](plan, *state)["label_logit"]
+            )
         expected = np.zeros(data.movelines.num_events, np.float32)
         expected[plan.rows] = np.choose(data.movelines.user[plan.rows] % 2, said)
         assert np.abs(said[0] - said[1]).max() > 1e-3
         for shard, rows in enumerate(data.shard_rows):
-            np.testing.assert_allclose(response[shard][: len(rows)], expected[rows], atol=1e-5)
+            np.testing.assert_allclose(label_logit[shard][: len(rows)], expected[rows], atol=1e-5)
 
         params, _ = start.initial_state(run, generator.make(run))
-        frozen = dataclasses.replace(flow_cache.generator_outputs(run, params), response=response)
+        frozen = dataclasses.replace(
+            flow_cache.generator_outputs(run, params), label_logit=label_logit
+        )
         built = finetune.make(run, "nif", frozen)
         arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
         index = jax.tree.map(lambda x: x[0], built.plan.indices(0, 1))
         batch = built.gather(arrays, index)
-        np.testing.assert_array_equal(batch.response, response[1][index["row"]] * batch.flow_mask)
-        assert batch.response.any()
+        np.testing.assert_array_equal(
+            batch.label_logit, label_logit[1][index["row"]] * batch.flow_mask
+        )
+        assert batch.label_logit.any()
 
     def test_cached_flows_score_as_flows_computed_in_the_step(self, tmp_path):
         # Movelines no longer than half a window, where both contexts are the whole past.
@@ -639,17 +645,17 @@ class TestTraining:
             built = finetune.make(run, "nif", flow_cache.generator_outputs(run, params))
             state = run.parallel.replicate(start.initial_state(run, built))
             scores.append(built.scorers["scores"](ranking.validation_plan(run), *state))
-        for name in ("logit", "response"):
+        for name in ("logit", "label_head"):
             one, other = (found[name] for found in scores)
             np.testing.assert_allclose(one, other, atol=2e-5)
             assert np.ptp(one) > 1e-4
         # The head that the generator is judged by says the same.
         made, state = generator.make(cached), cached.parallel.replicate((params, {}))
-        said = made.scorers["labels"](ranking.validation_plan(cached), *state)["response"]
-        np.testing.assert_allclose(said, scores[0]["response"], atol=2e-5)
+        said = made.scorers["labels"](ranking.validation_plan(cached), *state)["label_logit"]
+        np.testing.assert_allclose(said, scores[0]["label_head"], atol=2e-5)
 
     def test_cross_stage_copies_reach_the_generator_and_return(self, tmp_path):
-        run = make_run(tmp_path, TINY_NIF + ",flow.returned=init")
+        run = make_run(tmp_path, TINY_NIF + ",flow.generator_item_emb=init")
         base_params, _ = start.initial_state(run, base_stage.make(run))
         marked = jax.tree.map(lambda x: x + 1.0, base_params)
         params, _ = start.initial_state(run, generator.make(run), marked)
@@ -709,7 +715,7 @@ def test_corrections_count_what_can_be_a_target(targets, tmp_path):
     run = make_run(tmp_path, f"{TINY_NIF},flow_loss.targets={targets},data.label_share=0.2")
     found = run.parallel.unreplicate(generator.make(run).data.constants["frequency"])
     data = run.dataset
-    chosen = (data.split == 0) & ((data.answer == 1) | (targets == "all"))
+    chosen = (data.split == 0) & ((data.event_label == 1) | (targets == "all"))
     expected = np.bincount(data.movelines.item[chosen], minlength=len(found)) / chosen.sum()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -786,7 +792,7 @@ class TestHybrid:
         assert "Semantic IDs" in (finished_hybrid / "report.html").read_text()
 
     @pytest.mark.parametrize(("row", "share"), [("genci", 0.25), ("genci_quirks", 0.0)])
-    def test_self_supervision_fades_in_the_share_of_steps_asked_for(self, tmp_path, row, share):
+    def test_self_supervision_fades_in_the_share_of_steps_configured(self, tmp_path, row, share):
         config = hybrid.get_config(TINY_HYBRID + ",train.epochs=4.0,genci.delta_fade=0.25")
         run = dataclasses.replace(make_run(tmp_path), config=config)
         stage = finetune.make(run, row, random_ids(run))

@@ -152,7 +152,7 @@ class TestJobs:
             ("", ["--config.tsp.wieght=1"], "full: no config key 'wieght' Did you mean \"weight\""),
             ("", ["--config.tsp.weight=much"], r"synthetic-full: .*tsp.weight=much"),
             ("rows=base+amne", [], "did you mean 'amen'"),
-            ("rows=genci", [], "row 'genci' needs the section"),
+            ("rows=genci", [], "variant 'genci' needs the section"),
         ],
     )
     def test_a_config_that_cannot_be_built_is_found_before_anything_starts(
@@ -355,7 +355,7 @@ class TestSharing:
             ("ab.slate", set()),
             ("tsp.weight", {"amen"}),
             ("genci.beams", {"genci"}),
-            ("flow.returned", {"amen", "nif"}),
+            ("flow.generator_item_emb", {"amen", "nif"}),
             ("flow.horizon", {"generator", "generator_without_0_of_2", "amen", "nif"}),
             ("pretrain.epochs", {"generator", "generator_without_0_of_2", "amen", "nif"}),
             ("content.dim", {"genci", "tokenizer"}),

@@ -3,8 +3,8 @@
     python launch/sweep.py --sweep=configs/sweeps/genci_checks.py --data=<folder of parquet files>
 
 `full` is the default; its rows leave a part out, or take other beams, levels or random codes. Every
-other run changes one thing: how items become codes, how much history is read, how the
-cross-attentions ask (`attention_shared` is the authors' code's), how often cohorts are generated
+other run changes one thing: how items become codes, how much history is read, the form of
+the cross-attentions (`attention_shared` is the authors' code's), how often cohorts are generated
 anew. What it does with few labels is in configs/sweeps/labels.py.
 In the simulator `turnover_x` replaces a share of the catalogue during the period.
 The paper claims about +10 % of AUC over its baselines. On MovieLens-100K genci has lifted our base

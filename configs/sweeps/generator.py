@@ -5,7 +5,7 @@
 `full` is the default. `random` is the control: a generator with the weights that it starts from, so
 that what is left of nif's lift comes of the wider ranker alone. Then more width, more blocks, fewer
 passes (the default's end by patience), and what it predicts: positive next events only.
-nif_flow_only reads the flow and no answers, and so asks it of the flow.
+nif_flow_only uses the flow alone, without the label head, and so measures the flow.
 Three seeds; about 4 minutes of one core for a seed of a run, more for the larger ones.
 """
 

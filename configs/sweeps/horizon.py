@@ -4,8 +4,8 @@
 
 The horizon T is the number of states that the alignment attends to; with T = 1 its attention is a
 constant. `rollout_r` trains r free-running steps beside teacher forcing, whose inputs are always
-true items, unlike the roll-out's. The paper names the exposure bias and gives no figure. The row
-nif_flow_only reads the flow and no answers, which would hide what the horizon does.
+true items, unlike the roll-out's. The paper names the exposure bias and gives no figure. Variant
+nif_flow_only uses the flow alone: the label head would hide the effect of the horizon.
 Three seeds; about 2 minutes of one core for a seed of a run on MovieLens-100K.
 """
 

@@ -6,7 +6,7 @@ Rankers get 1, 5, 20 or 100 % of the labels of the train period; movelines stay 
 generator loses nothing. Nothing but the share differs between runs: where it leaves a ranker fewer
 than train.min_steps steps, its epochs become more. All models of the house on MovieLens-100K, with
 two seeds, and with 1 % on `ml_latest_small`; with 5 % on every data set base, nif, amen, and the
-flow without answers, five seeds where a seed takes minutes.
+flow without the label head, five seeds where a seed takes minutes.
 """
 
 from configs.sweeps import common

@@ -3,7 +3,7 @@
     python launch/sweep.py --sweep=configs/sweeps/open_checks.py --data=<folder of parquet files>
 
 1. Embedding quality: the retrieval table sets the generator beside popularity and the base's own
-   embeddings; `returned_*` says what its item table and its flow give to the ranker, each alone.
+   embeddings; `item_emb_*` measures its item table in the ranker, and the flow without it.
 2. TSP elsewhere: sasrec_tsp is a sequential recommender with it, against sasrec; base and tsp are
    compared on other domains too.
 3. Cold start: AUC by length of the history, by age of the item, and for items and users that train
@@ -16,25 +16,25 @@ import dataclasses
 
 from configs.sweeps import common
 
-RETURNED = {
-    "returned_add": {"flow.returned": "add"},
-    "returned_init": {"flow.returned": "init"},
-    "returned_none": {"flow.returned": "none"},
+ITEM_EMB = {
+    "item_emb_add": {"flow.generator_item_emb": "add"},
+    "item_emb_init": {"flow.generator_item_emb": "init"},
+    "item_emb_none": {"flow.generator_item_emb": "none"},
 }
 TSP_ROWS = ("base", "tsp", "sasrec", "sasrec_tsp")
 DOMAINS = ("movielens_100k", "amazon23")
 
 
 def get_sweep() -> list[common.Run]:
-    """Forms of the generator's return, and TSP on several domains."""
+    """Uses of the generator's item table, and TSP on several domains."""
     shared = {"num_seeds": common.SEEDS_TO_EXPLORE}
-    returned = common.grid(
+    item_emb = common.grid(
         "configs/nif.py",
         ("movielens_100k",),
-        RETURNED,
+        ITEM_EMB,
         shared | {"rows": ("base", "nif")},
-        reference="returned_none",
+        reference="item_emb_none",
     )
     elsewhere = common.grid("configs/nif.py", DOMAINS, {"tsp": {}}, shared | {"rows": TSP_ROWS})
-    runs = returned + elsewhere
+    runs = item_emb + elsewhere
     return [dataclasses.replace(run, buckets=True) for run in runs]

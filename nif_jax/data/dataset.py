@@ -32,8 +32,8 @@ class Dataset:
       local_shards: numbers of the local shards.
       eligible: [E] bool, the row may stand in a history.
       sampled: [E] bool, the row is a sampled negative: an impression, and no event.
-      answer: [E] int8, the label of every event, as histories and generators know it;
-        movelines.label has those only that rankers may use.
+      event_label: [E] int8, the label of every event, which generators are trained on;
+        movelines.label has only those that rankers may use.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
     """
 
@@ -49,7 +49,7 @@ class Dataset:
     local_shards: Sequence[int]
     eligible: np.ndarray
     sampled: np.ndarray
-    answer: np.ndarray
+    event_label: np.ndarray
     cold_item: np.ndarray
     cold_user: np.ndarray
 
@@ -146,7 +146,7 @@ def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
 
 
 def _shard_store(movelines, train, columns, user_features, users, rows) -> Store:
-    """One shard's Store; `columns` is what history_bounds returned, made local here."""
+    """One shard's Store; `columns` are those of history_bounds, made local here."""
     eligible, begin, end, frozen = columns
     history_row = np.flatnonzero(eligible)
     local_row = np.full(movelines.num_events, -1, np.int64)
@@ -275,7 +275,7 @@ def build_dataset(
         shard_rows=shard_rows,
         eligible=columns[0],
         sampled=sampled,
-        answer=complete.label,
+        event_label=complete.label,
         stores=_stack(
             stores,
             rows=max(map(len, shard_rows)),

@@ -32,13 +32,13 @@ class Epochs:
         self._plan, self._shards = plan, shards
         # Two: a dispatch may cross from one into the next.
         self._cached = functools.lru_cache(maxsize=2)(self._lay_out)
-        self._lock = threading.Lock()  # readers ask for a new epoch together
+        self._lock = threading.Lock()  # readers request a new epoch together
 
     def _lay_out(self, epoch: int) -> Sequence[dict[str, np.ndarray]]:
         return [self._plan.indices(epoch, shard) for shard in self._shards]
 
     def step(self, step: int) -> dict[str, np.ndarray]:
-        """[D_local, B, ...] what step `step` trains on; the same whenever it is asked."""
+        """[D_local, B, ...] what step `step` trains on; the same at every call."""
         epoch, place = divmod(step, self._plan.steps_per_epoch)
         with self._lock:
             parts = self._cached(epoch)

@@ -2,7 +2,7 @@
 
 For each event with label 1, n impressions with label 0 of items that the user has not bought, with
 the user, scene and second of the event. An item is drawn with probability proportional to how often
-it was bought in the same fortnight, to the power 3/4: who is asked at Christmas is asked about
+it was bought in the same fortnight, to the power 3/4: an impression at Christmas shows
 Christmas goods, else the season alone would tell bought items from drawn ones. The fortnight
 reaches across the cuts between periods and past the event itself: it says what was on offer, is the
 same for all models, and no model sees it but through the rows it is trained and tested on.

@@ -1,6 +1,6 @@
 """What a step trains on: the plan of an epoch as arrays of indices, a pure function of the seed.
 
-A plan answers `indices(epoch, shard)` with arrays [S, B, ...]: S steps of one shard's batches. All
+`indices(epoch, shard)` of a plan returns arrays [S, B, ...]: S steps of one shard's batches. All
 shards have the same S, so that devices stay in step; positions beyond a shard's rows weigh 0. The
 generator's plan is in nif_jax/data/packing.py.
 """

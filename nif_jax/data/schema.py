@@ -48,7 +48,7 @@ class RawTables:
     Attributes:
       name: data set name, for messages and results.
       events: one row an event: user_id, item_id, timestamp (int64 seconds), scene (str), action
-        (str, what the user did or answered: it is hidden from the event's own prediction), label
+        (str, what the user did: it is hidden from the event's own prediction), label
         (int8: 1, 0, or NO_LABEL), optional truth (true log odds of label 1, where they are known),
         optional other (numbers that differ where the rest of the data set's columns do, so that
         only rows that are equal in all columns count as duplicates).

@@ -18,7 +18,7 @@ class Store(NamedTuple):
     Attributes:
       item: [E] int32 in 1..N.
       scene: [E] int32 in 1..S.
-      action: [E] int32 in 1..A, the answer to the event; never an input of its own prediction.
+      action: [E] int32 in 1..A, what the user did; never an input of its own prediction.
       time: [E] int32 seconds since the data set's first event.
       label: [E] float32, 1 or 0, or NO_LABEL (such rows are in no plan of impressions).
       train: [E] bool, the row belongs to the train period.
@@ -79,10 +79,10 @@ class Impressions(NamedTuple):
       flow_mask: [B] bool, False where there is no history.
       events: Window of the last S entries as the generator reads them, where flow is not cached.
       pair: [B // 2] float32, 1 where rows 2j (positive) and 2j + 1 (negative) are a TSP pair.
-      past: [B, S, 2, H, d] keys and values that the generator's response head asks, of the last S
+      past: [B, S, 2, H, d] keys and values of the generator's label head, of the last S
         entries, or None.
       past_mask: [B, S] bool, which of them are real, or None.
-      response: [B] float32, the frozen generator's log odds that the answer is 1, or None.
+      label_logit: [B] float32, the frozen generator's log odds that the label is 1, or None.
     """
 
     item: Array
@@ -100,7 +100,7 @@ class Impressions(NamedTuple):
     pair: Array
     past: Array | None = None
     past_mask: Array | None = None
-    response: Array | None = None
+    label_logit: Array | None = None
 
 
 def log2_bucket(values: Array) -> Array:
@@ -210,7 +210,7 @@ def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window
 
     Args:
       store: the shard.
-      index: "row" [B] int32; "frozen" [B] bool if asked for.
+      index: "row" [B] int32; "frozen" [B] bool if requested.
       length: L.
     """
     rows = index["row"]

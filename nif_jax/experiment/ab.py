@@ -1,10 +1,10 @@
 """Online A/B test on simulated traffic: --mode=ab of a finished workdir.
 
-Every row of the config is an arm. All arms rank the same slates of the same users, show the first
-item, and are clicked by the true probabilities under common random numbers. So there are two lifts
-over the reference: of the clicks, as a live test would measure it, with its interval; and of the
-true probabilities of what was shown, which is free of the noise of clicks. "oracle" shows the item
-of the highest probability, the ceiling; "random" any of the slate.
+Every variant in config.rows is an arm. All arms rank the same slates of the same users, show the
+first item, and are clicked by the true probabilities under common random numbers. So there are two
+lifts over the reference: of the clicks, as a live test would measure it, with its interval; and of
+the true probabilities of what was shown, which is free of the noise of clicks. "oracle" shows the
+item of the highest probability, the ceiling; "random" any of the slate.
 """
 
 import dataclasses
@@ -54,17 +54,17 @@ def score_arms(
     outputs: GeneratorOutputs,
     traffic: Traffic,
 ) -> dict[str, np.ndarray]:
-    """row -> [V, C] logits of the traffic's candidates."""
+    """variant -> [V, C] logits of the traffic's candidates."""
     dataset, shard_rows, place = lay_behind(run.dataset, traffic)
     run = dataclasses.replace(run, dataset=dataset)
     plan = TrafficPlan(dataset, -1, run.config.eval.batch_size, candidates=shard_rows)
     found = {}
-    for row in run.config.rows:
-        name = stages[row].name  # of a selected row, that of the row which it is
+    for variant in run.config.rows:
+        name = stages[variant].name  # for `selected`, the name of the chosen variant
         stage = base.make(run) if name == "base" else finetune.make(run, name, outputs)
         logits = np.empty(traffic.slate.size, np.float32)
-        logits[place] = stage.scorers["scores"](plan, *stages[row].state)["logit"]
-        found[row] = logits.reshape(traffic.slate.shape)
+        logits[place] = stage.scorers["scores"](plan, *stages[variant].state)["logit"]
+        found[variant] = logits.reshape(traffic.slate.shape)
     return found
 
 
@@ -134,7 +134,7 @@ def run(
     Raises:
       DataError: the data's law is not known.
       ConfigError: a setting that cannot be used.
-      CheckpointError: a row is not trained.
+      CheckpointError: a variant is not trained.
     """
     arms, traffic = {}, None
     for one in runs:
@@ -149,10 +149,10 @@ def run(
             described = describe(one.config, one.dataset)
         with one.writer:
             stages, outputs = pipeline.run_seed(one)
-        for row, logits in score_arms(one, stages, outputs, traffic).items():
-            arms.setdefault(row, []).append(outcomes(traffic, first_shown(logits)))
+        for arm, logits in score_arms(one, stages, outputs, traffic).items():
+            arms.setdefault(arm, []).append(outcomes(traffic, first_shown(logits)))
     records = compare(
-        {row: arms[row] for row in (*one.config.rows, RANDOM, ORACLE)},
+        {arm: arms[arm] for arm in (*one.config.rows, RANDOM, ORACLE)},
         reference=settings.reference or one.config.rows[0],
         impressions=settings.impressions,
         resamples=settings.resamples,

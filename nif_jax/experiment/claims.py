@@ -40,7 +40,7 @@ def require_own(config: Mapping[str, Any], workdir: pathlib.Path, *, train: bool
       ConfigError: the workdir belongs to a run of another config; names the keys.
     """
     there = _read(workdir / CONFIG_FILE, train)
-    changed = [] if there is None else run_differences(config, there, grow=train)
+    changed = [] if there is None else run_differences(config, there, extend=train)
     if changed:
         raise ConfigError(
             f"{workdir} belongs to a run with another config (there -> here):\n  "

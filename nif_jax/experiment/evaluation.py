@@ -68,14 +68,14 @@ def item_ages(movelines: Movelines, is_event: np.ndarray, rows: np.ndarray) -> n
 
 
 def score_rankers(run: Context, stages: Mapping[str, Trained]) -> dict[str, dict[str, Any]]:
-    """row -> history -> {"logit", "calibration"} of the test impressions, each scored once."""
+    """variant -> history -> {"logit", "calibration"} of the test impressions, each scored once."""
     plans = {history: test_plan(run, history) for history in HISTORIES}
     found = {
-        row: {history: stages[row].score(plan) for history, plan in plans.items()}
-        for row in run.config.rows
-        if row != SELECTED
+        name: {history: stages[name].score(plan) for history, plan in plans.items()}
+        for name in run.config.rows
+        if name != SELECTED
     }
-    return {row: found[stages[row].name] for row in run.config.rows}
+    return {name: found[stages[name].name] for name in run.config.rows}
 
 
 def test_name(config: ConfigDict) -> str:
@@ -94,8 +94,8 @@ def test_scores(run: Context, scores) -> Scores:
     users = lines.vocabulary["user"][lines.user[rows]]
     items = lines.vocabulary["item"][lines.item[rows] - 1]
     logits = {
-        row: {history: found["logit"][order] for history, found in histories.items()}
-        for row, histories in scores.items()
+        name: {history: found["logit"][order] for history, found in histories.items()}
+        for name, histories in scores.items()
     }
     if lines.truth is not None:
         logits[bounds.BAYES] = dict.fromkeys(HISTORIES, lines.truth[rows])
@@ -110,13 +110,18 @@ def test_scores(run: Context, scores) -> Scores:
 def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
     """Rows of results.json for one seed."""
     rows = []
-    for row in run.config.rows:
-        trained = stages[row]
+    for name in run.config.rows:
+        trained = stages[name]
         for history in HISTORIES:
             plan = test_plan(run, history)
-            metrics = evaluate_ranking(run.dataset, plan, scores[row][history]["logit"])
+            metrics = evaluate_ranking(run.dataset, plan, scores[name][history]["logit"])
             rows.append(
-                {"model": row, "seed": run.seed, "split": test_name(run.config), "history": history}
+                {
+                    "model": name,
+                    "seed": run.seed,
+                    "split": test_name(run.config),
+                    "history": history,
+                }
                 | {key: metrics[key] for key in METRICS}
                 | {
                     "train_examples_per_second": trained.examples_per_second or None,
@@ -128,7 +133,7 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
 
 
 def bayes_rows(run: Context) -> list[dict[str, Any]]:
-    """Rows of the true click probabilities, the bound of every other row; none where not known."""
+    """Rows of the true click probabilities, the bound of all variants; none where not known."""
     rows = []
     for history in HISTORIES:
         metrics = bounds.ranking_metrics(run, test_plan(run, history))
@@ -146,18 +151,18 @@ def retrieval_rows(run: Context, stages: Mapping[str, Trained]) -> list[dict[str
     """Next-item retrieval on test: what generates, popularity, the base's own embeddings, and,
     where the law is known, the best possible ("bayes").
 
-    Each leaves out the items of the window that it reads. "targets" says whether all events or the
-    positive ones only are to be predicted; beam search is asked for positive ones, its training.
+    Each leaves out the items of the window that it reads. "targets" is "all" events or
+    "positive" ones only; beam search is evaluated on positive ones, as it is trained.
     """
     plan = dataclasses.replace(test_plan(run, "online"), sampled=False)
     ranks, past = {}, run.config.data.history_length
     if "generator" in stages:
         past = run.config.pretrain.context
         ranks["generator"] = stages["generator"].score(plan)["rank"]
-    for row in dict.fromkeys(stages[row].name for row in run.config.rows):
-        for kind in stages[row].stage.scorers:
+    for name in dict.fromkeys(stages[name].name for name in run.config.rows):
+        for kind in stages[name].stage.scorers:
             if kind != "scores":
-                ranks[f"{row}, {kind}"] = stages[row].score(plan, kind)["rank"]
+                ranks[f"{name}, {kind}"] = stages[name].score(plan, kind)["rank"]
     if ranks:
         ranks |= _control_ranks(run, stages["base"], plan, past)
     found = [
@@ -234,9 +239,9 @@ def bucket_rows(run: Context, scores) -> dict[str, dict[str, list[dict[str, Any]
     labels = dataset.movelines.label[plan.rows]
     return {
         name: {
-            row: ctr.by_bucket(labels, found["online"]["logit"], value, edges)
-            for row, found in scores.items()
-            if row != SELECTED  # has a line of its own already
+            name: ctr.by_bucket(labels, found["online"]["logit"], value, edges)
+            for name, found in scores.items()
+            if name != SELECTED  # has a line of its own already
         }
         for name, (value, edges) in values.items()
     }

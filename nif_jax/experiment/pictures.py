@@ -23,13 +23,13 @@ def draw(run: Context, scores, buckets, outputs: GeneratorOutputs, workdir: path
     plan = test_plan(run, "online")
     labels = run.dataset.movelines.label[plan.rows]
     plots.auc_by_history(buckets["history_length"], folder / "auc_by_history.png")
-    logits = {row: found["online"]["logit"] for row, found in scores.items() if row != SELECTED}
+    logits = {name: found["online"]["logit"] for name, found in scores.items() if name != SELECTED}
     plots.reliability(labels, logits, folder / "reliability.png")
-    off = next((row for row in ("nif", "base") if row in scores), None)
+    off = next((name for name in ("nif", "base") if name in scores), None)
     on = {"nif": "amen", "base": "tsp"}.get(off)
     if on in scores and 0 < labels.sum() < len(labels):
         panels = {f"TSP off ({off})": off, f"TSP on ({on})": on}
-        found = {name: scores[row]["online"]["calibration"] for name, row in panels.items()}
+        found = {title: scores[name]["online"]["calibration"] for title, name in panels.items()}
         plots.calibration_scores(
             {name: (c[labels == 1], c[labels == 0]) for name, c in found.items()},
             folder / "calibration_scores.png",

@@ -71,9 +71,11 @@ def train_stage(
             "%s The stage is trained again; what was there is kept in %s.", error.what, kept
         )
         trained = train()
-    if "mix" in trained.metrics:
+    if "blend_weight" in trained.metrics:
         logging.info(
-            "%s: weight of the label head's log odds %.1f", stage.name, trained.metrics["mix"]
+            "%s: weight of the label head's log odds %.1f",
+            stage.name,
+            trained.metrics["blend_weight"],
         )
     return trained
 
@@ -94,28 +96,30 @@ def cross_fit(
     for fold in range(folds):
         stage = train_stage(run, generator.make(run, (fold, folds)), source, reads)
         stages[stage.name] = stage
-        response = stage.score(plan, "labels")["response"]
-        found[plan.rows[fold_of == fold]] = response[fold_of == fold]
+        label_logit = stage.score(plan, "labels")["label_logit"]
+        found[plan.rows[fold_of == fold]] = label_logit[fold_of == fold]
     width = data.stores.item.shape[1]
     rows = [data.shard_rows[shard] for shard in run.parallel.local_shards]
     return np.stack([np.pad(found[r], (0, width - len(r))) for r in rows])
 
 
 def tokenize(run: Context, stages: dict[str, Trained]) -> GeneratorOutputs:
-    """Semantic IDs of every form that a row asks for; trains the tokenizer if one is to be."""
-    configs = [variant_config(run.config, row) for row in run.config.rows if VARIANTS[row].cohorts]
-    codes, ids, seen = {}, {}, run.seen_by("tokenizer")
+    """Semantic IDs of every form that a variant uses; trains the tokenizer if one is needed."""
+    configs = [
+        variant_config(run.config, name) for name in run.config.rows if VARIANTS[name].cohorts
+    ]
+    codes, ids, own = {}, {}, run.for_stage("tokenizer")
     for form in dict.fromkeys(config.tokenizer.form for config in configs):
         section = run.config.tokenizer
         if form in tokens.TRAINED:
             stages["tokenizer"] = train_stage(run, tokenizer.make(run))
             found = stages["tokenizer"]
             codes[form] = tokenizer.codes_of(
-                tokenizer.rq_vae(seen), found.params, found.variables, seen.content
+                tokenizer.rq_vae(own), found.params, found.variables, own.content
             )
         else:
             sizes = (section.levels, section.codes)
-            codes[form] = tokens.untrained_codes(form, seen.content, *sizes, run.seed)
+            codes[form] = tokens.untrained_codes(form, own.content, *sizes, run.seed)
         beams = max(c.genci.beams for c in configs if c.tokenizer.form == form)
         ids[form] = tokens.semantic_ids(codes[form][1], section.codes, beams)
     return GeneratorOutputs(codes=codes, ids=ids)
@@ -132,25 +136,25 @@ def run_seed(run: Context) -> tuple[Mapping[str, Trained], GeneratorOutputs]:
     """Trains every stage that config.rows needs; also returns what the generators gave."""
     config = run.config
     require_run(run)
-    # Every row is compared with the base, and the generator starts from it.
+    # Every variant is compared with the base, and the generator starts from it.
     stages = {"base": train_stage(run, base.make(run))}
     base_params, outputs = stages["base"].params, GeneratorOutputs()
-    if any(VARIANTS[row].cohorts for row in config.rows):
+    if any(VARIANTS[name].cohorts for name in config.rows):
         outputs = tokenize(run, stages)
-    if any(VARIANTS[row].flow for row in config.rows):
+    if any(VARIANTS[name].flow for name in config.rows):
         reads = [stages["base"]] if config.pretrain.init == "base" else []
         source = base_params if reads else None
         stages["generator"] = train_stage(run, generator.make(run), source, reads)
         found = generator_outputs(run, stages["generator"].params)
         outputs = dataclasses.replace(found, codes=outputs.codes, ids=outputs.ids)
         if config.flow.cross_fit:
-            response = cross_fit(run, stages, source, reads)
-            outputs = dataclasses.replace(outputs, response=response)
-    for row in config.rows:
-        if row not in ("base", SELECTED):
-            source = _source(run, row, base_params, outputs)
-            reads = [stages[name] for name in _reads(config, row) if name in stages]
-            stages[row] = train_stage(run, finetune.make(run, row, outputs), source, reads)
+            label_logit = cross_fit(run, stages, source, reads)
+            outputs = dataclasses.replace(outputs, label_logit=label_logit)
+    for name in config.rows:
+        if name not in ("base", SELECTED):
+            source = _source(run, name, base_params, outputs)
+            reads = [stages[stage] for stage in _reads(config, name) if stage in stages]
+            stages[name] = train_stage(run, finetune.make(run, name, outputs), source, reads)
     if SELECTED in config.rows:
         stages[SELECTED] = stages[selection.select(config, stages)]
         best = stages[SELECTED].name
@@ -158,30 +162,30 @@ def run_seed(run: Context) -> tuple[Mapping[str, Trained], GeneratorOutputs]:
     return stages, outputs
 
 
-def _source(run: Context, row: str, base_params: Any, outputs: GeneratorOutputs) -> Any:
+def _source(run: Context, name: str, base_params: Any, outputs: GeneratorOutputs) -> Any:
     """What a fine-tuned ranker copies equal layers from, by config.init_rows and config.flow.
 
     Popularity has nothing to learn: it starts from its closed form.
     """
-    if VARIANTS[row].model == "popularity":
+    if VARIANTS[name].model == "popularity":
         return {"logit": _click_logits(run)}
     source = dict(base_params) if run.config.init_rows == "base" else {}
-    if VARIANTS[row].flow:
-        flow = variant_config(run.config, row).flow
-        if flow.returned == "init":
+    if VARIANTS[name].flow:
+        flow = variant_config(run.config, name).flow
+        if flow.generator_item_emb == "init":
             source["items"] = outputs.params["items"]
         if flow.tune:
             source["generator"] = outputs.params
     return source or None
 
 
-def _reads(config: ConfigDict, row: str) -> list[str]:
-    """Names of the stages that a row starts from or reads."""
+def _reads(config: ConfigDict, name: str) -> list[str]:
+    """Names of the stages that a variant starts from or reads."""
     names = ["base"] if config.init_rows == "base" else []
-    if VARIANTS[row].flow:
+    if VARIANTS[name].flow:
         folds = config.flow.cross_fit
         names += ["generator", *(f"generator_without_{n}_of_{folds}" for n in range(folds))]
-    if VARIANTS[row].cohorts and variant_config(config, row).tokenizer.form in tokens.TRAINED:
+    if VARIANTS[name].cohorts and variant_config(config, name).tokenizer.form in tokens.TRAINED:
         names.append("tokenizer")
     return names
 

@@ -73,9 +73,9 @@ def _predictions(run: context.Context) -> pd.DataFrame:
         "timestamp": lines.time[rows],
         "label": lines.label[rows],
     }
-    for row, histories in scores.items():
+    for variant, histories in scores.items():
         for history, found in histories.items():
-            name = f"{row}_{history}_seed_{run.seed}"
+            name = f"{variant}_{history}_seed_{run.seed}"
             table[name] = jax.nn.sigmoid(found["logit"]).__array__()
     return pd.DataFrame(table)
 

@@ -1,4 +1,4 @@
-"""The row `selected`: of a run's other rows the best one on validation, seed by seed.
+"""The variant `selected`: of a run's other variants the best one on validation, seed by seed.
 
 A part that does harm on a data set is turned off by it: the candidates are the base ranker and what
 adds flow, TSP or cohorts, and test scores are not looked at. Ours, not the papers'.
@@ -14,7 +14,7 @@ from nif_jax.variants import SELECTED
 
 METRICS = {
     "train": ("auc", "gauc"),
-    "pretrain": ("quality", "hr@10", "hr@50", "ndcg@10", "ndcg@50", "mrr", "response_auc"),
+    "pretrain": ("quality", "hr@10", "hr@50", "ndcg@10", "ndcg@50", "mrr", "label_auc"),
     "tokenize": ("r2", "usage"),
 }
 """section -> validation metrics that its stages can be chosen by; more is better of each."""
@@ -28,18 +28,18 @@ def require_metrics(config: ConfigDict) -> None:
 
 
 def validation_metrics(config: ConfigDict, stages: Mapping[str, Any]) -> dict[str, float]:
-    """row -> config.train.metric on validation, of the rows that `selected` is chosen among.
+    """variant -> config.train.metric on validation, of those that `selected` is chosen among.
 
     Args:
       config: of the run.
-      stages: row -> Trained.
+      stages: variant -> Trained.
     """
-    rows = dict.fromkeys(row for row in config.rows if row != SELECTED)
-    return {row: stages[row].metrics[config.train.metric] for row in rows}
+    names = dict.fromkeys(name for name in config.rows if name != SELECTED)
+    return {name: stages[name].metrics[config.train.metric] for name in names}
 
 
 def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
-    """The row with the best metric; of equal ones the first in config.rows."""
+    """The variant with the best metric; of equal ones the first in config.rows."""
     found = validation_metrics(config, stages)
     return max(found, key=found.get)
 

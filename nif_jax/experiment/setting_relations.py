@@ -8,12 +8,12 @@ from nif_jax.experiment.selection import METRICS
 from nif_jax.variants import Variant
 
 
-def require_row_relations(config: ConfigDict, row: Variant) -> None:
-    """Raises ConfigError where keys that a row uses contradict each other."""
-    _require_flow_shapes(config, row)
-    _require_pairs(config, row)
-    _require_cohort_shapes(config, row)
-    if row.model == "sasrec":
+def require_variant_relations(config: ConfigDict, variant: Variant) -> None:
+    """Raises ConfigError where keys that a variant uses contradict each other."""
+    _require_flow_shapes(config, variant)
+    _require_pairs(config, variant)
+    _require_cohort_shapes(config, variant)
+    if variant.model == "sasrec":
         _require_multiple(config, "ranker.dim", "baselines.encoder_heads", 2)
 
 
@@ -48,8 +48,8 @@ def _require_multiple(config: ConfigDict, dim: str, heads: str, times: int = 1) 
         )
 
 
-def _require_flow_shapes(config: ConfigDict, row: Variant) -> None:
-    if not row.flow:
+def _require_flow_shapes(config: ConfigDict, variant: Variant) -> None:
+    if not variant.flow:
         return
     _require_multiple(config, "generator.dim", "generator.heads", 2)
     _require_multiple(config, "ranker.dim", "ranker.align_heads")
@@ -58,16 +58,16 @@ def _require_flow_shapes(config: ConfigDict, row: Variant) -> None:
             "config.flow_loss.uniform=0 leaves config.flow_loss.negatives='uniform' without "
             "negatives: give 1 or more."
         )
-    if config.flow.returned == "init" and config.generator.dim != config.ranker.dim:
+    if config.flow.generator_item_emb == "init" and config.generator.dim != config.ranker.dim:
         raise ConfigError(
-            f"config.flow.returned='init' copies item vectors, so config.generator.dim="
+            f"config.flow.generator_item_emb='init' copies item vectors, so config.generator.dim="
             f"{config.generator.dim} and config.ranker.dim={config.ranker.dim} have to be equal; "
-            "config.flow.returned='add' projects them."
+            "config.flow.generator_item_emb='add' projects them."
         )
 
 
-def _require_pairs(config: ConfigDict, row: Variant) -> None:
-    if not row.tsp:
+def _require_pairs(config: ConfigDict, variant: Variant) -> None:
+    if not variant.tsp:
         return
     tsp = config.tsp
     if tsp.score == "logit" and tsp.moveline == "positive":
@@ -82,8 +82,8 @@ def _require_pairs(config: ConfigDict, row: Variant) -> None:
         )
 
 
-def _require_cohort_shapes(config: ConfigDict, row: Variant) -> None:
-    if not row.cohorts:
+def _require_cohort_shapes(config: ConfigDict, variant: Variant) -> None:
+    if not variant.cohorts:
         return
     if config.cohorts.levels > config.tokenizer.levels:
         raise ConfigError(

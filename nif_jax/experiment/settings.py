@@ -34,8 +34,8 @@ from nif_jax.experiment.setting_kinds import (
     whole,
     widths,
 )
-from nif_jax.experiment.setting_relations import require_relations, require_row_relations
-from nif_jax.variants import RESPONSES, VARIANTS, require_variants, variant_config
+from nif_jax.experiment.setting_relations import require_relations, require_variant_relations
+from nif_jax.variants import LABEL_HEADS, VARIANTS, require_variants, variant_config
 
 TRAINING: Mapping[str, Setting] = {
     "batch_size": even,
@@ -113,7 +113,7 @@ SETTINGS: Mapping[str, Setting] = {
     "generator.id_dropout": share,
     "generator.context_dropout": share,
     "generator.flow": one_of("heads", "mixed"),
-    "generator.response": whole(1),
+    "generator.label_head": whole(1),
     "flow_loss.temperature": positive,
     "flow_loss.negatives": one_of("exact", "in_batch", "uniform"),
     "flow_loss.uniform": whole(0),
@@ -124,12 +124,12 @@ SETTINGS: Mapping[str, Setting] = {
     "flow_loss.velocity": one_of("geodesic", "chord"),
     "flow_loss.half_life": positive,
     "flow_loss.rollout_steps": whole(0),
-    "flow_loss.response": at_least(0),
+    "flow_loss.label_head": at_least(0),
     "flow.horizon": whole(1),
     "flow.cache": boolean,
     "flow.tune": boolean,
-    "flow.returned": one_of("add", "init", "none"),
-    "flow.response": one_of(*RESPONSES),
+    "flow.generator_item_emb": one_of("add", "init", "none"),
+    "flow.label_head": one_of(*LABEL_HEADS),
     "flow.cross_fit": whole(0),
     "tsp.weight": at_least(0),
     "tsp.margin": at_least(0),
@@ -180,7 +180,7 @@ def require_valid_settings(config: ConfigDict) -> None:
     """Raises ConfigError for the first setting that is out of range or contradicts another one.
 
     Args:
-      config: of the run; each row is checked with its own settings (nif_jax/variants.py) as well.
+      config: of the run; each variant is checked with its own settings (nif_jax/variants.py) too.
     """
     _require_ranges(config)
     require_variants(config)
@@ -189,7 +189,7 @@ def require_valid_settings(config: ConfigDict) -> None:
         own = variant_config(config, name)
         if own is not config:
             _require_ranges(own)
-        require_row_relations(own, VARIANTS[name])
+        require_variant_relations(own, VARIANTS[name])
 
 
 def _require_ranges(config: ConfigDict) -> None:
@@ -201,23 +201,24 @@ def _require_ranges(config: ConfigDict) -> None:
             continue
         values = tuple(value) if isinstance(value, list) else value
         if key == "rows":
-            _require_row_names(values)
+            _require_variant_names(values)
         if isinstance(setting, Choice):
             require_choice(key, value, setting.choices)
         if not setting.accepts(value):
             raise ConfigError(f"config.{key}={values!r} is out of range: {setting.description}")
 
 
-def _require_row_names(names: tuple) -> None:
-    """Raises ConfigError, naming the form of a flag for several rows."""
+def _require_variant_names(names: tuple) -> None:
+    """Raises ConfigError, naming the form of a flag for several variants."""
     if not any(names):
         raise ConfigError(
-            f"config.rows={names!r} is out of range: one or more rows, such as --config.rows=base."
+            f"config.rows={names!r} is out of range: one or more variants, such as "
+            "--config.rows=base."
         )
     for name in names:
         if isinstance(name, str) and ("," in name or "+" in name):
             several = " ".join(f"--config.rows={one}" for one in re.split("[,+]", name))
             raise ConfigError(
-                f"config.rows={name!r} is no row. Repeat the flag for several rows: {several}"
+                f"config.rows={name!r} is no variant. Repeat the flag for several: {several}"
             )
         require_choice("rows", name, VARIANTS)

@@ -30,7 +30,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
 def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | None:
     """Mean of the per-user AUCs, weighted by impressions, over users who have both labels.
 
-    On online histories it is biased against models that use responses; claim it on frozen ones.
+    On online histories it is biased against models that use feedback; claim it on frozen ones.
 
     Args:
       labels: [E] of 0 and 1.

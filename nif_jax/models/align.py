@@ -1,4 +1,4 @@
-"""Semantic Alignment Module: the target asks the flow (method.md, 1.3; the paper's Eq. 7)."""
+"""Semantic Alignment Module: the target attends to the flow (method.md, 1.3; the paper's Eq. 7)."""
 
 import chex
 import flax.linen as nn

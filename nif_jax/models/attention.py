@@ -69,7 +69,7 @@ def attend(
         one function by the rounding of fused operations only.
       implementation: None = "cpu" if that is JAX's default backend, else JAX's choice. "cpu";
         "xla" or "cudnn" as in jax.nn.dot_product_attention. JAX 0.10 chooses XLA; cuDNN's flash
-        kernel has to be asked for and takes float16 and bfloat16 only.
+        kernel has to be requested and takes float16 and bfloat16 only.
 
     Returns:
       [..., P, H, d], one output a head.

@@ -1,4 +1,4 @@
-"""Interest cohorts and the hierarchical network that asks them (method.md, 2.3 and 2.4).
+"""Interest cohorts and the hierarchical network that attends to them (method.md, 2.3 and 2.4).
 
 Letters: B batch, G beams, K levels, N catalogue, M nodes, S history states, D width.
 """
@@ -139,7 +139,9 @@ class CohortNetwork(nn.Module):
             mask = mask & generated.mask.any(1, keepdims=True)
         return refined, mask
 
-    def ask(self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+    def attend(
+        self, target: jax.Array, refined: jax.Array, mask: jax.Array, train: bool
+    ) -> jax.Array:
         """r_c: cross-attention 2.
 
         Args:

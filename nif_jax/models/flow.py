@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nif_jax.data.windows import Window
 from nif_jax.models.embed import ContextEmbed, ItemEmbed
-from nif_jax.models.response import ResponseHead
+from nif_jax.models.label_head import LabelHead
 from nif_jax.models.transformer import CausalBlock
 
 
@@ -41,7 +41,7 @@ class FlowDecoder(nn.Module):
         the unknown context of imagined events is a trained one (our choice).
       flow: "heads" (the paper's: outputs of the last attention, one part a head) or "mixed" (a full
         last block, cut into parts).
-      response: hidden width of the response head (nif_jax/models/response.py).
+      label_head: hidden width of the label head (nif_jax/models/label_head.py).
     """
 
     item_sizes: Mapping[str, int]
@@ -55,7 +55,7 @@ class FlowDecoder(nn.Module):
     id_dropout: float
     context_dropout: float
     flow: str
-    response: int
+    label_head: int
 
     def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
@@ -67,9 +67,10 @@ class FlowDecoder(nn.Module):
             for output in outputs
         ]
         self.drop = nn.Dropout(self.dropout)
-        self.responder = ResponseHead(self.dim, self.heads, self.response, self.dropout)
+        # The name `responder` stays: the random keys of its parameters depend on it.
+        self.responder = LabelHead(self.dim, self.heads, self.label_head, self.dropout)
 
-    def respond(
+    def label_logits(
         self,
         flow: jax.Array,
         vectors: jax.Array,
@@ -79,15 +80,15 @@ class FlowDecoder(nn.Module):
         visible: jax.Array,
         train: bool = False,
     ) -> jax.Array:
-        """Log odds that the user answers an item with label 1, if it is what comes next.
+        """Log odds that an item has the label 1, given that it is shown next.
 
         Args:
           flow: [B, P, D] unit states f_1.
-          vectors: [B, P, D] unit vectors of the items asked about.
+          vectors: [B, P, D] unit vectors of the items.
           scene: [B, P] where they are shown.
           gap: [B, P] bucket of the time since the entry before.
           past: [B, S, 2, H, d], as a pass or a roll-out gives it.
-          visible: see ResponseHead.
+          visible: see LabelHead.
           train: whether dropout is on.
 
         Returns:
@@ -97,23 +98,23 @@ class FlowDecoder(nn.Module):
         # Unit vectors have entries of D^-1/2: bring them to the scale of the head's weights.
         scale = self.dim**0.5
         evidence = [flow * scale, vectors * scale, flow * vectors * self.dim, context]
-        question = self._input(vectors, context, train)
-        return self.responder(question, evidence, past, visible, train)
+        item = self._input(vectors, context, train)
+        return self.responder(item, evidence, past, visible, train)
 
-    def respond_next(
+    def next_label_logits(
         self, flow: jax.Array, vectors: jax.Array, rows: Any, past: jax.Array, mask: jax.Array
     ) -> jax.Array:
-        """[B] logits of `respond` for the item of each row.
+        """[B] logits of `label_logits` for the item of each row.
 
         Args:
           flow: [B, D] unit states f_1.
           vectors: [N + 1, D] unit vectors of the catalogue.
           rows: what has item, scene and recency [B]: Impressions or Next.
           past: [B, S, 2, H, d].
-          mask: [B, S] bool, which entries of the past are real; a row may ask them all.
+          mask: [B, S] bool, which entries of the past are real; a row attends to all.
         """
-        asked = (flow, vectors[rows.item], rows.scene, rows.recency)
-        return self.respond(*(x[:, None] for x in asked), past, mask[:, None])[:, 0]
+        queries = (flow, vectors[rows.item], rows.scene, rows.recency)
+        return self.label_logits(*(x[:, None] for x in queries), past, mask[:, None])[:, 0]
 
     def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""
@@ -151,8 +152,8 @@ class FlowDecoder(nn.Module):
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
           named intermediates: "vectors" [N + 1, D], "memories" (one KeyValue a block), "past"
-            [B, S, 2, H, d] (what the response head asks), "visible" [B, S, S] (which entries are
-            known after each).
+            [B, S, 2, H, d] (keys and values of the label head), "visible" [B, S, S] (which
+            entries are known after each).
         """
         vectors = self.vectors(items, train)
         if train and self.context_dropout:
@@ -172,8 +173,8 @@ class FlowDecoder(nn.Module):
         heads, memories, states = self._decode(x, jnp.arange(size), mask, none, none, train)
         past = self.responder.past(states)
         if self.is_initializing():  # makes the head's parameters, which a plain pass does not need
-            asked = (vectors[window.item], window.scene, window.gap, past, mask)
-            self.respond(unit(heads.reshape(*heads.shape[:2], self.dim)), *asked)
+            queries = (vectors[window.item], window.scene, window.gap, past, mask)
+            self.label_logits(unit(heads.reshape(*heads.shape[:2], self.dim)), *queries)
         return heads, {"vectors": vectors, "memories": memories, "past": past, "visible": mask}
 
     def continue_from(
@@ -216,8 +217,8 @@ class FlowDecoder(nn.Module):
     def roll_out(
         self, window: Window, items: Mapping[str, jax.Array], horizon: int, branches: int
     ) -> tuple[jax.Array, jax.Array]:
-        """The Next Interest Flow after each of the window's last entries, and what the response
-        head asks.
+        """The Next Interest Flow after each of the window's last entries, and the keys and values
+        of the label head.
 
         Args:
           window: [B, S].

@@ -136,7 +136,7 @@ def fit_codebooks(latent: np.ndarray, levels: int, codes: int, batch: int, seed:
     books, counts, residual = [], [], np.asarray(latent, np.float32)
     spread = np.random.default_rng(seed)
     for _ in range(levels):
-        # k-means finds fewer clusters than asked for among equal points: noise separates them.
+        # k-means finds fewer clusters than requested among equal points: noise separates them.
         apart = residual + 1e-6 * spread.standard_normal(residual.shape).astype(np.float32)
         with threadpool_limits(1):  # sums over threads have other bits each time
             means = KMeans(codes, n_init=1, random_state=seed).fit(apart)

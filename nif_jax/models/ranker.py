@@ -59,7 +59,7 @@ class Ranker(nn.Module):
       align_heads: heads of the Semantic Alignment Module.
       align_dropout: rate on what comes from the generator, its item vectors and r.
       calibration: hidden width of the calibration head c(r, target).
-      cohorts: the network that asks the cohorts, or None.
+      cohorts: the network that attends to the cohorts, or None.
       side: the head of the self-supervised regularisation, or None.
     """
 
@@ -90,19 +90,24 @@ class Ranker(nn.Module):
         self.align_drop = nn.Dropout(self.align_dropout)
         self.calibrator = Mlp((self.calibration, 1))
         self.head = Mlp((*self.tower, 1), self.dropout)
+        # The name `believe` stays: names of parameters set the order in which norms are summed.
         self.believe = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)
 
-    def embed_items(self, shown, items, returned, train: bool) -> jax.Array:
-        """[..., D]: e_i = E_i + P E^G_i, where the generator's table has been returned."""
+    def embed_items(self, shown, items, generator_item_emb, train: bool) -> jax.Array:
+        """[..., D]: e_i = E_i + P E^G_i, the second term if the generator's item table is given."""
         vectors = self.items(shown, items, train)
-        if returned is None:
+        if generator_item_emb is None:
             return vectors
-        if len(returned) <= shown.size:
+        if len(generator_item_emb) <= shown.size:
             # Dropped out as a table, so once an item and pass: a mask for every entry of every
             # history would cost more than the rest of the table's return.
-            added = self.align_drop(self.project_returned(returned), deterministic=not train)[shown]
+            added = self.align_drop(
+                self.project_returned(generator_item_emb), deterministic=not train
+            )[shown]
         else:
-            added = self.align_drop(self.project_returned(returned[shown]), deterministic=not train)
+            added = self.align_drop(
+                self.project_returned(generator_item_emb[shown]), deterministic=not train
+            )
         return vectors + added
 
     def calibrate(self, evidence: jax.Array, target: jax.Array) -> jax.Array:
@@ -118,22 +123,24 @@ class Ranker(nn.Module):
             return self.interest(target, keys, mask)
         return self._aligned(target, flow, flow_mask, train)
 
-    def _ask_cohorts(self, target, items, returned, generated, ids, train: bool) -> list:
+    def _cohort_fields(
+        self, target, items, generator_item_emb, generated, ids, train: bool
+    ) -> list:
         """Fields [B, D]: the state of the history, and r_c where there are cohorts."""
         state = self.cohorts.last_state(generated)
         found = [jnp.broadcast_to(state, target.shape)]
         if generated.beams is not None:
             everything = jnp.arange(items["id"].shape[0])
-            table = self.embed_items(everything, items, returned, train)
+            table = self.embed_items(everything, items, generator_item_emb, train)
             refined, mask = self.cohorts.refine(table, ids, generated)
-            found.append(self.cohorts.ask(target, refined, mask, train))
+            found.append(self.cohorts.attend(target, refined, mask, train))
         return found
 
     def __call__(
         self,
         batch: Impressions,
         items: Mapping[str, jax.Array],
-        returned: jax.Array | None = None,
+        generator_item_emb: jax.Array | None = None,
         train: bool = False,
         shared_pairs: bool = False,
         generated: Generated | None = None,
@@ -144,7 +151,7 @@ class Ranker(nn.Module):
         Args:
           batch: impressions; with batch.flow the alignment is on.
           items: the catalogue's features, [N + 1, M] each.
-          returned: [N + 1, D_G] the generator's item vectors, or None.
+          generator_item_emb: [N + 1, D_G] the generator's item vectors, or None.
           train: whether dropout is on; needs an rng named "dropout".
           shared_pairs: also score each pair's negative with its positive's moveline.
           generated: the intent model's output for the users; of one user for all B rows if its B is
@@ -154,12 +161,12 @@ class Ranker(nn.Module):
         Returns:
           logits: [B], calibration score included.
           named intermediates: "calibration" [B]; "shared" [B // 2], the negatives' calibration
-          score with the positives' moveline, if asked for; "side" [B], logits of the side head, in
+          score with the positives' moveline, if requested; "side" [B], logits of the side head, in
           training.
         """
         history = batch.history
         shown = jnp.concatenate([batch.item[:, None], history.item], axis=1)
-        vectors = self.embed_items(shown, items, returned, train)
+        vectors = self.embed_items(shown, items, generator_item_emb, train)
         target, keys = vectors[:, 0], vectors[:, 1:] + self.context(history)
         interest = self.interest(target, keys, history.mask)
         fields = [
@@ -175,19 +182,19 @@ class Ranker(nn.Module):
             evidence = self._aligned(target, batch.flow, batch.flow_mask, train)
             fields.append(evidence)
         if generated is not None:
-            fields += self._ask_cohorts(target, items, returned, generated, ids, train)
+            fields += self._cohort_fields(target, items, generator_item_emb, generated, ids, train)
         stacked = jnp.stack(fields, axis=1)  # [B, F, D]
         left, right = np.triu_indices(len(fields), k=1)
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
         x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
         calibration = self.calibrate(evidence, target)
-        if batch.response is None:
+        if batch.label_logit is None:
             logits = self.head(x, train)[:, 0] + calibration
         else:
-            # Dropped out as all that the generator gives: it has seen the answers of these rows.
-            response = self.align_drop(batch.response[:, None], deterministic=not train)
-            x = jnp.concatenate([x, response], axis=-1)
-            logits = (self.head(x, train) + self.believe(response))[:, 0] + calibration
+            # Dropped out like all outputs of the generator: it was trained on these labels.
+            label_logit = self.align_drop(batch.label_logit[:, None], deterministic=not train)
+            x = jnp.concatenate([x, label_logit], axis=-1)
+            logits = (self.head(x, train) + self.believe(label_logit))[:, 0] + calibration
         named = {"calibration": calibration}
         if train and self.side is not None:
             own = [*self.user(batch.user_features), target, self.context.scene[batch.scene]]

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from nif_jax.config import GROWING
+from nif_jax.config import EXTENDABLE
 from nif_jax.data.files import file_sha256, read_json
 from nif_jax.metrics.records import METRICS_FILE, read_metrics
 from nif_jax.reports.lifts import AB_FILE
@@ -103,7 +103,7 @@ def is_finished(path: Path, config: Mapping[str, Any]) -> bool:
         logging.warning("%s", error)
         return False
     there = found["run"].get("config", {})
-    return all(there.get(key) == config[key] for key in GROWING)
+    return all(there.get(key) == config[key] for key in EXTENDABLE)
 
 
 def list_files(path: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 An impression of the traffic is a draw of the user's next event, after all that the moveline holds:
 a moment, a scene, and a slate of candidates by the simulator's law. Impressions of one user are
 independent draws of that event, not a sequence: histories do not grow during a test, so all models
-answer the same questions and nothing that one shows changes what another is asked.
+rank the same candidates, and no ranking changes the candidates of another model.
 """
 
 import dataclasses

@@ -55,7 +55,7 @@ def init(model: Ranker, rng: jax.Array, batch: Impressions, constants):
 
 def make(run: Context) -> Stage:
     """The stage `base`."""
-    run = run.seen_by("base")
+    run = run.for_stage("base")
     model = Ranker(**table_sizes(run.dataset), **run.config.ranker)
     gather = gather_rows(run.config.data.history_length)
     return make_ranking_stage(

@@ -25,17 +25,17 @@ def require_settings(run: Context) -> None:
     _require_classes(run)
     require_passes(run, "train")
     for name in run.config.rows:
-        row, config = VARIANTS[name], variant_config(run.config, name)
-        if row.flow:
+        variant, config = VARIANTS[name], variant_config(run.config, name)
+        if variant.flow:
             require_passes(run, "pretrain")
-            _require_answers(dataclasses.replace(run, config=config))
-        if row.cohorts:
+            _require_labels(dataclasses.replace(run, config=config))
+        if variant.cohorts:
             items, form = run.dataset.movelines.num_items, config.tokenizer.form
             if form in tokens.TRAINED:
                 require_passes(run, "tokenize")
             if form != "random":
                 require_codes(config.tokenizer.codes, items)
-            _ = run.seen_by("tokenizer").content  # raises where items have none
+            _ = run.for_stage("tokenizer").content  # raises where items have none
             tokens.require_beams(config.genci.beams, items)
 
 
@@ -52,15 +52,15 @@ def _require_classes(run: Context) -> None:
         )
 
 
-def _require_answers(run: Context) -> None:
-    """Raises ConfigError where the response head would learn one answer, which is none."""
+def _require_labels(run: Context) -> None:
+    """Raises ConfigError where the label head would be trained on labels of one value."""
     data = run.dataset
     learned = (data.split == splits.TRAIN) & (data.eligible | data.sampled)
-    known = np.unique(data.answer[learned & (data.answer != NO_LABEL)])
-    if run.config.flow_loss.response and len(known) < 2:
+    known = np.unique(data.event_label[learned & (data.event_label != NO_LABEL)])
+    if run.config.flow_loss.label_head and len(known) < 2:
         raise ConfigError(
             f"{data.movelines.name}: events that histories hold have the labels {known.tolist()} "
             "only (data.history=positive has no others) and no negatives are sampled, so there are "
-            "no answers for the generator's response head to learn. Turn it off: "
-            "--config.flow_loss.response=0 --config.flow.response=none."
+            "nothing for the generator's label head to learn. Turn it off: "
+            "--config.flow_loss.label_head=0 --config.flow.label_head=none."
         )

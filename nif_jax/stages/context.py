@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nif_jax.config import flatten, restrict
+from nif_jax.config import flatten, stage_config
 from nif_jax.data.dataset import Dataset, build_dataset
 from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.preparation.content import content_vectors
@@ -64,10 +64,10 @@ class Context:
         config, lines = flatten(self.config.to_dict()), self.dataset.movelines
         return self._once("identity", self.dataset, lambda: identify(config, lines))
 
-    def seen_by(self, stage: str) -> "Context":
-        """This run with nothing in its config but what may shape a stage; see config_keys.READ."""
-        seen = restrict(self.config, stage)
-        return self if seen is self.config else dataclasses.replace(self, config=seen)
+    def for_stage(self, stage: str) -> "Context":
+        """This run with only the keys that shape a stage in its config, see config.STAGE_KEYS."""
+        config = stage_config(self.config, stage)
+        return self if config is self.config else dataclasses.replace(self, config=config)
 
     def fits(self, arrays: Any) -> bool:
         """Whether leaves [D_local, ...] fit the devices, or config.data.input says so."""

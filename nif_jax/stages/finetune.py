@@ -38,7 +38,7 @@ from nif_jax.stages.generator import flow_decoder
 from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
 from nif_jax.stages.ranking import make_ranking_stage, table_sizes
-from nif_jax.stages.step_counts import per_device, stretched, total_steps
+from nif_jax.stages.step_counts import per_device, total_steps, with_min_steps
 from nif_jax.training.devices.pmap import AXIS
 from nif_jax.training.stage import Aux, Stage
 from nif_jax.variants import VARIANTS, variant_config
@@ -64,7 +64,7 @@ def loss(
     batch, however many it holds.
     """
     train = step is not None
-    batch, items, returned = ranker_inputs(generator, flow, params, constants, batch)
+    batch, items, generator_item_emb = ranker_inputs(generator, flow, params, constants, batch)
     named_rng = dict(zip(("rank", "encode", "next"), jax.random.split(rng, 3), strict=True))
     generated, variables = generate_in_training(
         cohorts, params, variables, constants, batch, named_rng["encode"], train, axis_name
@@ -74,7 +74,7 @@ def loss(
         {"params": params},
         batch,
         items,
-        returned,
+        generator_item_emb,
         train,
         shared,
         generated,
@@ -112,10 +112,15 @@ def predict(
     batch: Impressions,
 ) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each, and see flow_input.final_scores."""
-    batch, items, returned = ranker_inputs(generator, flow, params, constants, batch)
+    batch, items, generator_item_emb = ranker_inputs(generator, flow, params, constants, batch)
     generated = generate(cohorts, params, constants, batch)
     logits, named = model.apply(
-        {"params": params}, batch, items, returned, generated=generated, ids=constants.get("ids")
+        {"params": params},
+        batch,
+        items,
+        generator_item_emb,
+        generated=generated,
+        ids=constants.get("ids"),
     )
     found = final_scores(generator, flow, params, variables, constants, batch, logits)
     return found | {"calibration": named["calibration"]}
@@ -143,12 +148,12 @@ def predict_candidates(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
     many = many._replace(item=candidates)
-    many, items, returned = ranker_inputs(generator, flow, params, constants, many)
+    many, items, generator_item_emb = ranker_inputs(generator, flow, params, constants, many)
     logits, named = model.apply(
         {"params": params},
         many,
         items,
-        returned,
+        generator_item_emb,
         generated=generated,
         ids=constants.get("ids"),
     )
@@ -159,8 +164,8 @@ def predict_candidates(
 def init(model: Ranker, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
     of the generators that learn with it. Variables: remembered beams, and the weight of the
-    generator's log odds, 0 in training."""
-    own, variables = {}, {"mix": jnp.zeros(())} if flow.response == "mix" else {}
+    label head's logit, 0 in training."""
+    own, variables = {}, {"blend_weight": jnp.zeros(())} if flow.label_head == "blend" else {}
     if flow.tune:
         window = jax.eval_shape(lambda: (batch.events, constants["items"]))
         own["generator"] = init_params(generator, jax.random.fold_in(rng, 2), *window)
@@ -188,7 +193,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
       name: of the variant, see nif_jax/variants.py.
       outputs: of the stages before.
     """
-    run = run.seen_by(name)
+    run = run.for_stage(name)
     variant, config = VARIANTS[name], variant_config(run.config, name)
     run = dataclasses.replace(run, config=config)
     flow = flow_input.configured(config, variant.flow)
@@ -198,10 +203,10 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
     )
     cohorts, network, side, extra = CohortInput(), None, None, {}
     if variant.flow:
-        extra |= {"returned": outputs.vectors, "generator": outputs.params}
+        extra |= {"generator_item_emb": outputs.vectors, "generator": outputs.params}
     if variant.cohorts:
         ids = extra["ids"] = outputs.ids[config.tokenizer.form]
-        steps = total_steps(stretched(config.train, plan.steps_per_epoch), plan)
+        steps = total_steps(with_min_steps(config.train, plan.steps_per_epoch), plan)
         cohorts, network, side = cohort_input.configured(
             run, config, steps, ids.num_codes, ids.num_digits
         )
@@ -232,10 +237,10 @@ def _flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.nda
     arrays = {}
     if flow.use and outputs.flow is not None:
         arrays["flow"] = outputs.flow
-        if flow.response != "none":
+        if flow.label_head != "none":
             arrays["past"] = outputs.past
-    if outputs.response is not None and flow.response == "input":
-        arrays["response"] = outputs.response
+    if outputs.label_logit is not None and flow.label_head == "input":
+        arrays["label_logit"] = outputs.label_logit
     return arrays
 
 

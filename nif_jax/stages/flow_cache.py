@@ -1,4 +1,4 @@
-"""The flow after every history entry, and what the response head asks of it, computed once.
+"""The flow after every history entry, and the keys and values of the label head, computed once.
 
 Windows of S entries advance by half; in each, the later half of the positions are rolled out
 together in one causal pass, so that every entry has at least S / 2 entries of context.
@@ -73,7 +73,7 @@ def compute_flows(
     parallel: Pmap,
 ) -> tuple[np.ndarray, np.ndarray]:
     """[D_local, M, T, D] float32 unit flow states after each of a shard's history entries, and
-    [D_local, M, 2, H, d] float32 keys and values that the response head asks of it.
+    [D_local, M, 2, H, d] float32 keys and values of the label head.
 
     Args:
       model: the generator.

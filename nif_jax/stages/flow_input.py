@@ -1,4 +1,4 @@
-"""What a ranker reads of the generator: flow, item vectors, and the log odds of the answer."""
+"""What a ranker reads of the generator: flow, item vectors, and the label logit."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from nif_jax.data.windows import Impressions, gather_impressions, gather_past
-from nif_jax.metrics.mix import mean_logit
+from nif_jax.metrics.blend import mean_logit
 from nif_jax.models.flow import FlowDecoder
 
 
@@ -17,28 +17,29 @@ class FlowInput:
 
     Attributes:
       use: whether the alignment attends to a flow.
-      returned: whether constants["returned"], the generator's item vectors, is projected and added.
+      add_item_emb: whether the generator's item vectors, constants["generator_item_emb"], are
+        projected and added.
       horizon: T.
       context: S of the generator's window.
       cache: whether flow and past are read from arrays["flow"] and arrays["past"], made once by
         nif_jax.flows, instead of being computed in the step.
-      response: what becomes of the generator's log odds of the answer: "mix" with the ranker's,
-        "input" of the ranker, or "none".
+      label_head: what the generator's label logit is used for: "blend" averages it with the
+        ranker's logit, "input" gives it to the ranker, "none" does neither.
       tune: whether the generator goes on learning with the ranker, as params["generator"]; needs
         cache=False, because what it gives changes with every step.
     """
 
     use: bool = False
-    returned: bool = False
+    add_item_emb: bool = False
     horizon: int = 0
     context: int = 0
     cache: bool = False
-    response: str = "none"
+    label_head: str = "none"
     tune: bool = False
 
-    def asks(self, train: bool) -> bool:
-        """Whether the response head is asked: mixed answers are for scoring alone."""
-        return self.response == "input" or (self.response == "mix" and not train)
+    def uses_label_head(self, train: bool) -> bool:
+        """Whether the label head is needed; training does not need logits that are blended."""
+        return self.label_head == "input" or (self.label_head == "blend" and not train)
 
 
 def configured(config: ConfigDict, use: bool) -> FlowInput:
@@ -47,31 +48,33 @@ def configured(config: ConfigDict, use: bool) -> FlowInput:
         return FlowInput()
     return FlowInput(
         use=True,
-        returned=config.flow.returned == "add",
+        add_item_emb=config.flow.generator_item_emb == "add",
         horizon=config.flow.horizon,
         context=config.pretrain.context,
         cache=config.flow.cache,
-        response=config.flow.response,
+        label_head=config.flow.label_head,
         tune=config.flow.tune,
     )
 
 
 def gather_rows(length: int, flow: FlowInput, train: bool = False):
     """(arrays, index) -> Impressions with histories of `length` and, as far as used, the flow and
-    what the response head asks.
+    the keys and values of the label head.
 
-    For training also with arrays["response"], if the log odds of answers are cross-fitted.
+    For training also with arrays["label_logit"], if label logits are cross-fitted.
     """
     context = 0 if flow.cache else flow.context
 
     def gather(arrays, index):
         store, cached = arrays["store"], arrays["flow"] if flow.cache else None
         batch = gather_impressions(store, index, length, cached, context)
-        if flow.cache and flow.asks(train):
+        if flow.cache and flow.uses_label_head(train):
             past, mask = gather_past(store, index, arrays["past"], flow.context)
             batch = batch._replace(past=past, past_mask=mask)
-        if train and "response" in arrays:
-            batch = batch._replace(response=arrays["response"][index["row"]] * batch.flow_mask)
+        if train and "label_logit" in arrays:
+            batch = batch._replace(
+                label_logit=arrays["label_logit"][index["row"]] * batch.flow_mask
+            )
         return batch
 
     return gather
@@ -80,7 +83,9 @@ def gather_rows(length: int, flow: FlowInput, train: bool = False):
 def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, constants):
     """The generator's parameters and item vectors: constants, or as they are by now (flow.tune)."""
     if not flow.tune:
-        return jax.lax.stop_gradient((constants.get("generator"), constants.get("returned")))
+        return jax.lax.stop_gradient(
+            (constants.get("generator"), constants.get("generator_item_emb"))
+        )
     tuned = params["generator"]
     vectors = generator.apply({"params": tuned}, constants["items"], method="vectors")
     return tuned, vectors
@@ -105,8 +110,8 @@ def with_flow(
     return batch._replace(flow=rolled[:, 0], past=past, past_mask=mask, events=None)
 
 
-def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax.Array:
-    """[B] the generator's log odds that a row's answer is 1, by the flow's first state and the
+def label_logits(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax.Array:
+    """[B] the generator's log odds that a row's label is 1, by the flow's first state and the
     past; of no meaning where there is no history."""
     return generator.apply(
         {"params": weights},
@@ -115,21 +120,21 @@ def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax
         batch,
         batch.past,
         batch.past_mask,
-        method="respond_next",
+        method="next_label_logits",
     )
 
 
-def with_response(
+def with_label_logit(
     generator: FlowDecoder | None, flow: FlowInput, weights, vectors, batch: Impressions
 ) -> Impressions:
     """The batch with the generator's log odds, 0 without a history, if the ranker reads them.
 
     Cross-fitted ones, which training gathers, stay.
     """
-    if flow.response != "input" or batch.response is not None:
+    if flow.label_head != "input" or batch.label_logit is not None:
         return batch
-    found = respond(generator, weights, vectors, batch)
-    return batch._replace(response=found * batch.flow_mask)
+    found = label_logits(generator, weights, vectors, batch)
+    return batch._replace(label_logit=found * batch.flow_mask)
 
 
 def final_scores(
@@ -137,26 +142,27 @@ def final_scores(
 ) -> dict[str, jax.Array]:
     """{"logit"} [B], the final log odds of a batch with its flow, from the ranker's.
 
-    Where they are mixed, with variables["mix"] as the weight of the generator's, also what of:
-    "ranker", and "response", which is the ranker's too where there is no history. The mean is taken
-    late, with one number that validation chooses, since the generator has learned the answers to
-    the rows that rankers train on: one that reads them there trusts them too much elsewhere.
+    If the label head is blended, variables["blend_weight"] is its weight, and both logits are
+    returned as well: "ranker", and "label_head", which equals the ranker's where there is no
+    history. The mean is taken after training, with one weight chosen on validation. The generator
+    was trained on the labels of the ranker's training rows, so a ranker that reads its logits in
+    training gives them too much weight.
     """
-    if flow.response != "mix":
+    if flow.label_head != "blend":
         return {"logit": logits}
     weights, vectors = current_generator(generator, flow, params, constants)
-    response = respond(generator, weights, vectors, batch)
-    response = jnp.where(batch.flow_mask, response, logits)
-    logit = mean_logit(logits, response, variables["mix"])
-    return {"logit": logit, "ranker": logits, "response": response}
+    label_logit = label_logits(generator, weights, vectors, batch)
+    label_logit = jnp.where(batch.flow_mask, label_logit, logits)
+    logit = mean_logit(logits, label_logit, variables["blend_weight"])
+    return {"logit": logit, "ranker": logits, "label_head": label_logit}
 
 
 def ranker_inputs(
     generator: FlowDecoder | None, flow: FlowInput, params, constants, batch: Impressions
 ):
     """The batch with all that comes from the generator, the catalogue's features, and the item
-    vectors to return to the ranker or None."""
+    vectors to add to the ranker's or None."""
     weights, vectors = current_generator(generator, flow, params, constants)
     batch = with_flow(generator, flow, weights, constants, batch)
-    batch = with_response(generator, flow, weights, vectors, batch)
-    return batch, constants["items"], vectors if flow.returned else None
+    batch = with_label_logit(generator, flow, weights, vectors, batch)
+    return batch, constants["items"], vectors if flow.add_item_emb else None

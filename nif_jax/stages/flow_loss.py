@@ -22,7 +22,7 @@ class FlowLoss:
       velocity: its form, "geodesic" or "chord".
       half_life: seconds after which velocity counts half.
       rollout_steps: r, free-running steps that are trained as well, from every position.
-      response: weight of the answers' cross-entropy, see FlowDecoder.respond; 0 = off.
+      label_head: weight of the cross-entropy of labels, see FlowDecoder.label_logits; 0 = off.
     """
 
     temperature: float
@@ -35,7 +35,7 @@ class FlowLoss:
     velocity: str
     half_life: float
     rollout_steps: int
-    response: float
+    label_head: float
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):

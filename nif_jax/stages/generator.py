@@ -39,8 +39,8 @@ def loss(
     rng: jax.Array,
     step: jax.Array | None,
 ):
-    """Sum over targets of InfoNCE + alpha * diversity + beta * velocity + response, see
-    Stage.loss_fn.
+    """Sum over targets of InfoNCE + alpha * diversity + beta * velocity + weighted cross-entropy of
+    labels, see Stage.loss_fn.
 
     Diversity and velocity are counted where a prediction is, so that one weight divides all.
     """
@@ -80,15 +80,15 @@ def loss(
         value, _ = weighted_sum(speed, mask)
         total += spec.beta * value
         measurements["velocity"] = (value, weight)
-    if spec.response:
-        value, count = answers_loss(bound, batch, queries, named, train)
-        # Answers are learned from every event, and from what was sampled for it. Where targets are
-        # fewer, all is divided by less: the head keeps the share that it has where every event is
-        # a target and is asked once.
+    if spec.label_head:
+        value, count = label_loss(bound, batch, queries, named, train)
+        # Every event and every negative sampled for it has a label. The total is divided by the
+        # number of targets, which may be smaller: the factor keeps the weight of the label head
+        # equal to its weight where every event is a target and has one label.
         events = (_within(batch, 1) & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
-        asked = events * batch.asked.label.shape[-1]
-        total += spec.response * value * (weight / jnp.maximum(asked, 1.0))
-        measurements["response"] = (value, count)
+        labels = events * batch.label_queries.label.shape[-1]
+        total += spec.label_head * value * (weight / jnp.maximum(labels, 1.0))
+        measurements["label_head"] = (value, count)
     if spec.rollout_steps:
         flow = bound.continue_from(
             heads,
@@ -114,28 +114,30 @@ def _within(batch: Sequences, ahead: int) -> jax.Array:
     return batch.window.mask[:, :-ahead] & (segment[:, ahead:] == segment[:, :-ahead])
 
 
-def answers_loss(
-    bound: FlowDecoder, batch: Sequences, queries: jax.Array, named: Mapping[str, Any], train: bool
+def label_loss(
+    bound: FlowDecoder, batch: Sequences, states: jax.Array, named: Mapping[str, Any], train: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum of cross-entropies of the answers that are known at entries 2..S of windows, and their
+    """Sum of cross-entropies of the labels that are known at entries 2..S of windows, and their
     number.
 
     Args:
       bound: the model, bound to parameters.
       batch: windows of S entries.
-      queries: [B, S, D] unit flow states; the one before an entry is asked for its answer.
+      states: [B, S, D] unit flow states; the state before an entry predicts its label.
       named: what the pass over the windows gave beside its states.
       train: whether dropout is on.
     """
-    many = batch.asked.label.shape[-1]
-    # Questions [B, (S - 1)(1 + n)]: the impressions of an entry ask the same state.
-    asked = jax.tree.map(lambda x: x[:, 1:].reshape(len(x), -1), batch.asked)
-    states = jnp.repeat(queries[:, :-1], many, axis=1)
+    many = batch.label_queries.label.shape[-1]
+    # [B, (S - 1)(1 + n)]: all impressions of an entry are predicted from the same state.
+    queries = jax.tree.map(lambda x: x[:, 1:].reshape(len(x), -1), batch.label_queries)
+    before = jnp.repeat(states[:, :-1], many, axis=1)
     visible = jnp.repeat(named["visible"][:, :-1], many, axis=1)
-    answered = jnp.repeat(_within(batch, 1), many, axis=1) & (asked.label != NO_LABEL)
-    shown = named["vectors"][asked.item]
-    logits = bound.respond(states, shown, asked.scene, asked.gap, named["past"], visible, train)
-    return weighted_sum(cross_entropy(logits, asked.label), answered.astype(jnp.float32))
+    labelled = jnp.repeat(_within(batch, 1), many, axis=1) & (queries.label != NO_LABEL)
+    shown = named["vectors"][queries.item]
+    logits = bound.label_logits(
+        before, shown, queries.scene, queries.gap, named["past"], visible, train
+    )
+    return weighted_sum(cross_entropy(logits, queries.label), labelled.astype(jnp.float32))
 
 
 def init(model: FlowDecoder, rng, batch: Sequences, constants):
@@ -159,7 +161,7 @@ def _target_frequency(data: Dataset, spec: FlowLoss) -> np.ndarray:
     """[N + 1] how often an item is among the generator's targets, see log_expected_count."""
     targets = data.train_events & data.eligible
     if spec.targets == "positive":
-        targets &= data.answer == 1
+        targets &= data.event_label == 1
     return contrastive.item_frequency(data.movelines.item, targets, data.movelines.num_items)
 
 
@@ -172,12 +174,12 @@ def _evaluator(run: Context, scorer: Scorer, spec: FlowLoss):
 
     def evaluate(params, variables):
         found = scorer(chosen, params, variables)
-        answers = run.dataset.movelines.label[chosen.rows]
+        labels = run.dataset.movelines.label[chosen.rows]
         metrics = retrieval.summarize(found["rank"][events])
         metrics["quality"] = metrics["hr@10"]
-        if spec.response and 0 < answers.mean() < 1:
-            metrics["response_auc"] = ctr.auc(answers, found["response"])
-            metrics["quality"] += spec.response * metrics["response_auc"]
+        if spec.label_head and 0 < labels.mean() < 1:
+            metrics["label_auc"] = ctr.auc(labels, found["label_logit"])
+            metrics["quality"] += spec.label_head * metrics["label_auc"]
         return Evaluation(metrics)
 
     return evaluate
@@ -187,7 +189,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     """The stage `generator`; or the one of config.flow.cross_fit that trains without (fold, of
     folds) of the users."""
     name = "generator_without_{}_of_{}".format(*without) if without else "generator"
-    run = run.seen_by(name)
+    run = run.for_stage(name)
     section, model = run.config.pretrain, flow_decoder(run)
     spec = FlowLoss(**run.config.flow_loss)
     data = run.place(frequency=_target_frequency(run.dataset, spec))
@@ -195,7 +197,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     length = section.context + run.config.flow.horizon
     plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without or (0, 0))
     gather = functools.partial(next_item.gather_next, section.context, section.context)
-    functions = {"scores": next_item.rank_next, "labels": next_item.answer_next}
+    functions = {"scores": next_item.rank_next, "labels": next_item.label_next}
     scorers = {
         key: Scorer(functools.partial(fn, model), gather, data, run.parallel)
         for key, fn in functions.items()

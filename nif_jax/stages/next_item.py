@@ -38,27 +38,27 @@ def rank_next(
     model: FlowDecoder, params, variables, constants, batch: Next
 ) -> dict[str, jax.Array]:
     """{"rank": [B]} of the item that came next, among the catalogue, by the flow's first state; and
-    {"response": [B]}, the log odds that it was answered with label 1.
+    {"label_logit": [B]}, the log odds that its label is 1.
 
     Items in the user's past do not count, if they were gathered; for models without a past (an
     empty window) the state is arbitrary, and so is the rank.
     """
     del variables
-    queries, vectors, response = _before(model, params, constants, batch)
+    queries, vectors, label_logit = _before(model, params, constants, batch)
     # A padded id becomes -1, which excludes nothing.
     seen = None if batch.seen is None else batch.seen - 1
     return {
         "rank": target_ranks(queries, vectors[1:], batch.item - 1, seen),
-        "response": response,
+        "label_logit": label_logit,
     }
 
 
-def answer_next(
+def label_next(
     model: FlowDecoder, params, variables, constants, batch: Next
 ) -> dict[str, jax.Array]:
-    """{"response": [B]} of `rank_next`, without ranking the catalogue."""
+    """{"label_logit": [B]} of `rank_next`, without ranking the catalogue."""
     del variables
-    return {"response": _before(model, params, constants, batch)[2]}
+    return {"label_logit": _before(model, params, constants, batch)[2]}
 
 
 def _before(model: FlowDecoder, params, constants, batch: Next):
@@ -67,8 +67,8 @@ def _before(model: FlowDecoder, params, constants, batch: Next):
     heads, named = bound(batch.events, constants["items"])
     queries = unit(heads[:, -1].reshape(len(batch.item), -1))
     vectors, mask = named["vectors"], batch.events.mask
-    response = bound.respond_next(queries, vectors, batch, named["past"], mask)
-    return queries, vectors, response
+    label_logit = bound.next_label_logits(queries, vectors, batch, named["past"], mask)
+    return queries, vectors, label_logit
 
 
 def rank_by_mean(constants, batch: Next) -> dict[str, jax.Array]:

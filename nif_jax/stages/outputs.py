@@ -17,9 +17,9 @@ class GeneratorOutputs:
       params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
       flow: [D_local, M, T, D], or None where config.flow.cache is off.
-      past: [D_local, M, 2, H, d] keys and values that the label head attends to, or None like flow.
-      response: [D_local, E] log odds of the label of each train impression by a generator that was
-        trained without its user, or None where config.flow.cross_fit is off.
+      past: [D_local, M, 2, H, d] keys and values of the label head, or None like flow.
+      label_logit: [D_local, E] log odds of the label of each train impression by a generator that
+        was trained without its user, or None where config.flow.cross_fit is off.
       codes: form of tokenizer -> [N, K] nearest codes, and with collisions resolved; collision
         digit left out.
       ids: form of tokenizer -> semantic IDs.
@@ -29,6 +29,6 @@ class GeneratorOutputs:
     vectors: np.ndarray | None = None
     flow: np.ndarray | None = None
     past: np.ndarray | None = None
-    response: np.ndarray | None = None
+    label_logit: np.ndarray | None = None
     codes: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, SemanticIds] = dataclasses.field(default_factory=dict)

@@ -8,9 +8,9 @@ import numpy as np
 
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
-from nif_jax.metrics import ctr, mix
+from nif_jax.metrics import blend, ctr
 from nif_jax.stages.context import Context
-from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, stretched
+from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, with_min_steps
 from nif_jax.training.scoring import Scorer, ScoringPlan
 from nif_jax.training.stage import Evaluation, Stage
 
@@ -44,10 +44,10 @@ def _evaluator(run: Context, scorer: Scorer, metric: str) -> Callable[..., Evalu
 
     def evaluate(params, variables):
         found = scorer(plan, params, variables)
-        if "response" not in found:
+        if "label_head" not in found:
             return Evaluation(judge(found["logit"]))
-        metrics = mix.best_mean(judge, found["ranker"], found["response"], metric)
-        return Evaluation(metrics, {"mix": metrics["mix"]})
+        metrics = blend.best_mean(judge, found["ranker"], found["label_head"], metric)
+        return Evaluation(metrics, {"blend_weight": metrics["blend_weight"]})
 
     return evaluate
 
@@ -77,7 +77,7 @@ def make_ranking_stage(
       generators: name -> (params, variables, constants, batch) -> {"rank"} [B] of the next item, of
         a model that generates items.
     """
-    section = stretched(run.config.train, plan.steps_per_epoch)
+    section = with_min_steps(run.config.train, plan.steps_per_epoch)
     functions = {"scores": predict} | dict(generators or {})
     scorers = {k: Scorer(fn, gather_scores, data, run.parallel) for k, fn in functions.items()}
     log_steps(run, name, "train", section, plan)

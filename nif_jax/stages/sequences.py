@@ -7,14 +7,14 @@ from nif_jax.data.schema import NO_LABEL
 from nif_jax.data.windows import Array, Store, Window, gap_bucket, gather_segments
 
 
-class Asked(NamedTuple):
-    """Impressions whose answers are learned at an entry: its own, and those sampled for it.
+class LabelQueries(NamedTuple):
+    """Impressions whose labels are predicted at an entry: its own, and those sampled for it.
 
     Attributes:
       item: [B, S, 1 + n] int32.
       scene: [B, S, 1 + n] int32.
       gap: [B, S, 1 + n] int32 bucket of the time since the entry before.
-      label: [B, S, 1 + n] float32, 1 or 0, NO_LABEL where the answer is not known or not to be
+      label: [B, S, 1 + n] float32, 1 or 0, NO_LABEL where the label is unknown or not to be
         learned.
     """
 
@@ -34,7 +34,7 @@ class Sequences(NamedTuple):
       in_train: [B, S] bool, the entry belongs to the train period.
       is_target: [B, S] bool, the entry is to be predicted: those of the train period, or the
         positive ones of them.
-      asked: Asked, whose first impressions are the entries themselves.
+      label_queries: LabelQueries, whose first impressions are the entries themselves.
     """
 
     window: Window
@@ -42,7 +42,7 @@ class Sequences(NamedTuple):
     seconds: Array
     in_train: Array
     is_target: Array
-    asked: Asked
+    label_queries: LabelQueries
 
 
 def gather_sequences(targets: str, sampled: int, arrays, index: Mapping[str, Array]) -> Sequences:
@@ -52,12 +52,14 @@ def gather_sequences(targets: str, sampled: int, arrays, index: Mapping[str, Arr
     row = store.history_row[entry]
     window, seconds = gather_segments(store, entry, segment)
     in_train = window.mask & store.train[row]
-    asked = _gather_asked(store, entry, in_train, sampled)
-    is_target = in_train & (asked.label[..., 0] > 0) if targets == "positive" else in_train
-    return Sequences(window, segment, seconds, in_train, is_target, asked)
+    queries = _gather_label_queries(store, entry, in_train, sampled)
+    is_target = in_train & (queries.label[..., 0] > 0) if targets == "positive" else in_train
+    return Sequences(window, segment, seconds, in_train, is_target, queries)
 
 
-def _gather_asked(store: Store, entry: Array, in_train: Array, sampled: int) -> Asked:
+def _gather_label_queries(
+    store: Store, entry: Array, in_train: Array, sampled: int
+) -> LabelQueries:
     """Impressions of entries [B, S]: sampled ones stand right before their event, and in no
     history."""
     xp = entry.__array_namespace__()
@@ -68,4 +70,4 @@ def _gather_asked(store: Store, entry: Array, in_train: Array, sampled: int) -> 
     known = in_train[..., None] & ((row > before) | (back == 0))
     gap = gap_bucket(store.time[row] - store.time[before])
     label = xp.where(known, store.label[row], NO_LABEL)
-    return Asked(store.item[row], store.scene[row], gap, label)
+    return LabelQueries(store.item[row], store.scene[row], gap, label)

@@ -73,7 +73,7 @@ def total_steps(section: ConfigDict, plan: Any) -> int:
     return int(section.epochs * plan.steps_per_epoch)
 
 
-def stretched(section: ConfigDict, steps_per_epoch: int) -> ConfigDict:
+def with_min_steps(section: ConfigDict, steps_per_epoch: int) -> ConfigDict:
     """Section `train` with as many whole epochs as min_steps takes, where it has fewer.
 
     Evaluations are as many as before, further apart. No epochs remain none (closed forms).
@@ -93,13 +93,13 @@ def log_steps(run: Context, stage: str, name: str, section: ConfigDict, plan: An
       run: the run; one that only reads finished stages logs nothing.
       stage: name of the stage.
       name: section of the config with its training settings.
-      section: these settings as the stage is trained with them, see `stretched`.
+      section: these settings as the stage is trained with them, see `with_min_steps`.
       plan: of its batches.
     """
-    asked = run.config[name]
-    if not run.train or not asked.learning_rate:
+    settings = run.config[name]
+    if not run.train or not settings.learning_rate:
         return  # at a learning rate of 0, which goes with epochs=0, steps change nothing
-    wanted = asked.epochs * plan.steps_per_epoch
+    wanted = settings.epochs * plan.steps_per_epoch
     longer = section.epochs * plan.steps_per_epoch
     unit = section.steps_per_dispatch
     taken = max(1, round(-(-longer // unit))) * unit  # as the loop rounds, nif_jax/training/loop.py
@@ -108,7 +108,7 @@ def log_steps(run: Context, stage: str, name: str, section: ConfigDict, plan: An
     reasons = []
     if longer != wanted:
         reasons.append(
-            f"{name}.min_steps={asked.min_steps} makes it {_count(longer, 'step')} "
+            f"{name}.min_steps={settings.min_steps} makes it {_count(longer, 'step')} "
             f"({_count(section.epochs, 'epoch')}), and {name}.min_steps=0 turns that off"
         )
     if taken != longer:
@@ -117,7 +117,7 @@ def log_steps(run: Context, stage: str, name: str, section: ConfigDict, plan: An
         "%s: %s.epochs=%g is %s; %s.",
         stage,
         name,
-        asked.epochs,
+        settings.epochs,
         _count(wanted, "step"),
         "; ".join(reasons),
     )

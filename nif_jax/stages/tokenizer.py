@@ -144,7 +144,7 @@ def rq_vae(run: Context) -> RqVae:
 
 def make(run: Context) -> Stage:
     """The stage `tokenizer`."""
-    run = run.seen_by("tokenizer")
+    run = run.for_stage("tokenizer")
     config, section = run.config, run.config.tokenize
     names = ("form", "levels", "codes", "commitment", "decay", "dead_share")
     settings = {name: config.tokenizer[name] for name in names}

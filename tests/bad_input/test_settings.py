@@ -53,9 +53,9 @@ BAD = [
     ({"generator.layers": 0}, "config.generator.layers=0 .*: a whole number, 1 or more"),
     ({"train.steps_per_dispatch": 0}, "config.train.steps_per_dispatch=0 .*, 1 or more"),
     ({"train.microbatch": -5}, "config.train.microbatch=-5 .*: a whole number, 0 or more"),
-    ({"rows": ()}, r"config.rows=\(\) .*: one or more rows, such as --config.rows=base"),
-    ({"rows": ("",)}, r"config.rows=\(''?,\) .*: one or more rows"),
-    ({"rows": ("base,nif",)}, "Repeat the flag for several rows: --config.rows=base --config.row"),
+    ({"rows": ()}, r"config.rows=\(\) .*: one or more variants, such as --config.rows=base"),
+    ({"rows": ("",)}, r"config.rows=\(''?,\) .*: one or more variants"),
+    ({"rows": ("base,nif",)}, "Repeat the flag for several: --config.rows=base --config.row"),
     ({"rows": ("base", "amne")}, "config.rows='amne' is none of .*did you mean 'amen'"),
     ({"data.label_share": 0.0}, "config.data.label_share=0.0 .*above 0 and at most 1"),
     ({"data.train_share": 0.95}, "train_share=0.95 and config.data.validation_share=0.1 leave no"),
@@ -66,9 +66,12 @@ BAD = [
     ({"tokenizer.levels": 0}, "config.tokenizer.levels=0 .*: a whole number, 1 or more"),
     ({"tokenizer.form": "emma"}, "did you mean 'ema'"),
     ({"flow.horizon": 0}, "config.flow.horizon=0 .*: a whole number, 1 or more"),
-    ({"flow.cross_fit": 1, "flow.response": "input"}, "cross_fit=1 has to be 0 .off. or 2 folds"),
+    ({"flow.cross_fit": 1, "flow.label_head": "input"}, "cross_fit=1 has to be 0 .off. or 2 folds"),
     ({"flow_loss.negatives": "uniform", "flow_loss.uniform": 0}, "uniform=0 leaves .*give 1"),
-    ({"flow.returned": "init", "generator.dim": 16}, "generator.dim=16 .* have to be equal"),
+    (
+        {"flow.generator_item_emb": "init", "generator.dim": 16},
+        "generator.dim=16 .* have to be equal",
+    ),
     ({"ab.reference": "din"}, "config.ab.reference='din' is none of base, nif, genci, hybrid"),
     ({"eval.beams": 0}, "config.eval.beams=0 .*: a whole number, 1 or more"),
     ({"genci.refresh": 0}, "config.genci.refresh=0 .*: a whole number, 1 or more"),
@@ -247,7 +250,7 @@ def test_steps_beyond_the_epochs_are_logged(text, expected, monkeypatch):
     monkeypatch.setattr(step_counts.logging, "info", lambda line, *a: lines.append(line % a))
     run = types.SimpleNamespace(train=True, config=base.get_config(f"synthetic,{text}"))
     plan = types.SimpleNamespace(steps_per_epoch=48)
-    section = step_counts.stretched(run.config.train, plan.steps_per_epoch)
+    section = step_counts.with_min_steps(run.config.train, plan.steps_per_epoch)
     step_counts.log_steps(run, "base", "train", section, plan)
     assert lines == ([expected] if expected else [])
 
@@ -312,9 +315,9 @@ def test_flags_of_rows(parse):
     assert parse(NIF, "--config.rows=base", "--config.rows=nif").config.rows == ("base", "nif")
     assert parse(NIF, "--config.rows=('base', 'nif')").config.rows == ("base", "nif")
     for flag in ("--config.rows=", "--config.rows=()"):
-        with pytest.raises(runner.ConfigError, match="one or more rows"):
+        with pytest.raises(runner.ConfigError, match="one or more variants"):
             require_valid_settings(parse(NIF, flag).config)
-    with pytest.raises(runner.ConfigError, match=r"is no row\. Repeat the flag") as found:
+    with pytest.raises(runner.ConfigError, match=r"is no variant\. Repeat the flag") as found:
         require_valid_settings(parse(NIF, "--config.rows=base,nif").config)
     remedy = str(found.value).partition(": ")[2].split()
     assert parse(NIF, *remedy).config.rows == ("base", "nif")

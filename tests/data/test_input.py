@@ -65,16 +65,16 @@ def test_a_dispatch_stacks_the_steps_of_the_local_shards(plan):
 
 
 def test_an_epoch_is_laid_out_once_for_all_its_streams(plan, monkeypatch):
-    asked, indices = [], ImpressionPlan.indices
+    calls, indices = [], ImpressionPlan.indices
     monkeypatch.setattr(
         ImpressionPlan,
         "indices",
-        lambda self, epoch, shard: asked.append((epoch, shard)) or indices(self, epoch, shard),
+        lambda self, epoch, shard: calls.append((epoch, shard)) or indices(self, epoch, shard),
     )
     epochs = Epochs(plan, SHARDS)
     for first in (0, 3, 6):  # an evaluation in the middle of the first epoch
         list(epochs.batches(first_step=first, last_step=first + 3, steps_per_dispatch=1))
-    assert sorted(asked) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert sorted(calls) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_one_dispatch_may_cross_epochs(plan):

@@ -1,4 +1,4 @@
-"""Sampled negatives: who is asked about what, and that no history ever holds them."""
+"""Sampled negatives: which items are drawn for whom, and that no history ever holds them."""
 
 import dataclasses
 
@@ -157,11 +157,11 @@ def test_an_item_that_train_only_drew_stays_unknown(random_movelines):
 def test_items_are_drawn_by_popularity_of_the_fortnight(random_movelines):
     # Season 0: item 1 bought 81 times, item 2 16 times, item 3 once: 27 : 8 : 1. Season 1: item 4.
     buyers = [(10 + n, 1, 1) for n in range(81)] + [(10 + n, 2, 1) for n in range(16)] + [(9, 3, 1)]
-    asked = [(20 + n, 5, 1) for n in range(600)]
+    shown = [(20 + n, 5, 1) for n in range(600)]
     lines = log_of(
         random_movelines,
         sorted(buyers),
-        asked + [(FORTNIGHT + n, 5, 1) for n in range(50)],
+        shown + [(FORTNIGHT + n, 5, 1) for n in range(50)],
         [(FORTNIGHT + 7, 4, 1)],
     )
     store, source = sample_negatives(lines, 10, "user", 0)
@@ -176,7 +176,7 @@ def test_items_are_drawn_by_popularity_of_the_fortnight(random_movelines):
     assert late.tolist() == [4] * 500
 
 
-def test_who_has_bought_nearly_everything_is_asked_about_the_rest(random_movelines):
+def test_a_user_who_has_bought_nearly_everything_gets_the_rest(random_movelines):
     # Drawing again and again would hardly ever hit item 9: 1 in 1,000 to the power 3/4.
     mine = [(10 + n, 1, 1) for n in range(1000)]
     lines = log_of(random_movelines, mine, [(5, 9, 1)])

@@ -44,7 +44,7 @@ def rng_of(seed):
     min_seconds=st.integers(0, 9),
     max_events=st.sampled_from([0, 3, 6]),
 )
-def test_pairs_are_opposite_labels_of_one_user_at_the_distance_asked_for(
+def test_pairs_are_opposite_labels_of_one_user_at_the_distance_configured(
     seed, users, min_events, min_seconds, max_events
 ):
     rng = rng_of(seed)

@@ -57,7 +57,7 @@ def naive(params, x, states, mask, rotary=False):
     return jnp.stack(rows).reshape(B, P, D)
 
 
-def asked(params, x, states, mask, rotary=False):
+def attended(params, x, states, mask, rotary=False):
     bound = bind(params)
     memory = bound.keys_values(states, jnp.arange(S) if rotary else None)
     return bound(x, memory, mask, jnp.arange(P) if rotary else None)
@@ -70,11 +70,13 @@ def absorbed(params, x, states, mask):
 @pytest.mark.parametrize("rotary", [False, True])
 def test_attention_is_the_loop(rotary):
     expected = naive(PARAMS, X, STATES, MASK, rotary)
-    np.testing.assert_allclose(asked(PARAMS, X, STATES, MASK, rotary), expected, atol=1e-5)
+    np.testing.assert_allclose(attended(PARAMS, X, STATES, MASK, rotary), expected, atol=1e-5)
     assert not np.any(expected[2, 0])
 
 
-@pytest.mark.parametrize(("form", "rotary"), [(asked, False), (asked, True), (absorbed, False)])
+@pytest.mark.parametrize(
+    ("form", "rotary"), [(attended, False), (attended, True), (absorbed, False)]
+)
 def test_gradients_are_those_of_the_loop(form, rotary):
     rotary = {"rotary": True} if rotary else {}
 
@@ -89,7 +91,7 @@ def test_gradients_are_those_of_the_loop(form, rotary):
 
 
 def test_one_mask_for_all_queries():
-    for form in (asked, absorbed):
+    for form in (attended, absorbed):
         np.testing.assert_allclose(
             form(PARAMS, X, STATES, MASK[:, 1:]),
             form(PARAMS, X, STATES, jnp.repeat(MASK[:, 1:], P, 1)),

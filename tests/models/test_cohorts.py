@@ -86,7 +86,7 @@ def network(**changes):
 
 def whole(module, target, table, generated, train=False):
     refined, mask = module.refine(table, IDS, generated)
-    return module.ask(target, refined, mask, train), module.last_state(generated)
+    return module.attend(target, refined, mask, train), module.last_state(generated)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_quirk_one_attention_without_masks_serves_both(world, random_params):
     assert np.abs(np.asarray(padded - run(module, params, world)[0]))[1].max() > 1e-4
 
 
-def test_one_user_may_be_asked_for_many_candidates(world, random_params):
+def test_one_user_may_have_many_candidates(world, random_params):
     module, (target, table, generated) = network(), world
     init = lambda rng, *args: module.init(rng, *args, method=whole)  # noqa: E731
     params = random_params(0, init, target, table, generated)
@@ -139,7 +139,7 @@ def test_one_user_may_be_asked_for_many_candidates(world, random_params):
     refined, mask = module.apply({"params": params}, table, IDS, one, method="refine")
     many = jax.tree.map(lambda x: jnp.repeat(x, 3, 0), one)
     expected = run(module, params, (target, table, many))[0]
-    found = module.apply({"params": params}, target, refined, mask, False, method="ask")
+    found = module.apply({"params": params}, target, refined, mask, False, method="attend")
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

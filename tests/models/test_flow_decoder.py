@@ -14,7 +14,7 @@ from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.stages.next_item import Next
 
 N, SCENES, ACTIONS = 9, 3, 2
-S, T, D, H, RATIO, RESPONSE = 6, 3, 8, 2, 2, 5
+S, T, D, H, RATIO, HIDDEN = 6, 3, 8, 2, 2, 5
 SIZES = {"id": 7, "genre": 5}
 REAL = (6, 4, 1, 0)  # entries of each window of the batch
 MODELS = {
@@ -30,7 +30,7 @@ MODELS = {
         id_dropout=0.0,
         context_dropout=0.0,
         flow=flow,
-        response=RESPONSE,
+        label_head=HIDDEN,
     )
     for flow in ("heads", "mixed")
 }
@@ -113,8 +113,8 @@ def reference_states(params, flow, vectors, context):
     return x, read
 
 
-def reference_response(params, states, read, vector, context):
-    """Log odds of the answer to an item of unit `vector` in `context`, after [n, D] states."""
+def reference_label_logit(params, states, read, vector, context):
+    """Log odds of the label of an item of unit `vector` in `context`, after [n, D] states."""
     p = params["responder"]
     question = dense(params["read"], vector * np.sqrt(D)) + context
     key, value = np.tensordot(read, p["key"]["kernel"], 1), dense(p["value"], read)
@@ -263,7 +263,7 @@ def test_id_dropout_makes_every_item_unknown(params_of, items):
     np.testing.assert_array_equal(dropped[0], 0)  # padding stays padding
 
 
-def test_the_answer_asks_the_whole_past_whatever_the_padding(params_of, window, items):
+def test_the_label_head_attends_to_the_whole_past_whatever_the_padding(params_of, window, items):
     params = params_of["heads"]
     heads, named = teacher_forced({"params": params}, window, items)
     item, scene, gap = np.array([3, 9, 1, 2]), np.array([1, 3, 2, 1]), np.array([0, 5, 9, 1])
@@ -276,15 +276,15 @@ def test_the_answer_asks_the_whole_past_whatever_the_padding(params_of, window, 
         rows,
         named["past"],
         window.mask,
-        method="respond_next",
+        method="next_label_logits",
     )
     vectors, context = reference_vectors(params, items), params["context"]
-    for row, real in enumerate(REAL[:3]):  # the last has no past, and no answer
+    for row, real in enumerate(REAL[:3]):  # the last has no past, and no prediction
         past = [np.asarray(x)[row, S - real :] for x in window[:4]]
         told = context["scene"][past[1]] + context["action"][past[2]] + context["gap"][past[3]]
         states, read = reference_states(params, "heads", vectors[past[0]], told)
-        asked = context["scene"][scene[row]] + context["gap"][gap[row]]
-        expected = reference_response(params, states, read, vectors[item[row]], asked)
+        shown = context["scene"][scene[row]] + context["gap"][gap[row]]
+        expected = reference_label_logit(params, states, read, vectors[item[row]], shown)
         np.testing.assert_allclose(found[row], expected, rtol=1e-3, atol=1e-4)
     assert np.isfinite(found).all()
 
@@ -295,8 +295,8 @@ def parameter_count(flow, layers):
     attention = 2 * D + 3 * affine  # norm; query, key, value
     rest = affine + 2 * D + (D * RATIO * D + RATIO * D) + (RATIO * D * D + D)  # mix, norm, MLP
     full_blocks = layers if flow == "mixed" else layers - 1
-    response = 3 * affine - D + 5 * D * RESPONSE + RESPONSE + RESPONSE + 1
-    return tables + affine + layers * attention + full_blocks * rest + response
+    label_head = 3 * affine - D + 5 * D * HIDDEN + HIDDEN + HIDDEN + 1
+    return tables + affine + layers * attention + full_blocks * rest + label_head
 
 
 @pytest.mark.parametrize("flow", ["heads", "mixed"])

@@ -20,7 +20,7 @@ def test_the_same_bits_as_lazy_init(random_window):
         id_dropout=0.1,
         context_dropout=0.1,
         flow="heads",
-        response=4,
+        label_head=4,
     )
     items = {"id": np.arange(7, dtype=np.int32)[:, None]}
     inputs = jax.eval_shape(lambda: (random_window(0, (3, 2), 4, items=6), items))

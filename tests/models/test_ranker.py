@@ -33,13 +33,13 @@ MODEL = Ranker(
 
 
 @jax.jit
-def apply(params, batch, items, returned=None):
+def apply(params, batch, items, generator_item_emb=None):
     """Logits and intermediates, always with shared pairs: fewer programs to compile."""
-    return MODEL.apply({"params": params}, batch, items, returned, False, True)
+    return MODEL.apply({"params": params}, batch, items, generator_item_emb, False, True)
 
 
-def score(params, batch, items, returned=None):
-    return np.asarray(apply(params, batch, items, returned)[0])
+def score(params, batch, items, generator_item_emb=None):
+    return np.asarray(apply(params, batch, items, generator_item_emb)[0])
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def batch_of(random_impressions):
 
 
 @pytest.fixture(scope="module")
-def returned():
+def generator_item_emb():
     vectors = np.random.default_rng(1).normal(size=(N + 1, DG)).astype(np.float32)
     vectors[0] = 0
     return vectors
@@ -63,9 +63,9 @@ def base(random_params, batch_of, items):
 
 
 @pytest.fixture(scope="module")
-def params(random_params, batch_of, items, returned):
+def params(random_params, batch_of, items, generator_item_emb):
     """Parameters of a ranker with a flow and with the generator's items."""
-    return random_params(2, MODEL.init, batch_of(3, flow=(T, DG)), items, returned)
+    return random_params(2, MODEL.init, batch_of(3, flow=(T, DG)), items, generator_item_emb)
 
 
 # The reference: one row, real entries only.
@@ -82,12 +82,16 @@ def mlp(p, x):
     return dense(layers[-1], x)
 
 
-def item_vector(p, items, returned, item):
+def item_vector(p, items, generator_item_emb, item):
     total = np.zeros(D)
     for name, values in items.items():
         real = [p["items"][name][i] for i in values[item] if i]
         total += np.mean(real, axis=0) if real else 0
-    return total if returned is None else total + dense(p["project_returned"], returned[item])
+    return (
+        total
+        if generator_item_emb is None
+        else total + dense(p["project_returned"], generator_item_emb[item])
+    )
 
 
 def reference_interest(p, target, keys):
@@ -113,11 +117,11 @@ def reference_alignment(p, target, flow):
     return dense(p["out"], np.concatenate(parts))
 
 
-def reference(p, batch, items, returned, row):
+def reference(p, batch, items, generator_item_emb, row):
     """Logit and calibration score of one row."""
-    target = item_vector(p, items, returned, batch.item[row])
+    target = item_vector(p, items, generator_item_emb, batch.item[row])
     history = [
-        item_vector(p, items, returned, item)
+        item_vector(p, items, generator_item_emb, item)
         + p["context"]["scene"][scene]
         + p["context"]["action"][action]
         + p["context"]["gap"][gap]
@@ -145,12 +149,12 @@ def reference(p, batch, items, returned, row):
 
 
 @pytest.mark.parametrize("with_flow", [False, True])
-def test_ranker_equals_its_reference(base, params, batch_of, items, returned, with_flow):
+def test_ranker_equals_its_reference(base, params, batch_of, items, generator_item_emb, with_flow):
     batch = batch_of(3, flow=(T, DG) if with_flow else None)
-    params, returned = (params, returned) if with_flow else (base, None)
-    logits, named = apply(params, batch, items, returned)
+    params, generator_item_emb = (params, generator_item_emb) if with_flow else (base, None)
+    logits, named = apply(params, batch, items, generator_item_emb)
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    expected = [reference(wide, batch, items, returned, row) for row in range(len(REAL))]
+    expected = [reference(wide, batch, items, generator_item_emb, row) for row in range(len(REAL))]
     found = np.stack([logits, named["calibration"]], axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert np.std(found, axis=0).min() > 0.05
@@ -205,36 +209,36 @@ def test_content_of_padding_does_not_change_a_score(base, batch_of, items):
     np.testing.assert_allclose(after, score(base, batch, items), rtol=1e-5, atol=1e-5)
 
 
-def test_without_a_history_the_flow_says_nothing(params, batch_of, items, returned):
+def test_without_a_history_the_flow_says_nothing(params, batch_of, items, generator_item_emb):
     batch = batch_of(3, flow=(T, DG))
-    before = score(params, batch, items, returned)
-    after = score(params, batch._replace(flow=batch.flow + 1), items, returned)
+    before = score(params, batch, items, generator_item_emb)
+    after = score(params, batch._replace(flow=batch.flow + 1), items, generator_item_emb)
     changed = np.abs(after - before) > 1e-3
     assert changed.tolist() == [real > 0 for real in REAL]
 
 
-def test_rows_of_a_batch_do_not_meet(params, batch_of, items, returned):
+def test_rows_of_a_batch_do_not_meet(params, batch_of, items, generator_item_emb):
     batch, other = (batch_of(seed, flow=(T, DG)) for seed in (3, 6))
-    before = score(params, batch, items, returned)
+    before = score(params, batch, items, generator_item_emb)
     order = np.array([4, 2, 0, 5, 1, 3])
     shuffled = jax.tree.map(lambda x: x[order[: len(x)]], batch._replace(pair=batch.label))
     shuffled = shuffled._replace(pair=batch.pair)
     np.testing.assert_allclose(
-        score(params, shuffled, items, returned), before[order], rtol=1e-5, atol=1e-5
+        score(params, shuffled, items, generator_item_emb), before[order], rtol=1e-5, atol=1e-5
     )
     mixed = jax.tree.map(lambda a, b: np.concatenate([a[:2], b[2:]]), batch, other)
-    after = score(params, mixed, items, returned)
+    after = score(params, mixed, items, generator_item_emb)
     np.testing.assert_allclose(after[:2], before[:2], rtol=1e-5, atol=1e-5)
     assert np.abs(after[2:] - before[2:]).min() > 1e-4
 
 
 @pytest.mark.parametrize("with_flow", [False, True])
 def test_shared_pairs_score_the_negative_with_the_positives_moveline(
-    base, params, batch_of, items, returned, with_flow
+    base, params, batch_of, items, generator_item_emb, with_flow
 ):
     batch = batch_of(3, flow=(T, DG) if with_flow else None)
-    params, returned = (params, returned) if with_flow else (base, None)
-    _, named = apply(params, batch, items, returned)
+    params, generator_item_emb = (params, generator_item_emb) if with_flow else (base, None)
+    _, named = apply(params, batch, items, generator_item_emb)
     # The same by hand: give each negative (odd row) what its positive (the row before) has seen.
     source = np.array([0, 0, 2, 2, 4, 4])
     seen = batch._replace(
@@ -242,21 +246,23 @@ def test_shared_pairs_score_the_negative_with_the_positives_moveline(
         flow=batch.flow[source] if with_flow else None,
         flow_mask=batch.flow_mask[source],
     )
-    expected = apply(params, seen, items, returned)[1]["calibration"]
+    expected = apply(params, seen, items, generator_item_emb)[1]["calibration"]
     np.testing.assert_allclose(named["shared"], expected[1::2], rtol=1e-5, atol=1e-5)
     assert np.abs(named["shared"] - named["calibration"][1::2]).max() > 0.01
 
 
-def test_item_embedding_from_the_catalogue_or_row_by_row(params, items, returned):
+def test_item_embedding_from_the_catalogue_or_row_by_row(params, items, generator_item_emb):
     def embed(ids):
-        return MODEL.apply({"params": params}, ids, items, returned, False, method="embed_items")
+        return MODEL.apply(
+            {"params": params}, ids, items, generator_item_emb, False, method="embed_items"
+        )
 
     few, many = np.array([[3, 0, 9], [4, 8, 1]]), np.arange(40) % (N + 1)
     assert few.size < N + 1 <= many.size
     by_row, by_catalogue = embed(few), embed(many)
     np.testing.assert_allclose(by_row, by_catalogue[few], atol=1e-5)
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    expected = [item_vector(wide, items, returned, item) for item in range(N + 1)]
+    expected = [item_vector(wide, items, generator_item_emb, item) for item in range(N + 1)]
     np.testing.assert_allclose(by_catalogue[: N + 1], expected, atol=1e-5)
 
 
@@ -314,18 +320,18 @@ def parameter_count(profile, with_flow):
     width = fields * D + fields * (fields - 1) // 2
     tower = (width * 8 + 8) + (8 * 5 + 5) + (5 + 1)
     align = T * D + 2 * (D * D + D) + 2 * (DG * D + D) if with_flow else 0
-    returned = DG * D if with_flow else 0
+    generator_item_emb = DG * D if with_flow else 0
     parts = (embeddings, context, recency_and_length, attention, calibrator, tower)
-    return sum(parts) + align + returned
+    return sum(parts) + align + generator_item_emb
 
 
 @pytest.mark.parametrize("profile", [False, True])
 @pytest.mark.parametrize("with_flow", [False, True])
-def test_parameter_count(batch_of, items, returned, profile, with_flow):
+def test_parameter_count(batch_of, items, generator_item_emb, profile, with_flow):
     users = USER_SIZES if profile else {"id": 6}
     model = dataclasses.replace(MODEL, user_sizes=users)
     batch = batch_of(3, flow=(T, DG) if with_flow else None)
-    arguments = (batch, items, returned) if with_flow else (batch, items)
+    arguments = (batch, items, generator_item_emb) if with_flow else (batch, items)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *arguments)
     found = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
     assert found == parameter_count(profile, with_flow)

@@ -73,7 +73,7 @@ def test_a_generator_starts_from_the_rankers_items_and_context(random_params, ra
         id_dropout=0.0,
         context_dropout=0.0,
         flow="heads",
-        response=4,
+        label_head=4,
     )
     items = {"id": np.ones((10, 1), np.int32), "genre": np.ones((10, 2), np.int32)}
     batch = random_impressions(0, (3, 2), 4)

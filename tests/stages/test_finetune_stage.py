@@ -51,9 +51,9 @@ def world(random_impressions, random_params):
     batch = batch._replace(past=past, past_mask=batch.history.mask)
     frozen = {
         "items": {"id": np.arange(ITEMS + 1, dtype=np.int32)[:, None]},
-        "returned": rng.normal(size=(ITEMS + 1, 6)).astype(np.float32),
+        "generator_item_emb": rng.normal(size=(ITEMS + 1, 6)).astype(np.float32),
     }
-    params = random_params(0, MODEL.init, batch, frozen["items"], frozen["returned"])
+    params = random_params(0, MODEL.init, batch, frozen["items"], frozen["generator_item_emb"])
     return params, frozen, batch
 
 
@@ -183,23 +183,23 @@ GENERATOR = FlowDecoder(
     id_dropout=0.0,
     context_dropout=0.0,
     flow="heads",
-    response=3,
+    label_head=3,
 )
 
 
 @pytest.fixture(scope="module")
-def answers(world, random_params):
-    """The generator's parameters, and its log odds [B] of each row's answer."""
+def label_head(world, random_params):
+    """The generator's parameters, and its log odds [B] of each row's label."""
     _, frozen, batch = world
     told = random_params(2, GENERATOR.init, batch.history, frozen["items"])
     expected = GENERATOR.apply(
         {"params": told},
         batch.flow[:, 0],
-        frozen["returned"],
+        frozen["generator_item_emb"],
         batch,
         batch.past,
         batch.past_mask,
-        method="respond_next",
+        method="next_label_logits",
     )
     return told, expected
 
@@ -214,59 +214,73 @@ def as_candidates(source, told, params, variables, frozen, batch):
     return many["logit"], [found["logit"][0] for found in alone]
 
 
-def test_the_final_logit_is_the_mean_of_rankers_and_generators(world, answers):
+def test_the_final_logit_is_the_mean_of_rankers_and_generators(world, label_head):
     params, frozen, batch = world
-    told, expected = answers
-    source = dataclasses.replace(WITH_FLOW, response="mix")
+    told, expected = label_head
+    source = dataclasses.replace(WITH_FLOW, label_head="blend")
     parts = (MODEL, GENERATOR, source, NO_COHORTS)
     frozen = frozen | {"generator": told}
     alone = scores(world)["logit"]
     for weight in (0.0, 0.3, 1.0):
-        found = finetune.predict(*parts, params, {"mix": weight}, frozen, batch)
+        found = finetune.predict(*parts, params, {"blend_weight": weight}, frozen, batch)
         wanted = (1 - weight) * alone + weight * expected
         wanted = np.where(batch.flow_mask, wanted, alone)  # no history, no opinion
         assert not batch.flow_mask[3]
         np.testing.assert_allclose(found["logit"], wanted, rtol=1e-4)
         np.testing.assert_allclose(found["ranker"], alone, rtol=1e-5)
-    variables = {"mix": 0.4}
+    variables = {"blend_weight": 0.4}
     many, one_by_one = as_candidates(source, told, params, variables, frozen, batch)
     np.testing.assert_allclose(many, one_by_one, rtol=1e-5)
-    # In training the ranker is alone: the head has learned these answers.
+    # In training the ranker is alone: the head was trained on these labels.
     total, _ = finetune.loss(
-        *parts, tsp(weight=0.0), AXIS, params, {"mix": 0.7}, frozen, batch, jax.random.key(0), None
+        *parts,
+        tsp(weight=0.0),
+        AXIS,
+        params,
+        {"blend_weight": 0.7},
+        frozen,
+        batch,
+        jax.random.key(0),
+        None,
     )
     np.testing.assert_allclose(total, cross_entropy(alone, batch.label).sum(), rtol=1e-5)
 
 
-def test_a_response_that_is_read_reaches_the_logit_and_needs_a_history(
-    world, answers, random_params
+def test_a_label_logit_that_is_read_reaches_the_logit_and_needs_a_history(
+    world, label_head, random_params
 ):
     _, frozen, batch = world
-    told, expected = answers
-    source = dataclasses.replace(WITH_FLOW, response="input")
-    answered = flow_input.with_response(GENERATOR, source, told, frozen["returned"], batch)
-    np.testing.assert_allclose(answered.response, np.where(batch.flow_mask, expected, 0), rtol=1e-6)
-    assert answered.response[3] == 0 and not batch.flow_mask[3]
-    params = random_params(3, MODEL.init, answered, frozen["items"], frozen["returned"])
-    believe = params["believe"]["kernel"]
+    told, expected = label_head
+    source = dataclasses.replace(WITH_FLOW, label_head="input")
+    with_logit = flow_input.with_label_logit(
+        GENERATOR, source, told, frozen["generator_item_emb"], batch
+    )
+    np.testing.assert_allclose(
+        with_logit.label_logit, np.where(batch.flow_mask, expected, 0), rtol=1e-6
+    )
+    assert with_logit.label_logit[3] == 0 and not batch.flow_mask[3]
+    params = random_params(3, MODEL.init, with_logit, frozen["items"], frozen["generator_item_emb"])
+    weight = params["believe"]["kernel"]
     first = dict(params["head"]["Dense_0"])
     first["kernel"] = first["kernel"].copy()
-    first["kernel"][-1] = 0  # the tower's last input is the response
+    first["kernel"][-1] = 0  # the tower's last input is the label logit
     deaf = params["head"] | {"Dense_0": first}
-    silent = params | {"believe": {"kernel": 0 * believe}, "head": deaf}
+    silent = params | {"believe": {"kernel": 0 * weight}, "head": deaf}
 
     def logits(params, batch):
-        return MODEL.apply({"params": params}, batch, frozen["items"], frozen["returned"])[0]
+        return MODEL.apply(
+            {"params": params}, batch, frozen["items"], frozen["generator_item_emb"]
+        )[0]
 
-    twice = answered._replace(response=2 * answered.response)
-    np.testing.assert_array_equal(logits(silent, answered), logits(silent, twice))
-    linear = silent | {"believe": {"kernel": believe}}
+    twice = with_logit._replace(label_logit=2 * with_logit.label_logit)
+    np.testing.assert_array_equal(logits(silent, with_logit), logits(silent, twice))
+    linear = silent | {"believe": {"kernel": weight}}
     np.testing.assert_allclose(
-        logits(linear, twice) - logits(linear, answered),
-        believe[0, 0] * answered.response,
+        logits(linear, twice) - logits(linear, with_logit),
+        weight[0, 0] * with_logit.label_logit,
         rtol=1e-3,
         atol=1e-5,
     )
-    # Candidates of one user: each has an answer of its own.
+    # Candidates of one user: each has a label logit of its own.
     many, one_by_one = as_candidates(source, told, params, {}, frozen, batch)
     np.testing.assert_allclose(many, one_by_one, rtol=1e-5)

@@ -33,7 +33,7 @@ def spec(**changes) -> FlowLoss:
         "velocity": "geodesic",
         "half_life": 10.0,
         "rollout_steps": 0,
-        "response": 0.0,
+        "label_head": 0.0,
     }
     return FlowLoss(**values | changes)
 
@@ -100,7 +100,7 @@ def test_info_nce_counts_each_next_entry_of_train_once(world):
     np.testing.assert_allclose(total, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("form", [{}, {"rollout_steps": 2}, {"beta": 0.5, "response": 1.0}])
+@pytest.mark.parametrize("form", [{}, {"rollout_steps": 2}, {"beta": 0.5, "label_head": 1.0}])
 def test_windows_of_one_row_do_not_see_each_other(world, form):
     """The same windows side by side and in rows of their own: one loss, one gradient."""
     model, params, frozen, _, arrays, _ = world
@@ -142,14 +142,14 @@ def test_positive_targets_leave_out_the_others(world):
     assert (labels[chosen.is_target] == 1).all()
 
 
-def test_fewer_targets_give_the_response_head_no_greater_share(world):
+def test_fewer_targets_give_the_label_head_no_greater_share(world):
     *_, batch, _, _ = world
-    few = batch._replace(is_target=batch.is_target & (batch.asked.label[..., 0] > 0))
+    few = batch._replace(is_target=batch.is_target & (batch.label_queries.label[..., 0] > 0))
     none = batch._replace(is_target=np.zeros_like(batch.is_target))
     shares = []
     for one in (batch, few, none):
         plain, aux = evaluate(world, spec(), batch=one)
-        total, _ = evaluate(world, spec(response=1.0), batch=one)
+        total, _ = evaluate(world, spec(label_head=1.0), batch=one)
         shares.append(float(total - plain) / max(float(aux.weight), 1.0))
     # The step divides by the number of targets: what it makes of the head has to stay.
     assert shares[0] > 0
@@ -260,7 +260,7 @@ def test_rank_next_agrees_with_a_sort(world):
 
 
 @pytest.mark.parametrize("negatives", [0, 2])
-def test_answers_are_learned_at_every_labelled_entry_of_train(world, random_movelines, negatives):
+def test_labels_are_predicted_at_every_labelled_entry_of_train(world, random_movelines, negatives):
     model, params, frozen, *_ = world
     data = random_data(random_movelines, negatives)
     store = jax.tree.map(lambda x: x[0], data.stores)
@@ -270,11 +270,11 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world, random_move
     real = entry < end[:, None]
     index = {"entry": np.where(real, entry, 0), "segment": real.astype(np.int32)}
     batch = gather_sequences("all", negatives, {"store": store}, index)
-    total, aux = evaluate(world, spec(response=2.0), batch=batch)
+    total, aux = evaluate(world, spec(label_head=2.0), batch=batch)
     plain, _ = evaluate(world, spec(), batch=batch)
     heads, named = model.apply({"params": params}, batch.window, frozen["items"])
-    respond = functools.partial(
-        jax.jit(functools.partial(model.apply, method="respond_next")), {"params": params}
+    label_logit = functools.partial(
+        jax.jit(functools.partial(model.apply, method="next_label_logits")), {"params": params}
     )
     expected, count, sampled, window = 0.0, 0, 0, batch.window
     row = store.history_row[index["entry"]]
@@ -283,42 +283,43 @@ def test_answers_are_learned_at_every_labelled_entry_of_train(world, random_move
         while data.sampled[rows[-1] - 1]:  # they stand right before their event
             rows.append(rows[-1] - 1)
         states = unit(heads[b : b + 1, k].reshape(1, -1))
-        for asked in rows:
-            label = store.label[asked]
+        for shown in rows:
+            label = store.label[shown]
             if label == NO_LABEL:
                 continue
-            item, scene, gap = store.item[asked], store.scene[asked], window.gap[b, k + 1]
+            item, scene, gap = store.item[shown], store.scene[shown], window.gap[b, k + 1]
             item, scene, gap = (np.array([x]) for x in (item, scene, gap))
-            question = next_item.Next(None, item, None, scene, gap)
-            # Asked alone: nothing after entry k is there to be seen.
+            query = next_item.Next(None, item, None, scene, gap)
+            # One query at a time: nothing after entry k is visible.
             mask = window.mask[b : b + 1] & (np.arange(LENGTH) <= k)
             past = np.where(mask[..., None, None, None], named["past"][b : b + 1], 9.0)
-            logit = respond(states, named["vectors"], question, past, mask)[0]
+            logit = label_logit(states, named["vectors"], query, past, mask)[0]
             expected += np.logaddexp(0.0, logit) - label * logit
             count += 1
-            sampled += data.sampled[asked]
+            sampled += data.sampled[shown]
     assert count > 5 and (sampled > 5) == (negatives > 0)
-    np.testing.assert_allclose(aux.measurements["response"], (expected, count), rtol=1e-4)
-    # Asked more often, an event weighs the same.
+    np.testing.assert_allclose(aux.measurements["label_head"], (expected, count), rtol=1e-4)
+    # An event with more impressions has the same weight.
     share = 2.0 / (1 + negatives)
     np.testing.assert_allclose(total, plain + share * expected, rtol=1e-4)
     # Labels are those of the store, and unlabelled events and later periods teach nothing.
-    learned, label = window.mask & store.train[row], batch.asked.label[..., 0]
+    learned, label = window.mask & store.train[row], batch.label_queries.label[..., 0]
     np.testing.assert_array_equal(label, np.where(learned, store.label[row], NO_LABEL))
-    assert (label[learned] == NO_LABEL).any() and (batch.asked.label[~learned] == NO_LABEL).all()
+    assert (label[learned] == NO_LABEL).any()
+    assert (batch.label_queries.label[~learned] == NO_LABEL).all()
     assert store.train[row][window.mask].any()
 
 
-def test_the_answer_to_an_item_does_not_leak_into_its_own_prediction(world):
+def test_the_label_of_an_item_does_not_leak_into_its_own_prediction(world):
     batch = world[3]
 
     def log_odds(window):
-        loss = spec(response=1.0)
+        loss = spec(label_head=1.0)
         # A label of one half: no logit, however large, has a loss without a slope.
-        asked = batch.asked._replace(label=np.where(last, 0.5, NO_LABEL)[..., None])
-        alone = batch._replace(window=window, is_target=last, asked=asked)
+        queries = batch.label_queries._replace(label=np.where(last, 0.5, NO_LABEL)[..., None])
+        alone = batch._replace(window=window, is_target=last, label_queries=queries)
         _, aux = evaluate(world, loss, batch=alone)
-        return aux.measurements["response"]
+        return aux.measurements["label_head"]
 
     last = np.zeros(batch.window.item.shape, bool)
     last[:, -1] = batch.window.mask[:, -1]
@@ -327,7 +328,7 @@ def test_the_answer_to_an_item_does_not_leak_into_its_own_prediction(world):
     before, after = log_odds(batch.window), log_odds(batch.window._replace(action=changed))
     assert before[1] > 0
     np.testing.assert_array_equal(before, after)
-    # The answer to the event before is seen.
+    # The action of the event before is visible.
     changed = np.asarray(batch.window.action).copy()
     changed[:, -2] = 1 + changed[:, -2] % 3
     assert log_odds(batch.window._replace(action=changed))[0] != before[0]

@@ -23,7 +23,7 @@ def identify(config: Mapping[str, Any], lines: Movelines) -> dict[str, Any]:
     """The content of data.json, {"name": ..., "sha256": {part: hexadecimal digits}}.
 
     Args:
-      config: flat, see config_keys.flatten.
+      config: flat, see config.flatten.
       lines: the data set.
     """
     parts = digests(lines)

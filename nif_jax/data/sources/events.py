@@ -1,4 +1,4 @@
-"""Events from a table: which column serves as what, labels from ratings, answers as actions."""
+"""Events from a table: which column serves as what, labels from ratings, labels as actions."""
 
 import dataclasses
 import operator
@@ -15,8 +15,8 @@ from nif_jax.data.sources import columns, formats, ids, tables
 from nif_jax.data.sources.readers import Table
 
 _ALTERNATIVES = {"timestamp": ("timestamp", "ts", "time")}
-_ANSWERS = {1: "label=1", 0: "label=0", NO_LABEL: "label=none"}
-"""Action codes of events that have a label and no action: histories show how the user answered."""
+_LABEL_ACTIONS = {1: "label=1", 0: "label=0", NO_LABEL: "label=none"}
+"""Action codes of events that have a label and no action: histories contain the label."""
 _COMPARE: Mapping[str, Callable] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -76,13 +76,13 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
     columns.log(table, used)
     events["other"] = _hash(table.frame.drop(columns=set(read.values())))
     events = validate.check_events(str(table.file), events, found)
-    if answers_as_actions(table, rules):  # of the labels as they are in the end
-        events["action"] = events["label"].map(_ANSWERS)
+    if labels_as_actions(table, rules):  # of the labels as they are in the end
+        events["action"] = events["label"].map(_LABEL_ACTIONS)
     return events
 
 
-def answers_as_actions(table: Table, rules: Rules) -> bool:
-    """Whether nothing says what the users did, so that histories show the label."""
+def labels_as_actions(table: Table, rules: Rules) -> bool:
+    """Whether the table has no actions, so that labels serve as actions."""
     return not (rules.action_columns or "action" in rules.names or "action" in table.frame)
 
 
@@ -101,7 +101,7 @@ def _columns(table: Table, names: Mapping[str, str]) -> dict[str, str]:
 def _computed(table: Table, rules: Rules, used: dict[str, str]) -> dict[str, object]:
     """Our columns that are not a column of the file; adds what they are made of to `used`."""
     names, computed = rules.names, {}
-    if answers_as_actions(table, rules):
+    if labels_as_actions(table, rules):
         computed["action"] = ""
     if "scene" not in names and "scene" not in table.frame:
         computed["scene"] = "all"

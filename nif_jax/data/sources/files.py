@@ -69,7 +69,7 @@ def files(
         number into 16 bins of equal mass.
       user_columns: features of users; default: every column of at most 1,000 distinct values.
       action_columns: columns whose values, taken together, are an event's action code, say "value"
-        or "label,is_like"; ":16" as above. What the user answered belongs here: histories show it,
+        or "label,is_like"; ":16" as above. Feedback of the user belongs here: histories show it,
         the event's own prediction does not. Default: the action column, and where there is none the
         label: "label=1", "label=0", "label=none".
       label_from: "value>=4" makes labels by comparing a column (no number there: no label); "all"
@@ -134,7 +134,7 @@ def _events(
         kind: {"log": ids.Ids(found.events, rules.names.get(key, key), events[key])}
         for kind, key in (("user", "user_id"), ("item", "item_id"))
     }
-    if event_source.answers_as_actions(table, rules):
+    if event_source.labels_as_actions(table, rules):
         _LOG.info(
             "%s: no action column and no source.action_columns, so that histories show the label "
             "as the action: %s",

@@ -14,7 +14,7 @@ from nif_jax.data.sources.readers import Table
 
 _LOG = logging.getLogger(__name__)
 MAX_VALUES = 1000
-"""A user column with more distinct values is a number or a name, and not used unless asked for."""
+"""A user column with more distinct values is a number or a name, and not used unless requested."""
 
 
 def split_words(text: str) -> list[str]:

@@ -25,7 +25,7 @@ class Baseline(nn.Module):
         self,
         batch: Impressions,
         items: Mapping[str, jax.Array],
-        returned: None = None,
+        generator_item_emb: None = None,
         train: bool = False,
         shared_pairs: bool = False,
         generated: None = None,
@@ -36,7 +36,7 @@ class Baseline(nn.Module):
         The generator's vectors, cohorts, semantic IDs and pairs of one moveline are for Ranker
         alone: nif_jax/variants.py refuses a baseline with them.
         """
-        del returned, shared_pairs, generated, ids
+        del generator_item_emb, shared_pairs, generated, ids
         logits = self.score(batch, items, train)
         return logits, {"calibration": logits}
 

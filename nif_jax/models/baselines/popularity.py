@@ -1,4 +1,4 @@
-"""Popularity: an item's click rate in the train period, whoever asks (closed form)."""
+"""Popularity: an item's click rate in the train period, the same for all users (closed form)."""
 
 from collections.abc import Mapping
 

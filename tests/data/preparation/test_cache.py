@@ -213,7 +213,7 @@ class TestKey:
         keys.append(cache.cache_key("synthetic", seed=1))
         assert len(set(keys)) == 4
 
-    def test_data_that_had_one_action_for_every_answer_is_prepared_again(
+    def test_data_that_had_one_action_for_every_label_is_prepared_again(
         self, tmp_path, monkeypatch
     ):
         log = tmp_path / "log.csv"

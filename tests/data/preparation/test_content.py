@@ -82,7 +82,7 @@ def test_own_vectors_by_item_id(lines, tmp_path):
     np.testing.assert_allclose(found[[1, 2, 3, 5]], white, atol=1e-5)
     again = vectors(lines, source="file", path=str(path.with_suffix(".npy")))
     np.testing.assert_allclose(again, found, atol=1e-5)
-    # Of more axes than asked for, those that vary most stay.
+    # Of more axes than requested, those that vary most stay.
     fewer = vectors(lines, source="file", path=str(path), dim=2)
     np.testing.assert_allclose(fewer, found[:, :2], atol=1e-5)
 

@@ -168,18 +168,18 @@ class TestFiles:
             sources.load("files", path=path, label_from="value~4")
 
     def test_action_columns_make_one_code(self, tmp_path):
-        answers = EVENTS.assign(like=[1, 0, 1], stars=[4.0, np.nan, 4.5], note=[None, None, None])
-        path = _write(tmp_path, answers, "log.parquet")
+        events = EVENTS.assign(like=[1, 0, 1], stars=[4.0, np.nan, 4.5], note=[None, None, None])
+        path = _write(tmp_path, events, "log.parquet")
         events = sources.load("files", path=path, action_columns="like,stars").events
         assert events["action"].tolist() == ["like=1 stars=4.0", "like=0", "like=1 stars=4.5"]
-        # What was answered stays out of the scene, and nothing at all is an answer of its own.
+        # Actions are not part of the scene, and the absence of all of them is an action of its own.
         assert set(events["scene"]) == {"all"}
         events = sources.load("files", path=path, action_columns="note").events
         assert set(events["action"]) == {"none"}
         with pytest.raises(DataError, match=r"log.parquet: no column 'liked' for action_columns"):
             sources.load("files", path=path, action_columns="liked")
 
-    def test_without_an_action_the_answer_is_the_label(self, tmp_path, caplog):
+    def test_without_an_action_the_action_is_the_label(self, tmp_path, caplog):
         def actions(events, **options):
             caplog.clear()
             with caplog.at_level("INFO"):
@@ -187,13 +187,13 @@ class TestFiles:
                 return sources.load("files", path=path, **options).events["action"].tolist()
 
         noted = "histories show the label as the action: "
-        answers = ["label=1", "label=0", "label=none"]
+        labels = ["label=1", "label=0", "label=none"]
         stars = EVENTS.assign(label=[1.0, 0.0, np.nan], stars=[5, 2, 2])
-        assert actions(stars) == answers
+        assert actions(stars) == labels
         assert noted + "label=0, label=1, label=none" in caplog.text
         # The label is the one that the rules make.
         rated = stars.drop(columns="label").assign(stars=[5, 2, np.nan])
-        assert actions(rated, label_from="stars>=4") == answers
+        assert actions(rated, label_from="stars>=4") == labels
         assert actions(stars.assign(label=[1, 0, 1]), unlabelled="stars=5") == [
             "label=none",
             "label=0",
@@ -454,7 +454,7 @@ class TestHistory:
         assert events["scene"].tolist() == ["all"] * 3 + ["app"] * 2
         assert events["action"].tolist() == ["view"] * 3 + ["label=none"] * 2
 
-    def test_items_of_the_history_are_known_and_never_asked_about(self, tmp_path):
+    def test_items_of_the_history_are_known_and_never_shown(self, tmp_path):
         self.load(tmp_path, self.LISTS)
         raw = files.files(path=str(tmp_path / "log"), history="beside", history_columns=self.NAMES)
         lines = prepare(raw, 0)

@@ -1,10 +1,10 @@
-"""What the mix of a ranker's log odds and the response head's owes to each, and what to being two.
+"""What a blend of the ranker's and the label head's logits owes to each, and what to averaging.
 
-    python -m benchmarks.mixed_answers --config=configs/nif.py:num_seeds=5 --workdir=runs/nif
+    python -m benchmarks.label_head_blend --config=configs/nif.py:num_seeds=5 --workdir=runs/nif
 
-Reads a finished workdir of two seeds or more, whose --row was mixed (flow.response=mix). Beside the
-row and its two halves stand the base with the head's log odds, and the control: the base with the
-base of another seed, two models that read the same. Each weight is chosen on validation, as the
+Reads a finished workdir of two seeds or more, whose --row has flow.label_head=blend. The table
+holds the row, its two parts, the base with the head's log odds, and the control: the base with the
+base of another seed, two models with equal inputs. Each weight is chosen on validation, as the
 row's own is.
 """
 
@@ -17,14 +17,14 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from nif_jax.experiment import evaluation, pipeline
-from nif_jax.metrics import mix
+from nif_jax.metrics import blend
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.stages import context, ranking
 from nif_jax.training.devices.pmap import Pmap
 
 config_flags.DEFINE_config_file("config", None, "The run's configuration.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Its finished folder.")
-flags.DEFINE_string("row", "nif", "The mixed row.")
+flags.DEFINE_string("row", "nif", "The blended row.")
 flags.mark_flags_as_required(["config", "workdir"])
 FLAGS = flags.FLAGS
 
@@ -38,15 +38,15 @@ def plans_of(run: context.Context):
 
 
 def models_of(run: context.Context, row: str) -> dict[str, dict[str, np.ndarray]]:
-    """Log odds of a seed's "base", and of the row's halves "ranker" and "response", by plan."""
+    """Log odds of a seed's "base", and of the row's parts "ranker" and "label_head", by plan."""
     stages, _ = pipeline.run_seed(run)
-    found = {"base": {}, "ranker": {}, "response": {}}
+    found = {"base": {}, "ranker": {}, "label_head": {}}
     for name, plan in plans_of(run).items():
         scores = stages[row].score(plan)
-        if "response" not in scores:
-            sys.exit(f"error: row {row!r} has no log odds of the response head to mix with.")
+        if "label_head" not in scores:
+            sys.exit(f"error: row {row!r} has no log odds of the label head to blend with.")
         found["base"][name] = stages["base"].score(plan)["logit"]
-        found["ranker"][name], found["response"][name] = scores["ranker"], scores["response"]
+        found["ranker"][name], found["label_head"][name] = scores["ranker"], scores["label_head"]
     return found
 
 
@@ -57,10 +57,12 @@ def best_auc(run: context.Context, one, other) -> list[float]:
         return lambda logits: ranking.evaluate_ranking(run.dataset, plan, logits)
 
     plans = plans_of(run)
-    chosen = mix.best_mean(
+    chosen = blend.best_mean(
         judge(plans[VALIDATION]), one[VALIDATION], other[VALIDATION], run.config.train.metric
     )
-    means = {h: mix.mean_logit(one[h], other[h], chosen["mix"]) for h in evaluation.HISTORIES}
+    means = {
+        h: blend.mean_logit(one[h], other[h], chosen["blend_weight"]) for h in evaluation.HISTORIES
+    }
     return [judge(plans[history])(mean)["auc"] for history, mean in means.items()]
 
 
@@ -82,9 +84,9 @@ def main(argv: list[str]) -> None:
         pairs = {
             "base": (own["base"], own["base"]),
             f"{row}, the ranker alone": (own["ranker"], own["ranker"]),
-            "the response head alone": (own["response"], own["response"]),
-            row: (own["ranker"], own["response"]),
-            "base and the response head": (own["base"], own["response"]),
+            "the label head alone": (own["label_head"], own["label_head"]),
+            row: (own["ranker"], own["label_head"]),
+            "base and the label head": (own["base"], own["label_head"]),
             "base and another seed's base": (own["base"], after["base"]),
         }
         for name, pair in pairs.items():

@@ -22,7 +22,7 @@ def best_mean(
     other: np.ndarray,
     metric: str,
 ) -> dict[str, float | None]:
-    """Metrics of the best mean of two, and "mix", the weight of `other` in it.
+    """Metrics of the best mean of two, and "blend_weight", the weight of `other` in it.
 
     Args:
       evaluate: logits [R] -> metrics on validation.
@@ -30,7 +30,7 @@ def best_mean(
       other: [R] log odds.
       metric: by which weights are judged, more is better; of equal ones the smallest weight wins.
     """
-    found = [dict(evaluate(mean_logit(one, other, w))) | {"mix": w} for w in WEIGHTS]
+    found = [dict(evaluate(mean_logit(one, other, w))) | {"blend_weight": w} for w in WEIGHTS]
     if found[0][metric] is None:  # undefined whatever the weight
         return found[0]
     return max(found, key=lambda metrics: metrics[metric])
