@@ -31,6 +31,7 @@ def get_config(words: str = "") -> common.ConfigDict:
 def add_flow(config: common.ConfigDict, smoke: bool) -> None:
     """The sections of generator, flow and TSP."""
     _generator(config, smoke)
+    _flow_loss(config)
     _finetune(config)
 
 
@@ -75,6 +76,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.pretrain.metric = "quality"
     config.pretrain.eval_rows = 2048
 
+
+def _flow_loss(config: common.ConfigDict) -> None:
     config.flow_loss = common.ConfigDict()
     # tau of InfoNCE.
     config.flow_loss.temperature = 0.07

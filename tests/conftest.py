@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.schema import NO_LABEL, Movelines
-from nif_jax.data.windows import NUM_GAPS, Impressions, Window
+from nif_jax.data.windows import Impressions, Window
 
 # Compilation makes the first example of a property test slow, and the same commit has to give the
 # same result twice.

@@ -8,6 +8,7 @@ import numpy as np
 from nif_jax.data import labels, splits
 from nif_jax.data.negatives import sample_negatives
 from nif_jax.data.schema import ID_FEATURE, NO_LABEL, DataError, Movelines, require_choice
+from nif_jax.data.shards import lay_out
 from nif_jax.data.windows import Store
 
 OOV = 1
@@ -137,56 +138,6 @@ def history_bounds(
     return eligible, begin, before[visible], before[frozen]
 
 
-def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
-    """[U] shard of each user: dealt in order of falling event count, so that shards are even."""
-    order = np.argsort(-np.diff(movelines.user_offsets), kind="stable")
-    shard = np.empty(movelines.num_users, np.int64)
-    shard[order] = np.arange(movelines.num_users) % num_shards
-    return shard
-
-
-def _shard_store(movelines, train, columns, user_features, users, rows) -> Store:
-    """One shard's Store; `columns` are those of history_bounds, made local here."""
-    eligible, begin, end, frozen = columns
-    history_row = np.flatnonzero(eligible)
-    local_row = np.full(movelines.num_events, -1, np.int64)
-    local_row[rows] = np.arange(len(rows))
-    kept = local_row[history_row] >= 0
-    # Bounds count entries of the whole store: subtract the entries that other shards own.
-    kept_before = np.append(0, np.cumsum(kept))
-    local_user = np.full(movelines.num_users, -1, np.int64)
-    local_user[users] = np.arange(len(users))
-    return Store(
-        item=movelines.item[rows],
-        scene=movelines.scene[rows],
-        action=movelines.action[rows],
-        time=(movelines.time[rows] - movelines.time.min()).astype(np.int32),
-        label=movelines.label[rows].astype(np.float32),
-        train=train[rows],
-        user=local_user[movelines.user[rows]].astype(np.int32),
-        user_features={name: values[users] for name, values in user_features.items()},
-        history_row=local_row[history_row[kept]].astype(np.int32),
-        history_begin=kept_before[begin[rows]].astype(np.int32),
-        history_end=kept_before[end[rows]].astype(np.int32),
-        frozen_end=kept_before[frozen[rows]].astype(np.int32),
-    )
-
-
-def _stack(stores: Sequence[Store], rows: int, users: int, entries: int) -> Store:
-    """Shards with every column padded to these lengths (at least 1), stacked."""
-
-    def stack(length, *columns):
-        length = max(1, length)
-        return np.stack([np.pad(c, (0, length - len(c))) for c in columns])
-
-    def stack_field(name, columns):
-        if name == "user_features":
-            return {k: stack(users, *(c[k] for c in columns)) for k in columns[0]}
-        return stack(entries if name == "history_row" else rows, *columns)
-
-    return Store(*map(stack_field, Store._fields, zip(*stores, strict=True)))
-
-
 def build_dataset(
     movelines: Movelines,
     *,
@@ -225,13 +176,7 @@ def build_dataset(
       DataError: for an empty period, fewer users than devices, or a data set that spans more
         seconds than int32 holds.
     """
-    if movelines.time.max() - movelines.time.min() >= 2**31:
-        raise DataError(f"{movelines.name}: timestamps span 68 years or more; are they seconds?")
-    if movelines.num_users < num_shards:
-        raise DataError(
-            f"{movelines.name} has {movelines.num_users} users for {num_shards} devices; users are "
-            "dealt out to devices, so use fewer devices."
-        )
+    _require_shardable(movelines, num_shards)
     # Labels that rankers may use; histories and generators see the complete store.
     ranked = labels.of_scenes(movelines, label_scenes)
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed)
@@ -243,27 +188,12 @@ def build_dataset(
     period, sampled = period[source], np.append(np.diff(source) == 0, False)
     label = np.where(ranked.label[source] == NO_LABEL, NO_LABEL, complete.label)
     movelines = dataclasses.replace(complete, label=label.astype(np.int8))
-    items, item_sizes = _with_ids({}, seen_item)
-    items["id"] = np.where(np.arange(len(seen_item)) > 0, items["id"], 0)[:, None]
-    items |= dict(movelines.item_features)
-    item_sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
+    items, item_sizes = _item_tables(movelines, seen_item)
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
     columns = history_bounds(complete, period, history, ties, sampled)
-    shard_of_user = assign_shards(movelines, num_shards)
-    shard_of_row = shard_of_user[movelines.user]
-    order = np.argsort(shard_of_row, kind="stable")
-    shard_rows = np.split(order, np.cumsum(np.bincount(shard_of_row, minlength=num_shards))[:-1])
-    stores = [
-        _shard_store(
-            complete,
-            period == splits.TRAIN,
-            columns,
-            user_features,
-            np.flatnonzero(shard_of_user == s),
-            shard_rows[s],
-        )
-        for s in local_shards
-    ]
+    shard_rows, stores = lay_out(
+        complete, period == splits.TRAIN, columns, user_features, num_shards, local_shards
+    )
     return Dataset(
         movelines=movelines,
         split=period,
@@ -276,13 +206,28 @@ def build_dataset(
         eligible=columns[0],
         sampled=sampled,
         event_label=complete.label,
-        stores=_stack(
-            stores,
-            rows=max(map(len, shard_rows)),
-            users=int(np.bincount(shard_of_user).max()),
-            entries=max(int(columns[0][rows].sum()) for rows in shard_rows),
-        ),
+        stores=stores,
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],
         cold_user=~seen_user[movelines.user],
     )
+
+
+def _require_shardable(movelines: Movelines, num_shards: int) -> None:
+    """Raises DataError for times that int32 does not hold, or fewer users than devices."""
+    if movelines.time.max() - movelines.time.min() >= 2**31:
+        raise DataError(f"{movelines.name}: timestamps span 68 years or more; are they seconds?")
+    if movelines.num_users < num_shards:
+        raise DataError(
+            f"{movelines.name} has {movelines.num_users} users for {num_shards} devices; users are "
+            "dealt out to devices, so use fewer devices."
+        )
+
+
+def _item_tables(movelines: Movelines, seen: np.ndarray) -> tuple[dict, dict]:
+    """Dataset.items and item_sizes; `seen` [N + 1] bool, items that the train period has."""
+    items, sizes = _with_ids({}, seen)
+    items["id"] = np.where(np.arange(len(seen)) > 0, items["id"], 0)[:, None]
+    items |= dict(movelines.item_features)
+    sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
+    return items, sizes

@@ -1,15 +1,15 @@
 """The columnar store as arrays, and histories gathered from it by index arithmetic.
 
-Every function here runs on NumPy arrays on the host and on JAX arrays inside jit: it asks the
-array for its namespace. Letters: E events, M history entries, B batch, L window length, T horizon.
+Every function here runs on NumPy arrays on the host and on JAX arrays inside jit: it uses the
+namespace of its argument. Letters: E events, M history entries, B batch, L window length, T
+horizon.
 """
 
 from typing import Any, NamedTuple
 
-Array = Any  # numpy.ndarray or jax.Array
+from nif_jax.data.buckets import gap_bucket, log2_bucket
 
-NUM_GAPS = 33
-"""Buckets of a time gap: 0 is unknown, k + 1 holds gaps of 2^(k-1) to 2^k - 1 seconds."""
+Array = Any  # numpy.ndarray or jax.Array
 
 
 class Store(NamedTuple):
@@ -101,20 +101,6 @@ class Impressions(NamedTuple):
     past: Array | None = None
     past_mask: Array | None = None
     label_logit: Array | None = None
-
-
-def log2_bucket(values: Array) -> Array:
-    """1 + floor(log2(v)) for v >= 1, and 0 for v <= 0, exact alike under NumPy and JAX."""
-    xp = values.__array_namespace__()
-    values = xp.maximum(values, 0)
-    # Clearing the bit after the leading one keeps float32 from rounding up to the next power.
-    values = values & ~(values >> 1)
-    return xp.frexp(values.astype(xp.float32))[1].astype(xp.int32)
-
-
-def gap_bucket(seconds: Array) -> Array:
-    """[...] int32 in 1..NUM_GAPS - 1 for gaps of 0 seconds or more."""
-    return 1 + log2_bucket(seconds)
 
 
 def _last_entries(begin: Array, end: Array, length: int) -> tuple[Array, Array]:

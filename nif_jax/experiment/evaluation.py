@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from nif_jax.data import splits
 from nif_jax.data.schema import Movelines
-from nif_jax.metrics import ctr, retrieval
+from nif_jax.metrics import buckets, retrieval
 from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
 from nif_jax.simulation import bounds
@@ -239,7 +239,7 @@ def bucket_rows(run: Context, scores) -> dict[str, dict[str, list[dict[str, Any]
     labels = dataset.movelines.label[plan.rows]
     return {
         name: {
-            name: ctr.by_bucket(labels, found["online"]["logit"], value, edges)
+            name: buckets.by_bucket(labels, found["online"]["logit"], value, edges)
             for name, found in scores.items()
             if name != SELECTED  # has a line of its own already
         }

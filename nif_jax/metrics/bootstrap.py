@@ -21,14 +21,13 @@ Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile interv
 clusters, Field and Welsh, Bootstrapping clustered data (2007).
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from nif_jax.metrics import ctr
+from nif_jax.metrics import ctr, weighted_auc
 
 UNITS = ("user", "impression")
 SIGNS = {"auc": 1, "gauc": 1, "logloss": -1}
@@ -160,13 +159,13 @@ def _statistics(
     labels: np.ndarray, user: np.ndarray, unit_of: np.ndarray, logits: np.ndarray
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Metric -> function of multiplicities [b, units] that gives [b]; arguments are [R]."""
-    pairs = _order_pairs(labels, logits, np.zeros(len(labels), np.int64), unit_of)
-    by_user = _order_pairs(labels, logits, user, unit_of)
-    gauc = functools.partial(_mean_auc, by_user)
+    pairs = weighted_auc.order_pairs(labels, logits, np.zeros(len(labels), np.int64), unit_of)
+    by_user = weighted_auc.order_pairs(labels, logits, user, unit_of)
+    gauc = functools.partial(weighted_auc.mean_auc, by_user)
     if unit_of is user and len(by_user.positive):
         # A user's impressions come and go together, so that its own AUC stays what it is.
         ones = np.ones((1, user.max() + 1))
-        own, size = (found[0] for found in _group_auc(by_user, ones))
+        own, size = (found[0] for found in weighted_auc.group_auc(by_user, ones))
         mixed = by_user.positive[by_user.first_positive]
         gauc = functools.partial(
             _weighted_mean,
@@ -177,94 +176,13 @@ def _statistics(
     mean_loss = functools.partial(
         _weighted_mean, np.bincount(unit_of, losses), np.bincount(unit_of).astype(np.float64)
     )
-    return {"auc": functools.partial(_mean_auc, pairs), "gauc": gauc, "logloss": mean_loss}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pairs:
-    """Positives and negatives in order of (group, score), of the groups that have both.
-
-    Attributes:
-      positive, negative: [P], [N] the unit of each.
-      below: [P] negatives that a positive outranks, of its own and of all earlier groups.
-      tied: [T] the positives that tie with a negative; through: [T] `below` with those negatives.
-      first_positive, first_negative: [G] where each group begins.
-    """
-
-    positive: np.ndarray
-    negative: np.ndarray
-    below: np.ndarray
-    tied: np.ndarray
-    through: np.ndarray
-    first_positive: np.ndarray
-    first_negative: np.ndarray
-
-
-def _order_pairs(
-    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, unit_of: np.ndarray
-) -> _Pairs:
-    """All that sorting can say of the pairs of each group; arguments are [R]."""
-    positives = np.bincount(groups, labels)
-    negatives = np.bincount(groups) - positives
-    order = np.lexsort((scores, groups))
-    order = order[((positives > 0) & (negatives > 0))[groups[order]]]
-    # One number a row that rises with (group, score) and is equal for ties only.
-    new = (np.diff(groups[order]) != 0) | (np.diff(scores[order]) != 0)
-    tie = np.append(0, np.cumsum(new))[: len(order)]
-    is_positive = labels[order] == 1
-    positive, negative = order[is_positive], order[~is_positive]
-    below = np.searchsorted(tie[~is_positive], tie[is_positive], "left")
-    through = np.searchsorted(tie[~is_positive], tie[is_positive], "right")
-    tied = np.flatnonzero(through > below)
-    return _Pairs(
-        positive=unit_of[positive],
-        negative=unit_of[negative],
-        below=below,
-        tied=tied,
-        through=through[tied],
-        first_positive=np.unique(groups[positive], return_index=True)[1],
-        first_negative=np.unique(groups[negative], return_index=True)[1],
-    )
-
-
-def _group_auc(pairs: _Pairs, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC and impressions [b, G] of each group for multiplicities [b, units].
-
-    Both are 0 for a group of which a resample has one class only.
-    """
-    passed = np.zeros((len(counts), len(pairs.negative) + 1))
-    np.cumsum(_take(counts, pairs.negative), axis=1, out=passed[:, 1:])
-    weight = _take(counts, pairs.positive)  # [b, P]
-    outranked = _take(passed, pairs.below)
-    if len(pairs.tied):
-        outranked[:, pairs.tied] += (_take(passed, pairs.through) - outranked[:, pairs.tied]) / 2
-    outranked *= weight
-    positives = np.add.reduceat(weight, pairs.first_positive, axis=1)  # [b, G]
-    earlier = _take(passed, pairs.first_negative)  # [b, G] negatives of the groups before
-    negatives = np.diff(earlier, axis=1, append=passed[:, -1:])
-    wins = np.add.reduceat(outranked, pairs.first_positive, axis=1) - earlier * positives
-    mixed = positives * negatives
-    auc = np.divide(wins, mixed, out=np.zeros_like(wins), where=mixed > 0)
-    return auc, np.where(mixed > 0, positives + negatives, 0.0)
-
-
-def _mean_auc(pairs: _Pairs, counts: np.ndarray) -> np.ndarray:
-    """[b] mean of the groups' AUCs, weighted by impressions; NaN where no group has both labels."""
-    if not len(pairs.positive):
-        return np.full(len(counts), np.nan)
-    auc, size = _group_auc(pairs, counts)
-    return _ratio((size * auc).sum(axis=1), size.sum(axis=1))
+    return {
+        "auc": functools.partial(weighted_auc.mean_auc, pairs),
+        "gauc": gauc,
+        "logloss": mean_loss,
+    }
 
 
 def _weighted_mean(total: np.ndarray, weight: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """[b] mean of a quantity whose total and weight [units] each unit brings along."""
-    return _ratio(counts @ total, counts @ weight)
-
-
-def _ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return np.divide(total, weight, out=np.full(len(weight), np.nan), where=weight > 0)
-
-
-def _take(columns: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """columns[:, index] without the check of bounds, which costs as much as the copy."""
-    return np.take(columns, index, axis=1, mode="clip")
+    return weighted_auc.ratio(counts @ total, counts @ weight)

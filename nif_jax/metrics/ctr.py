@@ -5,18 +5,17 @@ NumPy in float64. A metric that a split does not define (AUC of one class, say) 
 logged warning says which and why: a NaN would poison tables and means, an error would lose the run.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from absl import logging
 
 
-def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+def auc(labels: np.ndarray, scores: np.ndarray, name: str = "auc") -> float | None:
     """Area under the ROC curve: P(positive scores higher) + P(tie) / 2 over mixed pairs.
 
     Args:
       labels: [E] of 0 and 1.
       scores: [E] in any monotone unit.
+      name: of the metric, for warnings and errors.
 
     Returns:
       AUC in 0..1, or None (with a warning) where all labels are equal.
@@ -24,7 +23,11 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     Raises:
       ValueError: empty or unequal arrays, a label besides 0 and 1, a NaN score.
     """
-    return _auc(*checked("auc", labels, scores), name="auc")
+    labels, scores = checked(name, labels, scores)
+    wins, positives, negatives = _pairs(labels, scores, np.zeros(len(labels), np.int8))
+    if not positives[0] or not negatives[0]:
+        return _undefined(name, f"all {len(labels)} labels are {labels[0]:.0f}")
+    return float(wins[0] / (positives[0] * negatives[0]))
 
 
 def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | None:
@@ -152,59 +155,6 @@ def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray) -> dict[
     }
 
 
-def by_bucket(
-    labels: np.ndarray, logits: np.ndarray, values: np.ndarray, edges: Sequence[float]
-) -> list[dict[str, float | int | None]]:
-    """AUC by a property of the impression, such as history length or item age.
-
-    Args:
-      labels: [E] of 0 and 1.
-      logits: [E] in any monotone unit.
-      values: [E] the property.
-      edges: rising lower limits. Bucket i holds edges[i] <= value < edges[i + 1]; the last has no
-        upper limit, so no impression is lost.
-
-    Returns:
-      One {"lower", "upper", "count", "auc"} a bucket, empty ones too; "upper" of the last is None,
-      and "auc" is None (with a warning unless empty) for one class.
-
-    Raises:
-      ValueError: as `auc`; edges that do not rise; a value below edges[0] or not comparable.
-    """
-    labels, logits = checked("by_bucket", labels, logits)
-    values, edges = np.asarray(values, np.float64), np.asarray(edges, np.float64)
-    if values.shape != labels.shape:
-        raise ValueError(f"by_bucket: values has shape {values.shape}, labels {labels.shape}")
-    if not len(edges) or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
-        raise ValueError(
-            f"by_bucket: edges must be finite and rising, got {edges.tolist()}; the "
-            "last bucket is open, so leave infinity out"
-        )
-    if not (values >= edges[0]).all():
-        raise ValueError(
-            f"by_bucket: values reach down to {values.min()}, below the first edge "
-            f"{edges[0]}; add a lower edge"
-        )
-    bucket = np.searchsorted(edges, values, side="right") - 1
-    limits = [int(edge) if edge.is_integer() else edge for edge in edges.tolist()]
-    rows = []
-    for index, (lower, upper) in enumerate(zip(limits, [*limits[1:], None], strict=True)):
-        inside = bucket == index
-        count = int(inside.sum())
-        name = f"auc of the bucket from {lower} to {upper}"
-        value = _auc(labels[inside], logits[inside], name) if count else None
-        rows.append({"lower": lower, "upper": upper, "count": count, "auc": value})
-    return rows
-
-
-def _auc(labels: np.ndarray, scores: np.ndarray, name: str) -> float | None:
-    """AUC of checked arrays; `name` is for the warning."""
-    wins, positives, negatives = _pairs(labels, scores, np.zeros(len(labels), np.int8))
-    if not positives[0] or not negatives[0]:
-        return _undefined(name, f"all {len(labels)} labels are {labels[0]:.0f}")
-    return float(wins[0] / (positives[0] * negatives[0]))
-
-
 def _pairs(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -216,7 +166,7 @@ def _pairs(
     positives = np.add.reduceat(labels, tie_starts)  # [ties], as are the next two
     negatives = np.add.reduceat(1.0 - labels, tie_starts)
     below = np.cumsum(negatives) - negatives
-    # Negatives of the groups before count as below too; a group's first tie knows how many.
+    # Negatives of the groups before count as below too; a group's first tie has their number.
     group_starts = np.flatnonzero(new_group[tie_starts])
     below -= np.repeat(below[group_starts], np.diff(np.r_[group_starts, len(tie_starts)]))
     wins = positives * (below + negatives / 2)

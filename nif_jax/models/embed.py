@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.dataset import OOV
-from nif_jax.data.windows import NUM_GAPS, Window
+from nif_jax.data.windows import Window
 from nif_jax.models.cpu import over_positions
 
 embedding_init = nn.initializers.normal(stddev=0.05)

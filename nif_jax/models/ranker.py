@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nif_jax.data.windows import NUM_GAPS, Impressions
+from nif_jax.data.buckets import NUM_GAPS
+from nif_jax.data.windows import Impressions
 from nif_jax.models.align import SemanticAlignment
 from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
 from nif_jax.models.cpu import over_positions

@@ -107,8 +107,8 @@ def auc_by_history(
 ) -> Path:
     """AUC of each model by bucket, above the number of impressions; undefined AUCs leave a gap.
 
-    Takes model -> `metrics.ctr.by_bucket` by history length. Raises ValueError for no models, or
-    models with different limits.
+    Takes model -> `by_bucket` of nif_jax/metrics/buckets.py by history length. Raises ValueError
+    for no models, or models with different limits.
     """
     limits = {tuple((row["lower"], row["upper"]) for row in rows) for rows in buckets.values()}
     if len(limits) != 1:

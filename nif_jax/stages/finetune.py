@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import Impressions
@@ -226,22 +225,10 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         predict=functools.partial(predict, *parts),
         gather_scores=gather_rows(length, flow),
         plan=plan,
-        data=run.place(_flow_arrays(flow, outputs), **extra),
+        data=run.place(flow_input.flow_arrays(flow, outputs), **extra),
         generators=_generators(run, cohorts),
         predict_candidates=functools.partial(predict_candidates, *parts),
     )
-
-
-def _flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.ndarray]:
-    """What a ranker with this flow gathers rows from, beside the store."""
-    arrays = {}
-    if flow.use and outputs.flow is not None:
-        arrays["flow"] = outputs.flow
-        if flow.label_head != "none":
-            arrays["past"] = outputs.past
-    if outputs.label_logit is not None and flow.label_head == "input":
-        arrays["label_logit"] = outputs.label_logit
-    return arrays
 
 
 def _generators(run: Context, cohorts: CohortInput) -> dict[str, Callable]:

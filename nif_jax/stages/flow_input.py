@@ -4,11 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax.data.windows import Impressions, gather_impressions, gather_past
 from nif_jax.metrics.blend import mean_logit
 from nif_jax.models.flow import FlowDecoder
+from nif_jax.stages.outputs import GeneratorOutputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,18 @@ def configured(config: ConfigDict, use: bool) -> FlowInput:
         label_head=config.flow.label_head,
         tune=config.flow.tune,
     )
+
+
+def flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.ndarray]:
+    """What a ranker with this flow gathers rows from, beside the store; see `gather_rows`."""
+    arrays = {}
+    if flow.use and outputs.flow is not None:
+        arrays["flow"] = outputs.flow
+        if flow.label_head != "none":
+            arrays["past"] = outputs.past
+    if outputs.label_logit is not None and flow.label_head == "input":
+        arrays["label_logit"] = outputs.label_logit
+    return arrays
 
 
 def gather_rows(length: int, flow: FlowInput, train: bool = False):

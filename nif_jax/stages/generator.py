@@ -48,25 +48,8 @@ def loss(
     dropout, negatives = jax.random.split(rng)
     bound = model.bind({"params": params}, rngs={"dropout": dropout})
     heads, named = bound(batch.window, constants["items"], train, batch.segment)
-    table = named["vectors"]
     queries = unit(heads.reshape(*batch.window.item.shape, -1))  # [B, S, D]
-
-    def nce(queries, ahead, rng):
-        """Sum over the targets `ahead` places on from queries [B, S - ahead, D], their mask, and
-        their number."""
-        mask = (_within(batch, ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
-        value = info_nce(
-            spec,
-            queries,
-            table,
-            batch.window.item[:, ahead:],
-            mask,
-            constants["frequency"],
-            rng,
-            axis_name,
-        )
-        return mask, value, mask.sum()
-
+    nce = functools.partial(_next_items, spec, axis_name, constants, batch, named["vectors"])
     # Position k predicts entry k + 1; the last predicts what lies beyond the window.
     mask, total, weight = nce(queries[:, :-1], 1, negatives)  # mask [B, S - 1]
     measurements = {"info_nce": (total, weight)}
@@ -90,15 +73,10 @@ def loss(
         total += spec.label_head * value * (weight / jnp.maximum(labels, 1.0))
         measurements["label_head"] = (value, count)
     if spec.rollout_steps:
-        flow = bound.continue_from(
-            heads,
-            named["memories"],
-            batch.window.mask,
-            spec.rollout_steps,
-            train,
-            batch.segment,
+        rolled = bound.continue_from(
+            heads, named["memories"], batch.window.mask, spec.rollout_steps, train, batch.segment
         )
-        flow = unit(flow.reshape(*flow.shape[:3], -1))  # [B, S, 1 + r, D]
+        flow = unit(rolled.reshape(*rolled.shape[:3], -1))  # [B, S, 1 + r, D]
         for ahead in range(2, spec.rollout_steps + 2):
             draw = jax.random.fold_in(negatives, ahead - 1)
             _, value, count = nce(flow[:, :-ahead, ahead - 1], ahead, draw)
@@ -106,6 +84,35 @@ def loss(
             total += value / spec.rollout_steps
             measurements[f"info_nce_step_{ahead}"] = (value, count)
     return total, Aux(weight, variables, measurements)
+
+
+def _next_items(
+    spec: FlowLoss,
+    axis_name: str | None,
+    constants,
+    batch: Sequences,
+    table: jax.Array,
+    queries: jax.Array,
+    ahead: int,
+    rng: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """InfoNCE of the targets `ahead` places after queries [B, S - ahead, D].
+
+    Returns:
+      Mask [B, S - ahead] of the targets, the sum over them, and their number.
+    """
+    mask = (_within(batch, ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
+    value = info_nce(
+        spec,
+        queries,
+        table,
+        batch.window.item[:, ahead:],
+        mask,
+        constants["frequency"],
+        rng,
+        axis_name,
+    )
+    return mask, value, mask.sum()
 
 
 def _within(batch: Sequences, ahead: int) -> jax.Array:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from nif_jax.data.buckets import gap_bucket
 from nif_jax.data.schema import NO_LABEL
-from nif_jax.data.windows import Array, Store, Window, gap_bucket, gather_segments
+from nif_jax.data.windows import Array, Store, Window, gather_segments
 
 
 class LabelQueries(NamedTuple):

@@ -16,6 +16,36 @@ def _add(a, b):
     return jax.tree.map(jnp.add, a, b)
 
 
+def _accumulate(
+    gradient: Callable, microbatch: int, state: TrainState, arrays, constants, batch, rng
+):
+    """Sum of `gradient` over passes of `microbatch` rows, and the variables after the last one."""
+    # The longest axis: leaves of pairs have one entry for two rows.
+    rows = max(x.shape[0] for x in jax.tree.leaves(batch))
+    if not microbatch or microbatch >= rows:
+        return gradient(state, arrays, constants, batch, rng)
+    passes = rows // microbatch
+    split = jax.tree.map(lambda x: x.reshape(passes, -1, *x.shape[1:]), batch)
+
+    def body(carry, part):
+        total, variables = carry
+        number, batch = part
+        found, variables = gradient(
+            state.replace(variables=variables),
+            arrays,
+            constants,
+            batch,
+            jax.random.fold_in(rng, number),
+        )
+        return (_add(total, found), variables), None
+
+    first = (jnp.zeros((), jnp.int32), jax.tree.map(lambda x: x[0], split))
+    shape, _ = jax.eval_shape(gradient, state, arrays, constants, first[1], rng)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+    (total, variables), _ = jax.lax.scan(body, (zero, state.variables), (jnp.arange(passes), split))
+    return total, variables
+
+
 def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
     """A function of one device that takes K steps in one dispatch.
 
@@ -45,38 +75,10 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
         measurements = {"loss": (loss, aux.weight)} | dict(aux.measurements)
         return (grads, aux.weight, measurements), aux.variables
 
-    def accumulate(state: TrainState, arrays, constants, batch, rng):
-        # The longest axis: leaves of pairs have one entry for two rows.
-        rows = max(x.shape[0] for x in jax.tree.leaves(batch))
-        if not microbatch or microbatch >= rows:
-            return gradient(state, arrays, constants, batch, rng)
-        passes = rows // microbatch
-        split = jax.tree.map(lambda x: x.reshape(passes, -1, *x.shape[1:]), batch)
-
-        def body(carry, part):
-            total, variables = carry
-            number, batch = part
-            found, variables = gradient(
-                state.replace(variables=variables),
-                arrays,
-                constants,
-                batch,
-                jax.random.fold_in(rng, number),
-            )
-            return (_add(total, found), variables), None
-
-        first = (jnp.zeros((), jnp.int32), jax.tree.map(lambda x: x[0], split))
-        shape, _ = jax.eval_shape(gradient, state, arrays, constants, first[1], rng)
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
-        (total, variables), _ = jax.lax.scan(
-            body, (zero, state.variables), (jnp.arange(passes), split)
-        )
-        return total, variables
-
     def one_step(state: TrainState, arrays, constants, batch):
         rng = jax.random.fold_in(train_state.wrap(state.rng), state.step)
         rng = jax.random.fold_in(rng, jax.lax.axis_index(AXIS))
-        found, variables = accumulate(state, arrays, constants, batch, rng)
+        found, variables = _accumulate(gradient, microbatch, state, arrays, constants, batch, rng)
         grads, weight, measurements = jax.lax.psum(found, AXIS)
         grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-9), grads)
         updates, opt_state = stage.optimizer.update(grads, state.opt_state, state.params)

@@ -11,17 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nif_jax.data import splits
+from nif_jax.data.buckets import NUM_GAPS, gap_bucket, log2_bucket
 from nif_jax.data.dataset import build_dataset
 from nif_jax.data.schema import DataError
-from nif_jax.data.windows import (
-    NUM_GAPS,
-    gap_bucket,
-    gather_history,
-    gather_impressions,
-    gather_past,
-    gather_windows,
-    log2_bucket,
-)
+from nif_jax.data.windows import gather_history, gather_impressions, gather_past, gather_windows
 
 LENGTH = 5
 HALVES = {"train_share": 0.5, "validation_share": 0.25}

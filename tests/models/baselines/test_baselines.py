@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.dataset import OOV
 from nif_jax.data.schema import ConfigError
-from nif_jax.data.windows import NUM_GAPS
 from nif_jax.models.baselines.dcn import CrossNetwork
 from nif_jax.models.baselines.registry import BASELINES, make_baseline
 from nif_jax.models.embed import second_order

@@ -1,0 +1,105 @@
+"""Shards of users: which device holds which user, and the stores of the shards."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nif_jax.data.schema import Movelines
+from nif_jax.data.windows import Store
+
+
+def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
+    """[U] shard of each user: dealt in order of falling event count, so that shards are even."""
+    order = np.argsort(-np.diff(movelines.user_offsets), kind="stable")
+    shard = np.empty(movelines.num_users, np.int64)
+    shard[order] = np.arange(movelines.num_users) % num_shards
+    return shard
+
+
+def _shard_store(movelines, train, columns, user_features, users, rows) -> Store:
+    """The Store of these users and rows; see `lay_out`."""
+    eligible, begin, end, frozen = columns
+    history_row = np.flatnonzero(eligible)
+    local_row = np.full(movelines.num_events, -1, np.int64)
+    local_row[rows] = np.arange(len(rows))
+    kept = local_row[history_row] >= 0
+    # Bounds count entries of the whole store: subtract the entries that other shards own.
+    kept_before = np.append(0, np.cumsum(kept))
+    local_user = np.full(movelines.num_users, -1, np.int64)
+    local_user[users] = np.arange(len(users))
+    return Store(
+        item=movelines.item[rows],
+        scene=movelines.scene[rows],
+        action=movelines.action[rows],
+        time=(movelines.time[rows] - movelines.time.min()).astype(np.int32),
+        label=movelines.label[rows].astype(np.float32),
+        train=train[rows],
+        user=local_user[movelines.user[rows]].astype(np.int32),
+        user_features={name: values[users] for name, values in user_features.items()},
+        history_row=local_row[history_row[kept]].astype(np.int32),
+        history_begin=kept_before[begin[rows]].astype(np.int32),
+        history_end=kept_before[end[rows]].astype(np.int32),
+        frozen_end=kept_before[frozen[rows]].astype(np.int32),
+    )
+
+
+def _stack(stores: Sequence[Store], rows: int, users: int, entries: int) -> Store:
+    """Shards with every column padded to these lengths (at least 1), stacked."""
+
+    def stack(length, *columns):
+        length = max(1, length)
+        return np.stack([np.pad(c, (0, length - len(c))) for c in columns])
+
+    def stack_field(name, columns):
+        if name == "user_features":
+            return {k: stack(users, *(c[k] for c in columns)) for k in columns[0]}
+        return stack(entries if name == "history_row" else rows, *columns)
+
+    return Store(*map(stack_field, Store._fields, zip(*stores, strict=True)))
+
+
+def lay_out(
+    movelines: Movelines,
+    train: np.ndarray,
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    user_features: Mapping[str, np.ndarray],
+    num_shards: int,
+    local_shards: Sequence[int],
+) -> tuple[list[np.ndarray], Store]:
+    """Cuts a store into shards of users.
+
+    Args:
+      movelines: the store.
+      train: [E] bool, rows of the train period.
+      columns: eligible, history_begin, history_end and frozen_end [E] of the whole store, see
+        dataset.history_bounds; a shard's bounds count its own entries.
+      user_features: feature name -> [U] int32.
+      num_shards: devices of the whole run.
+      local_shards: those of this process.
+
+    Returns:
+      For each shard its rows [E_s], and the local shards' stores stacked, every leaf [D_local, ...]
+      and padded to the longest shard of all.
+    """
+    shard_of_user = assign_shards(movelines, num_shards)
+    shard_of_row = shard_of_user[movelines.user]
+    order = np.argsort(shard_of_row, kind="stable")
+    shard_rows = np.split(order, np.cumsum(np.bincount(shard_of_row, minlength=num_shards))[:-1])
+    stores = [
+        _shard_store(
+            movelines,
+            train,
+            columns,
+            user_features,
+            np.flatnonzero(shard_of_user == s),
+            shard_rows[s],
+        )
+        for s in local_shards
+    ]
+    stacked = _stack(
+        stores,
+        rows=max(map(len, shard_rows)),
+        users=int(np.bincount(shard_of_user).max()),
+        entries=max(int(columns[0][rows].sum()) for rows in shard_rows),
+    )
+    return shard_rows, stacked
