@@ -1,6 +1,5 @@
 """Sweeps: what they consist of, how their runs are trained as processes, and what is gathered."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -25,10 +24,6 @@ from nif_jax.reports import results
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted(
-    set((ROOT / "configs" / "sweeps").glob("[a-z]*.py"))
-    - {ROOT / "configs" / "sweeps" / "common.py"}
-)
 TINY = (
     "synthetic,smoke,source.num_users=24,source.num_items=20,source.events_per_user=20.0,"
     "ranker.dim=4,ranker.attention=4,ranker.tower=8,data.history_length=4,train.batch_size=32,"
@@ -100,42 +95,6 @@ def _wait(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-class TestSweepFiles:
-    @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-    def test_every_run_has_a_config_that_can_be_built(self, path, tmp_path):
-        doc, runs = jobs.load_sweep(str(path))
-        assert f"python launch/sweep.py --sweep=configs/sweeps/{path.name}" in doc
-        jobs.check(jobs.make_jobs(runs, tmp_path))
-        names = {(run.data, run.variant) for run in runs}
-        references = {(run.data, run.reference) for run in runs if run.reference}
-        assert references <= names
-
-    def test_a_grid_has_every_data_set_and_variant(self):
-        variants = common.product(
-            common.axis("flow.horizon", (1, 2), "T"), {"full": {}, "flat": {"tokenizer.levels": 1}}
-        )
-        assert variants == {
-            "T_1-full": {"flow.horizon": 1},
-            "T_1-flat": {"flow.horizon": 1, "tokenizer.levels": 1},
-            "T_2-full": {"flow.horizon": 2},
-            "T_2-flat": {"flow.horizon": 2, "tokenizer.levels": 1},
-        }
-        shared = {"flow.horizon": 8, "rows": ("base", "amen")}
-        data = ("synthetic", "movielens_100k")
-        runs = common.grid("configs/nif.py", data, variants, shared, reference="T_1-full")
-        assert [run.name for run in runs] == [
-            f"{name}-{variant}" for name, variant in itertools.product(data, variants)
-        ]
-        assert runs[3].text == (
-            "configs/nif.py:synthetic,flow.horizon=2,rows=base+amen,tokenizer.levels=1"
-        )
-        assert [run.reference for run in runs] == ["", "T_1-full", "T_1-full", "T_1-full"] * 2
-
-    def test_an_unknown_data_set_is_refused(self):
-        with pytest.raises(ValueError, match=r"no data set 'netflix'; movielens_100k"):
-            common.Run("netflix", "full", "configs/nif.py", {})
 
 
 class TestJobs:

@@ -1,4 +1,4 @@
-"""Outcomes and comparison of A/B arms on traffic made by hand; whole runs: test_end_to_end.py."""
+"""Outcomes and comparison of A/B arms on traffic made by hand; whole runs: tests/end_to_end."""
 
 import numpy as np
 import pytest
