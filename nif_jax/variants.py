@@ -12,7 +12,7 @@ from nif_jax.data.schema import ConfigError, require_choice
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """Attributes:
-    model: "ranker", ours, a baseline of nif_jax/models/baselines/registry.py, or SELECTED.
+    model: "ranker", ours, a module of nif_jax/models/baselines, or SELECTED.
     flow: the frozen generator's flow and item vectors.
     tsp: the Temporal Sequential Pairwise loss.
     cohorts: generated interest cohorts.

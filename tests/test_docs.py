@@ -7,9 +7,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HIDDEN = (".github",)
-EXAMPLES = {"nif_jax/models/baselines/wide.py"}
-"""Files that CONTRIBUTING.md adds in an example."""
-
 DOCUMENTS = sorted(
     path
     for path in ROOT.rglob("*.md")
@@ -50,7 +47,7 @@ def test_files_named_in_documents_exist(path):
         return  # names files of earlier versions
     folders = "nif_jax|configs|launch|benchmarks|notebooks|docs|tests"
     named = re.findall(rf"(?<![\w/.<-])((?:{folders})/[\w/]+\.\w+)", _prose(path.read_text()))
-    assert [n for n in named if not (ROOT / n).exists() and n not in EXAMPLES] == []
+    assert [n for n in named if not (ROOT / n).exists()] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "results/README.md"])

@@ -21,6 +21,7 @@ ALLOWED = {
         "models.baselines",
         "metrics",
         "data.preparation",
+        "data.sources",
         "data",
     ],
     "simulation": ["stages", "training", "metrics", "data.sources", "data"],

@@ -56,8 +56,8 @@ def test_files_are_short(folder, limit):
 
 def test_functions_are_short():
     paths = [path for folder in FILE_LINES for path in _files(folder) if path.suffix == ".py"]
-    lines = dict(found for path in paths for found in _functions(path))
-    long = {name: count for name, count in lines.items() if count > FUNCTION_LINES}
+    found = (pair for path in paths for pair in _functions(path))
+    long = {name: lines for name, lines in found if lines > FUNCTION_LINES}
     assert long.keys() == LONG_FUNCTIONS.keys(), f"more than {FUNCTION_LINES} lines: {long}"
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from nif_jax.config import flatten
 from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.sources import SOURCES
 from nif_jax.experiment.selection import METRICS
 from nif_jax.experiment.setting_kinds import (
     Choice,
@@ -68,7 +69,7 @@ SETTINGS: Mapping[str, Setting] = {
     "init_rows": one_of("scratch", "base"),
     "xla_flags": text,
     "quirks": boolean,
-    "data.source": one_of("movielens_100k", "files", "synthetic"),
+    "data.source": one_of(*SOURCES),
     "data.split": one_of("temporal_user", "temporal_global", "random"),
     "data.train_share": between(0, 1, open_low=True, open_high=True),
     "data.validation_share": between(0, 1, open_low=True, open_high=True),

@@ -58,3 +58,6 @@ class DeepCross(Baseline):
         crossed = CrossNetwork(self.cross_layers, name="cross")(x)
         deep = Mlp((*self.tower, 1), self.dropout, name="deep")(x, train)
         return (nn.Dense(1, use_bias=False, name="from_cross")(crossed) + deep)[:, 0]
+
+
+MODEL = DeepCross

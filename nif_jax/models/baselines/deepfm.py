@@ -7,7 +7,7 @@ import jax
 
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline, Fields
-from nif_jax.models.baselines.logistic import LogisticRegression
+from nif_jax.models.baselines.lr import LogisticRegression
 from nif_jax.models.embed import Mlp, second_order
 
 
@@ -42,3 +42,6 @@ class DeepFactorization(Baseline):
             + second_order(fields)
             + deep(fields.reshape(len(fields), -1), train)[:, 0]
         )
+
+
+MODEL = DeepFactorization

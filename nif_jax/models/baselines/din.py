@@ -52,3 +52,6 @@ class DeepInterest(Baseline):
         fields = [*user(batch.user_features), context.scene[batch.scene]]
         x = jnp.concatenate([*fields, target, interest, target * interest], axis=-1)
         return Mlp((*self.tower, 1), self.dropout, name="head")(x, train)[:, 0]
+
+
+MODEL = DeepInterest

@@ -39,3 +39,6 @@ def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: flo
     mean = (clicks.sum() + 1) / (shown.sum() + 2)
     rate = (clicks + prior * mean) / (shown + prior)
     return (np.log(rate) - np.log1p(-rate)).astype(np.float32)
+
+
+MODEL = Popularity

@@ -1,27 +1,33 @@
-"""Baselines by the name that a row has them under."""
+"""Baselines by name: the module nif_jax/models/baselines/<name>.py has the class as `MODEL`.
+
+No list has to be extended for a new module. A module is imported when its baseline is used.
+"""
 
 import collections
 import dataclasses
+import importlib
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from nif_jax.data.schema import require_choice
-from nif_jax.models.baselines.dcn import DeepCross
-from nif_jax.models.baselines.deepfm import DeepFactorization
-from nif_jax.models.baselines.din import DeepInterest
 from nif_jax.models.baselines.interface import Baseline
-from nif_jax.models.baselines.logistic import LogisticRegression
-from nif_jax.models.baselines.popularity import Popularity
-from nif_jax.models.baselines.sasrec import SasRec
 
-BASELINES: Mapping[str, type[Baseline]] = {
-    "popularity": Popularity,
-    "lr": LogisticRegression,
-    "deepfm": DeepFactorization,
-    "dcn": DeepCross,
-    "din": DeepInterest,
-    "sasrec": SasRec,
-}
+_SHARED = ("__init__", "interface", "registry")
+"""Modules of this folder that are no baseline."""
+
+BASELINES = tuple(
+    sorted(
+        path.stem for path in pathlib.Path(__file__).parent.glob("*.py") if path.stem not in _SHARED
+    )
+)
+"""Names of all baselines."""
+
+
+def baseline_class(name: str) -> type[Baseline]:
+    """The class of a baseline; raises ConfigError for an unknown name."""
+    require_choice("model", name, BASELINES)
+    return importlib.import_module(f"nif_jax.models.baselines.{name}").MODEL
 
 
 def make_baseline(name: str, *settings: Mapping[str, Any]) -> Baseline:
@@ -31,8 +37,7 @@ def make_baseline(name: str, *settings: Mapping[str, Any]) -> Baseline:
       ConfigError: for an unknown name.
       KeyError: for a field that no settings have.
     """
-    require_choice("model", name, BASELINES)
-    kind = BASELINES[name]
+    kind = baseline_class(name)
     given = collections.ChainMap(*settings)
     own = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
     return kind(**{name: given[name] for name in own})

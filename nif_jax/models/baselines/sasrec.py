@@ -70,3 +70,6 @@ class SasRec(Baseline):
         fields = [*self.user(batch.user_features), self.context.scene[batch.scene]]
         x = jnp.concatenate([*fields, target, state, target * state], axis=-1)
         return self.head(x, train)[:, 0]
+
+
+MODEL = SasRec

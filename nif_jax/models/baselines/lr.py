@@ -31,3 +31,6 @@ class LogisticRegression(Baseline):
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         weights = Fields(*sizes, 1, self.id_dropout, name="weights")(batch, items, train)
         return self.param("bias", nn.initializers.zeros, ()) + weights.sum((1, 2))
+
+
+MODEL = LogisticRegression
