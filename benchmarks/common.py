@@ -76,12 +76,12 @@ def make_run(get_config: Callable, text: str = ""):
 
 
 def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) -> Callable:
-    """A call that trains `steps` steps of a row, always the same ones, and waits for them.
+    """A call that trains `steps` steps of a stage, always the same ones, and waits for them.
 
     Args:
       run: see make_run.
-      stage: "base", "generator", or a row that is fine-tuned.
-      frozen: GeneratorOutputs that the row reads; None for the other two.
+      stage: "base", "generator", or a variant that is fine-tuned.
+      frozen: GeneratorOutputs that the variant reads; None for the other two.
       steps: of one dispatch.
       microbatch: see step.make_train_step; None = as configured.
     """

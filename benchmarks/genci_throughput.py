@@ -31,9 +31,9 @@ def main(argv: list[str]) -> None:
 
     from configs import genci
 
-    def stepper(row: str, text: str = ""):
+    def stepper(variant: str, text: str = ""):
         run = common.make_run(genci.get_config, f"data.history=positive,{text}")
-        return common.stepper(run, row, common.random_ids(run), FLAGS.steps)
+        return common.stepper(run, variant, common.random_ids(run), FLAGS.steps)
 
     candidates = {
         "base, history 50": stepper("base"),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.label_head_blend --config=configs/nif.py:num_seeds=5 --workdir=runs/nif
 
-Reads a finished workdir of two seeds or more, whose --row has flow.label_head=blend. The table
-holds the row, its two parts, the base with the head's log odds, and the control: the base with the
-base of another seed, two models with equal inputs. Each weight is chosen on validation, as the
-row's own is.
+Reads a finished workdir of two seeds or more, whose --variant has flow.label_head=blend. The table
+holds the variant, its two parts, the base with the head's log odds, and the control: the base with
+the base of another seed, two models with equal inputs. Each weight is chosen on validation, as the
+variant's own is.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ from nif_jax.training.devices.pmap import Pmap
 
 config_flags.DEFINE_config_file("config", None, "The run's configuration.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Its finished folder.")
-flags.DEFINE_string("row", "nif", "The blended row.")
+flags.DEFINE_string("variant", "nif", "The blended variant.")
 flags.mark_flags_as_required(["config", "workdir"])
 FLAGS = flags.FLAGS
 
@@ -37,14 +37,14 @@ def plans_of(run: context.Context):
     return {VALIDATION: ranking.validation_plan(run)} | tests
 
 
-def models_of(run: context.Context, row: str) -> dict[str, dict[str, np.ndarray]]:
-    """Log odds of a seed's "base", and of the row's parts "ranker" and "label_head", by plan."""
+def models_of(run: context.Context, variant: str) -> dict[str, dict[str, np.ndarray]]:
+    """Log odds by plan: a seed's "base", and the variant's parts "ranker" and "label_head"."""
     stages, _ = pipeline.run_seed(run)
     found = {"base": {}, "ranker": {}, "label_head": {}}
     for name, plan in plans_of(run).items():
-        scores = stages[row].score(plan)
+        scores = stages[variant].score(plan)
         if "label_head" not in scores:
-            sys.exit(f"error: row {row!r} has no log odds of the label head to blend with.")
+            sys.exit(f"error: variant {variant!r} has no log odds of the label head to blend with.")
         found["base"][name] = stages["base"].score(plan)["logit"]
         found["ranker"][name], found["label_head"][name] = scores["ranker"], scores["label_head"]
     return found
@@ -69,7 +69,7 @@ def best_auc(run: context.Context, one, other) -> list[float]:
 def main(argv: list[str]) -> None:
     """Prints mean and standard deviation over seeds."""
     del argv
-    config, row = FLAGS.config, FLAGS.row
+    config, variant = FLAGS.config, FLAGS.variant
     if config.num_seeds < 2:
         sys.exit("error: the control is another seed's base: config.num_seeds has to be 2 or more.")
     parallel, writer = Pmap(), MetricWriter(".", enabled=False)
@@ -78,14 +78,14 @@ def main(argv: list[str]) -> None:
         jax.clear_caches()
         folder = pathlib.Path(FLAGS.workdir) / f"seed_{seed}"
         run = context.Context(config, seed, folder, dataset, parallel, writer, train=False)
-        models.append(models_of(run, row))
+        models.append(models_of(run, variant))
     table = {}
     for own, after in zip(models, models[1:] + models[:1], strict=True):
         pairs = {
             "base": (own["base"], own["base"]),
-            f"{row}, the ranker alone": (own["ranker"], own["ranker"]),
+            f"{variant}, the ranker alone": (own["ranker"], own["ranker"]),
             "the label head alone": (own["label_head"], own["label_head"]),
-            row: (own["ranker"], own["label_head"]),
+            variant: (own["ranker"], own["label_head"]),
             "base and the label head": (own["base"], own["label_head"]),
             "base and another seed's base": (own["base"], after["base"]),
         }

@@ -32,9 +32,9 @@ def main(argv: list[str]) -> None:
     count, items = FLAGS.candidates, run.dataset.movelines.num_items
     candidates = jnp.asarray(np.random.default_rng(0).integers(1, items + 1, count))
 
-    def scorers(row: str):
+    def scorers(variant: str):
         """Calls that score the last user with a full history: by candidates, and row by row."""
-        built = finetune.make(run, row, frozen)
+        built = finetune.make(run, variant, frozen)
         params, variables = start.initial_state(run, built)
         arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.constants))
         rows = run.dataset.impressions(0, 2)[-1:]

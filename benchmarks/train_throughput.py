@@ -33,8 +33,8 @@ def main(argv: list[str]) -> None:
     frozen = flow_cache.generator_outputs(run, params)
     uncached = common.make_run(nif.get_config, f"{size},flow.cache=False")
 
-    def stepper(run: context.Context, row: str, microbatch: int | None = None):
-        return common.stepper(run, row, frozen, FLAGS.steps, microbatch)
+    def stepper(run: context.Context, variant: str, microbatch: int | None = None):
+        return common.stepper(run, variant, frozen, FLAGS.steps, microbatch)
 
     candidates = {
         "base": stepper(run, "base"),

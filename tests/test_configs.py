@@ -332,14 +332,14 @@ def test_a_flow_that_nobody_could_learn_is_refused_before_training(text, message
         require_valid_settings(nif.get_config(f"{TINY},{text}"))
 
 
-def test_a_row_that_leaves_the_label_head_out_needs_no_loss_for_it():
+def test_a_variant_that_leaves_the_label_head_out_needs_no_loss_for_it():
     text = f"{TINY},flow_loss.label_head=0.0,rows="
     variants.require_variants(nif.get_config(text + "base+tsp+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="leaves untrained"):
         variants.require_variants(nif.get_config(text + "base+nif_flow_only+nif"))
 
 
-def test_cross_fitting_is_for_the_rows_that_read_the_label_logit():
+def test_cross_fitting_is_for_variants_that_read_the_label_logit():
     text = f"{TINY},flow.label_head=input,flow.cross_fit=2,rows="
     variants.require_variants(nif.get_config(text + "base+nif+nif_flow_only"))
     with pytest.raises(runner.ConfigError, match="in some variant"):
@@ -367,24 +367,24 @@ def test_a_metric_of_which_less_is_better_chooses_nothing(tmp_path, monkeypatch)
 
 def test_quirks_reproduce_the_authors_code():
     config = genci.get_config("synthetic,quirks=True")
-    for row in ("genci", "genci_quirks"):
-        given = config if row == "genci" else genci.get_config("synthetic")
-        found = variants.variant_config(given, row)
+    for variant in ("genci", "genci_quirks"):
+        given = config if variant == "genci" else genci.get_config("synthetic")
+        found = variants.variant_config(given, variant)
         assert (found.genci.targets, found.genci.beams, found.genci.detach) == ("all", 1, False)
         assert found.genci.delta_fade == 0
         assert (found.cohorts.form, found.cohorts.mean) == ("level", "padded")
         assert (found.cohorts.attention, found.cohorts.residual) == ("shared", False)
     assert variants.variant_config(genci.get_config("synthetic"), "genci").genci.beams == 4
-    # A row's own setting wins, and the run's config stays what it was.
+    # The setting of a variant wins, and the run's config stays what it was.
     assert variants.variant_config(config, "genci_beams_16").genci.beams == 16
     assert config.genci.beams == 4
 
 
-@pytest.mark.parametrize("row", variants.VARIANTS)
-def test_every_row_has_settings_and_a_model_that_exist(row):
-    assert variants.VARIANTS[row].model in {"ranker", variants.SELECTED, *BASELINES}
+@pytest.mark.parametrize("variant", variants.VARIANTS)
+def test_every_variant_has_settings_and_a_model_that_exist(variant):
+    assert variants.VARIANTS[variant].model in {"ranker", variants.SELECTED, *BASELINES}
     config = hybrid.get_config("synthetic")
-    changed = variants.variant_config(config, row)
+    changed = variants.variant_config(config, variant)
     assert set(runner.flatten(changed.to_dict())) == set(runner.flatten(config.to_dict()))
 
 

@@ -231,7 +231,7 @@ class TestOnline:
         assert found["ab"]["slate"] == 7
         arms = {arm["model"]: arm for arm in found["arms"]}
         assert list(arms) == ["base", "nif", "tsp", "amen", "selected", "random", "oracle"]
-        # Of the selected row, what its own is: it is built as the row which it is.
+        # `selected` is scored as the variant that was chosen.
         (selection,) = results.read_results(finished)["selection"]
         assert arms["selected"] == arms[selection["selected"]] | {"model": "selected"}
         base, oracle = arms["base"], arms["oracle"]
