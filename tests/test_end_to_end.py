@@ -362,7 +362,7 @@ class TestOnline:
         laid, shard_rows, place = lay_behind(run.dataset, traffic)
         built = finetune.make(dataclasses.replace(run, dataset=laid), "amen", frozen)
         trained = stages["amen"]
-        arrays = jax.tree.map(lambda x: np.asarray(x)[0], built.data.arrays)
+        arrays = jax.tree.map(lambda x: x[0], run.parallel.unshard(built.data.arrays))
         shared = run.parallel.unreplicate(built.data.constants)
         for impression in (0, 11):
             row = shard_rows[0][5 * impression : 5 * impression + 1]
@@ -622,7 +622,7 @@ class TestTraining:
         params, _ = start.initial_state(run, generator.make(run))
         frozen = dataclasses.replace(flow_cache.generator_outputs(run, params), response=response)
         built = finetune.make(run, "nif", frozen)
-        arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
+        arrays = jax.tree.map(lambda x: x[1], run.parallel.unshard(built.data.arrays))
         index = jax.tree.map(lambda x: x[0], built.plan.indices(0, 1))
         batch = built.gather(arrays, index)
         np.testing.assert_array_equal(batch.response, response[1][index["row"]] * batch.flow_mask)

@@ -25,7 +25,7 @@ from nif_jax.simulation.traffic import Traffic, draw_traffic, lay_behind
 from nif_jax.stages import base, finetune
 from nif_jax.stages.context import Context
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.training.devices.pmap import is_writer
+from nif_jax.training.devices.processes import is_writer
 from nif_jax.training.scoring import ScoringPlan
 from nif_jax.training.stage import Trained
 

@@ -16,7 +16,8 @@ from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import require_choice
 from nif_jax.metrics.writer import MetricWriter
-from nif_jax.training.devices.pmap import Placed, Pmap
+from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.placed import Placed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Context:
     seed: int
     folder: pathlib.Path
     dataset: Dataset
-    parallel: Pmap
+    parallel: Devices
     writer: MetricWriter
     train: bool
     kept: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -90,7 +91,8 @@ class Context:
             shard = self.parallel.shard
             arrays = {k: self._once(k, v, lambda v=v: shard(v)) for k, v in arrays.items()}
         items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
-        return Placed(arrays, {"items": items} | self.parallel.replicate(constants), on_device)
+        constants = {"items": items} | self.parallel.replicate(constants)
+        return Placed(arrays, constants, on_device, self.parallel)
 
     def _once(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
         """What `make` makes of a source, made anew only for another one."""
@@ -99,7 +101,7 @@ class Context:
         return self.kept[name][1]
 
 
-def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
+def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
     """The configured data set, laid out for the devices."""
     data = config.data
     lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)

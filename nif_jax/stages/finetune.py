@@ -39,7 +39,7 @@ from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
 from nif_jax.stages.ranking import make_ranking_stage, table_sizes
 from nif_jax.stages.step_counts import per_device, stretched, total_steps
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Aux, Stage
 from nif_jax.variants import VARIANTS, variant_config
 

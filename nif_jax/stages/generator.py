@@ -23,7 +23,7 @@ from nif_jax.stages.flow_loss import FlowLoss, info_nce
 from nif_jax.stages.ranking import validation_plan
 from nif_jax.stages.sequences import Sequences, gather_sequences
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.scoring import Scorer
 from nif_jax.training.stage import Aux, Evaluation, Stage
 

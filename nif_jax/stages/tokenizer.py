@@ -23,7 +23,7 @@ from nif_jax.models.quantizer import (
 )
 from nif_jax.stages.context import Context
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Aux, Evaluation, Stage
 
 
