@@ -136,7 +136,8 @@ def run(
       ConfigError: a setting that cannot be used.
       CheckpointError: a row is not trained.
     """
-    arms, traffic = {}, None
+    arms: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    traffic = None
     for one in runs:
         settings = one.config.ab
         if traffic is None:
@@ -158,7 +159,7 @@ def run(
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    if is_writer():
+    if is_writer() and traffic is not None:
         path = workdir / lifts.AB_FILE
         found = {"run": described, "ab": settings.to_dict(), "arms": records}
         write_json(path, found)

@@ -153,7 +153,7 @@ def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray) -> dict[
 
 
 def by_bucket(
-    labels: np.ndarray, logits: np.ndarray, values: np.ndarray, edges: Sequence[float]
+    labels: np.ndarray, logits: np.ndarray, values: np.ndarray, edges: Sequence[float] | np.ndarray
 ) -> list[dict[str, float | int | None]]:
     """AUC by a property of the impression, such as history length or item age.
 
@@ -220,7 +220,8 @@ def _pairs(
     group_starts = np.flatnonzero(new_group[tie_starts])
     below -= np.repeat(below[group_starts], np.diff(np.r_[group_starts, len(tie_starts)]))
     wins = positives * (below + negatives / 2)
-    return tuple(np.add.reduceat(array, group_starts) for array in (wins, positives, negatives))
+    won, ones, zeros = (np.add.reduceat(a, group_starts) for a in (wins, positives, negatives))
+    return won, ones, zeros
 
 
 def checked(

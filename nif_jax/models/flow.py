@@ -112,8 +112,10 @@ class FlowDecoder(nn.Module):
           past: [B, S, 2, H, d].
           mask: [B, S] bool, which entries of the past are real; a row may ask them all.
         """
-        asked = (flow, vectors[rows.item], rows.scene, rows.recency)
-        return self.respond(*(x[:, None] for x in asked), past, mask[:, None])[:, 0]
+        flow, shown, scene, gap, visible = (
+            x[:, None] for x in (flow, vectors[rows.item], rows.scene, rows.recency, mask)
+        )
+        return self.respond(flow, shown, scene, gap, past, visible)[:, 0]
 
     def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""

@@ -1,6 +1,7 @@
 """What all stages of one seed share: config, data, devices, metrics."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -89,7 +90,7 @@ class Context:
         on_device = self.fits(arrays)
         if on_device:
             shard = self.parallel.shard
-            arrays = {k: self._once(k, v, lambda v=v: shard(v)) for k, v in arrays.items()}
+            arrays = {k: self._once(k, v, functools.partial(shard, v)) for k, v in arrays.items()}
         items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
         constants = {"items": items} | self.parallel.replicate(constants)
         return Placed(arrays, constants, on_device, self.parallel)

@@ -4,15 +4,16 @@ cohorts that are generated and trained end to end (GenCI), or with both (the hyb
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
+from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
@@ -45,7 +46,7 @@ from nif_jax.variants import VARIANTS, variant_config
 
 
 def loss(
-    model: Ranker,
+    model: Ranker | Baseline,
     generator: FlowDecoder | None,
     flow: FlowInput,
     cohorts: CohortInput,
@@ -87,7 +88,7 @@ def loss(
         pair_total, count = pairwise_loss(tsp, batch, logits, named)
         measurements |= {"tsp": (pair_total, count), "pairs_per_row": (count, weight)}
         total += tsp.weight * pair_total
-    if cohorts.gamma > 0:
+    if generated is not None and cohorts.gamma > 0:
         next_total, targets = next_item_loss(
             cohorts, params, constants, batch, generated, named_rng["next"]
         )
@@ -102,7 +103,7 @@ def loss(
 
 
 def predict(
-    model: Ranker,
+    model: Ranker | Baseline,
     generator: FlowDecoder | None,
     flow: FlowInput,
     cohorts: CohortInput,
@@ -122,7 +123,7 @@ def predict(
 
 
 def predict_candidates(
-    model: Ranker,
+    model: Ranker | Baseline,
     generator: FlowDecoder | None,
     flow: FlowInput,
     cohorts: CohortInput,
@@ -156,7 +157,15 @@ def predict_candidates(
     return found | {"calibration": named["calibration"]}
 
 
-def init(model: Ranker, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):
+def init(
+    model: Ranker | Baseline,
+    generator,
+    flow: FlowInput,
+    cohorts: CohortInput,
+    rng,
+    batch,
+    constants,
+):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
     of the generators that learn with it. Variables: remembered beams, and the weight of the
     generator's log odds, 0 in training."""
@@ -196,7 +205,8 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
     plan = ImpressionPlan(
         run.dataset, per_device(run, config.train), run.seed, variant.tsp, **distances
     )
-    cohorts, network, side, extra = CohortInput(), None, None, {}
+    cohorts, network, side = CohortInput(), None, None
+    extra: dict[str, Any] = {}
     if variant.flow:
         extra |= {"returned": outputs.vectors, "generator": outputs.params}
     if variant.cohorts:
@@ -227,9 +237,9 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
     )
 
 
-def _flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.ndarray]:
+def _flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, Any]:
     """What a ranker with this flow gathers rows from, beside the store."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     if flow.use and outputs.flow is not None:
         arrays["flow"] = outputs.flow
         if flow.response != "none":

@@ -98,9 +98,8 @@ def compute_flows(
             window = gather(arrays, index)
         else:
             window = jax.tree.map(lambda x: x[0], window)
-        flow, past = model.apply(
-            {"params": params}, window, constants["items"], horizon, plan.stride, method="roll_out"
-        )
+        bound = model.bind({"params": params})
+        flow, past = bound.roll_out(window, constants["items"], horizon, plan.stride)
         position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
         found = (flow, past[:, -plan.stride :])
         return found, jnp.where(position >= index["first"][:, None], position, -1)
@@ -109,7 +108,7 @@ def compute_flows(
     devices = len(parallel.local_shards)
     head = (model.heads, model.dim // model.heads)
     shapes = ((horizon, model.dim), (2, *head))
-    results = tuple(np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
+    flows, pasts = (np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
     on_host = data.host_gather(gather)
     stream = Epochs(plan, parallel.local_shards).batches(
         first_step=0,
@@ -122,9 +121,9 @@ def compute_flows(
         found, position = parallel.unshard(mapped(params, *data.step_arguments, inputs))
         for device in range(devices):
             keep = position[device] >= 0
-            for result, part in zip(results, found, strict=True):
+            for result, part in zip((flows, pasts), found, strict=True):
                 result[device][position[device][keep]] = part[device][keep]
-    return results
+    return flows, pasts
 
 
 def generator_outputs(run: Context, params: Any) -> GeneratorOutputs:

@@ -81,42 +81,32 @@ def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, co
     """The generator's parameters and item vectors: constants, or as they are by now (flow.tune)."""
     if not flow.tune:
         return jax.lax.stop_gradient((constants.get("generator"), constants.get("returned")))
+    assert generator is not None
     tuned = params["generator"]
-    vectors = generator.apply({"params": tuned}, constants["items"], method="vectors")
-    return tuned, vectors
+    return tuned, generator.bind({"params": tuned}).vectors(constants["items"])
 
 
 def with_flow(
-    generator: FlowDecoder, flow: FlowInput, weights, constants, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowInput, weights, constants, batch: Impressions
 ) -> Impressions:
     """The batch with flow [B, T, D] and past computed from its events by a generator of these
     weights."""
     if batch.events is None:
         return batch
-    rolled, past = generator.apply(
-        {"params": weights},
-        batch.events,
-        constants["items"],
-        flow.horizon,
-        1,
-        method="roll_out",
-    )
+    assert generator is not None
+    bound = generator.bind({"params": weights})
+    rolled, past = bound.roll_out(batch.events, constants["items"], flow.horizon, 1)
     mask = batch.events.mask
     return batch._replace(flow=rolled[:, 0], past=past, past_mask=mask, events=None)
 
 
-def respond(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax.Array:
+def respond(generator: FlowDecoder | None, weights, vectors, batch: Impressions) -> jax.Array:
     """[B] the generator's log odds that a row's answer is 1, by the flow's first state and the
     past; of no meaning where there is no history."""
-    return generator.apply(
-        {"params": weights},
-        batch.flow[:, 0],
-        vectors,
-        batch,
-        batch.past,
-        batch.past_mask,
-        method="respond_next",
-    )
+    assert generator is not None
+    assert batch.flow is not None and batch.past is not None and batch.past_mask is not None
+    bound = generator.bind({"params": weights})
+    return bound.respond_next(batch.flow[:, 0], vectors, batch, batch.past, batch.past_mask)
 
 
 def with_response(

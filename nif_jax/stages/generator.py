@@ -173,7 +173,7 @@ def _evaluator(run: Context, scorer: Scorer, spec: FlowLoss):
     def evaluate(params, variables):
         found = scorer(chosen, params, variables)
         answers = run.dataset.movelines.label[chosen.rows]
-        metrics = retrieval.summarize(found["rank"][events])
+        metrics: dict[str, Any] = retrieval.summarize(found["rank"][events])
         metrics["quality"] = metrics["hr@10"]
         if spec.response and 0 < answers.mean() < 1:
             metrics["response_auc"] = ctr.auc(answers, found["response"])

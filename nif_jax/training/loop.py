@@ -128,7 +128,7 @@ def train_and_evaluate(
     """
     params, variables = initial
     fresh = jax.tree.map(np.asarray, train_state.create(params, variables, stage.optimizer, seed))
-    record = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
+    record: dict[str, Any] = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
     with Checkpointer(folder, stage.config, made_from) as checkpoints:
         host_state, record = checkpoints.resume(fresh) or (fresh, record)
         if not record["done"]:

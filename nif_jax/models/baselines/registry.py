@@ -1,6 +1,5 @@
 """Baselines by the name that a row has them under."""
 
-import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +32,6 @@ def make_baseline(name: str, *settings: Mapping[str, Any]) -> Baseline:
     """
     require_choice("model", name, BASELINES)
     kind = BASELINES[name]
-    given = collections.ChainMap(*settings)
+    given = {key: value for section in reversed(settings) for key, value in section.items()}
     own = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
     return kind(**{name: given[name] for name in own})

@@ -52,7 +52,7 @@ def enable_compilation_cache(folder: pathlib.Path) -> None:
     Has to be called before the first compilation. JAX's own variables take precedence:
     $JAX_COMPILATION_CACHE_DIR, and $JAX_ENABLE_COMPILATION_CACHE=false.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         # Seconds. The default is 1, but most programs of a seed take less.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
