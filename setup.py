@@ -58,6 +58,7 @@ EXTRAS_REQUIRE = {
         "ipykernel>=7.4.0",  # and is their kernel
         "setuptools>=77.0.3",  # builds the wheel that tests look into
         "codespell>=2.4.3",
+        "mypy>=2.4.1,<2.5",  # a new minor version may find more, as with ruff
         "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
     ],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).

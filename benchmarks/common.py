@@ -109,7 +109,7 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
         last_step=steps,
         steps_per_dispatch=steps,
     )
-    batch = next(stream)
+    batch = run.parallel.shard(next(stream))
     return lambda: jax.block_until_ready(step(state, *built.data.step_arguments, batch))
 
 

@@ -36,7 +36,8 @@ def main(argv: list[str]) -> None:
         """Calls that score the last user with a full history: by candidates, and row by row."""
         built = finetune.make(run, variant, frozen)
         params, variables = start.initial_state(run, built)
-        arrays, context = run.parallel.unreplicate((built.data.arrays, built.data.constants))
+        arrays = jax.tree.map(lambda x: x[0], run.parallel.unshard(built.data.arrays))
+        context = run.parallel.unreplicate(built.data.constants)
         rows = run.dataset.impressions(0, 2)[-1:]
         index = {"row": rows, "weight": np.ones(1, np.float32), "pair": np.zeros(0, np.float32)}
         batch = jax.tree.map(jnp.asarray, built.scorers["scores"].gather(arrays, index))

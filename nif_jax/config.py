@@ -12,7 +12,7 @@ from nif_jax.variants import VARIANTS
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"tsp.weight": 0.05, ...}; tuples become lists, as in JSON."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")

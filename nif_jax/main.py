@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from nif_jax.experiment import flag_errors, runner, user_errors
 from nif_jax.reports import page, workdirs
-from nif_jax.training.devices import pmap
+from nif_jax.training.devices import processes
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -72,13 +72,13 @@ def report() -> None:
 
 def run_mode() -> None:
     """Joins the other processes and dispatches on --mode."""
-    processes = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if any(p is not None for p in processes) and None in processes:
+    joined = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if any(p is not None for p in joined) and None in joined:
         sys.exit("error: --coordinator, --num_processes and --process_id go together.")
     if FLAGS.mode == "report":
         report()
         return
-    pmap.initialize(*processes)
+    processes.initialize(*joined)
     logging.set_verbosity(logging.INFO)
     silence_library_logs()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()

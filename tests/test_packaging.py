@@ -22,7 +22,16 @@ INDIRECT = {
     "array-record": '"array_record"',  # a format of tensorflow-datasets
 }
 # Of the test extra: used without an import, or by notebooks.
-TOOLS = {"codespell", "ipykernel", "nbclient", "nbformat", "pytest-xdist", "ruff", "setuptools"}
+TOOLS = {
+    "codespell",
+    "ipykernel",
+    "mypy",
+    "nbclient",
+    "nbformat",
+    "pytest-xdist",
+    "ruff",
+    "setuptools",
+}
 
 
 def _name(requirement):

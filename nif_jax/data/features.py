@@ -1,6 +1,7 @@
 """Features of items and users: columns of a table to arrays of dense ids."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ Encoded = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 """Feature name -> ids, and vocabulary key -> names."""
 
 
-def strings(values: object) -> np.ndarray:
+def strings(values: Iterable[Any]) -> np.ndarray:
     """Values [n] as an object array of str: one long text takes no more memory than itself."""
     found = [str(value) for value in values]
     array = np.empty(len(found), dtype=object)

@@ -14,18 +14,28 @@ import jax
 import numpy as np
 
 Batch = Any
-"""A pytree with leaves [D_local, K, B, ...]: local devices, steps of a dispatch, rows."""
+"""A pytree with leaves [D_local, K, B, ...]: local shards, steps of a dispatch, rows."""
 
 
 def _stack(trees: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+def _gather_all(gather: Callable[[int, Batch], Batch], indices: Batch) -> Batch:
+    """Batches [D_local, K, B, ...] of indices [D_local, K, B, ...]."""
+
+    def gather_cell(shard: int, step: int) -> Batch:
+        return gather(shard, jax.tree.map(lambda x: x[shard, step], indices))
+
+    shards, steps = jax.tree.leaves(indices)[0].shape[:2]
+    cells = [[gather_cell(d, k) for k in range(steps)] for d in range(shards)]
+    return _stack([_stack(row) for row in cells])
+
+
 class Epochs:
     """A plan's epochs, each laid out once, and their batches.
 
-    Args of the constructor: a plan such as ImpressionPlan, and the local shards, one a local
-    device.
+    Args of the constructor: a plan such as ImpressionPlan, and the numbers of the local shards.
     """
 
     def __init__(self, plan, shards: Sequence[int]):
@@ -58,24 +68,16 @@ class Epochs:
           first_step: where to begin; a resumed run passes its state's step.
           last_step: where to end; the last dispatch is shorter where K does not divide the steps.
           steps_per_dispatch: K.
-          gather: maps (local device, indices [B, ...]) to a batch on the host; None leaves indices.
+          gather: maps (local shard, indices [B, ...]) to a batch on the host; None leaves indices.
         """
 
         def dispatch(start: int) -> Batch:
             steps = range(start, min(start + steps_per_dispatch, last_step))
             return jax.tree.map(lambda *s: np.stack(s, axis=1), *map(self.step, steps))
 
-        def gather_cell(indices: Batch, device: int, step: int) -> Batch:
-            return gather(device, jax.tree.map(lambda x: x[device, step], indices))
-
-        def gather_all(indices: Batch) -> Batch:
-            devices, steps = jax.tree.leaves(indices)[0].shape[:2]
-            cells = [[gather_cell(indices, d, k) for k in range(steps)] for d in range(devices)]
-            return _stack([_stack(row) for row in cells])
-
         starts = range(first_step, last_step, steps_per_dispatch)
         data = grain.MapDataset.source(starts).map(dispatch)
         if gather is not None:
-            data = data.map(gather_all)
+            data = data.map(functools.partial(_gather_all, gather))
         # Few threads: one prepares while one waits, and the model needs the cores.
         return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))

@@ -11,6 +11,7 @@ Sampled rows stand right before their event and never in a history, so their his
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def sample_negatives(
     row, item = row[found], item[found]
     where = {"item": item, "label": np.int8(0)}
     # np.insert puts values before the given row.
-    columns = {
+    columns: dict[str, Any] = {
         name: np.insert(
             getattr(movelines, name), row, where.get(name, getattr(movelines, name)[row])
         )

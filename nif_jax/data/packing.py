@@ -34,7 +34,7 @@ def pack(size: np.ndarray, share: np.ndarray, rng) -> tuple[np.ndarray, np.ndarr
     before = before - before[np.flatnonzero(slot == 0)][row]
     found = np.empty((3, len(order)), np.int64)
     found[:, order] = row, slot, before
-    return tuple(found)
+    return found[0], found[1], found[2]
 
 
 @dataclasses.dataclass(frozen=True)

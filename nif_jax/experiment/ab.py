@@ -25,7 +25,7 @@ from nif_jax.simulation.traffic import Traffic, draw_traffic, lay_behind
 from nif_jax.stages import base, finetune
 from nif_jax.stages.context import Context
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.training.devices.pmap import is_writer
+from nif_jax.training.devices.processes import is_writer
 from nif_jax.training.scoring import ScoringPlan
 from nif_jax.training.stage import Trained
 
@@ -136,7 +136,8 @@ def run(
       ConfigError: a setting that cannot be used.
       CheckpointError: a variant is not trained.
     """
-    arms, traffic = {}, None
+    arms: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    traffic = None
     for one in runs:
         settings = one.config.ab
         if traffic is None:
@@ -158,7 +159,7 @@ def run(
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    if is_writer():
+    if is_writer() and traffic is not None:
         path = workdir / lifts.AB_FILE
         found = {"run": described, "ab": settings.to_dict(), "arms": records}
         write_json(path, found)

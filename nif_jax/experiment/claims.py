@@ -11,7 +11,7 @@ from nif_jax.data.files import read_json, write_json
 from nif_jax.data.preparation.identity import changes
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports.workdirs import CONFIG_FILE
-from nif_jax.training.devices.pmap import barrier, is_writer
+from nif_jax.training.devices.processes import barrier, is_writer
 
 DATA_FILE = "data.json"
 """Of a workdir: what identifies the data that it was made of, see identity.identify."""

@@ -138,11 +138,12 @@ def _wrong_value(argv: Sequence[str], values: flags.FlagValues) -> str | None:
         if text is None and not values[name].boolean:
             return f"--{name} has no value; give --{name}=<value>."
         parser = values[name].parser
+        given = "true" if text is None else text
         try:
-            parser.parse(text if text is not None else "true")
+            parser.parse(given)
         except (TypeError, ValueError):
             if isinstance(parser, flags.EnumParser):
-                near = difflib.get_close_matches(text, parser.enum_values, n=1)
+                near = difflib.get_close_matches(given, parser.enum_values, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 return f"--{name}={text!r} has to be one of {', '.join(parser.enum_values)}{hint}"
             kind = _KINDS.get(type(parser))

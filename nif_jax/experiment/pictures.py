@@ -26,7 +26,7 @@ def draw(run: Context, scores, buckets, outputs: GeneratorOutputs, workdir: path
     logits = {name: found["online"]["logit"] for name, found in scores.items() if name != SELECTED}
     plots.reliability(labels, logits, folder / "reliability.png")
     off = next((name for name in ("nif", "base") if name in scores), None)
-    on = {"nif": "amen", "base": "tsp"}.get(off)
+    on = {"nif": "amen", "base": "tsp"}.get(off or "")
     if on in scores and 0 < labels.sum() < len(labels):
         panels = {f"TSP off ({off})": off, f"TSP on ({on})": on}
         found = {title: scores[name]["online"]["calibration"] for title, name in panels.items()}
@@ -34,12 +34,12 @@ def draw(run: Context, scores, buckets, outputs: GeneratorOutputs, workdir: path
             {name: (c[labels == 1], c[labels == 0]) for name, c in found.items()},
             folder / "calibration_scores.png",
         )
-    if outputs.flow is not None:
-        _draw_flow_map(run, plan, outputs, folder / "flow_map.png")
+    if outputs.vectors is not None and outputs.flow is not None:
+        _draw_flow_map(run, plan, outputs.vectors, outputs.flow[0], folder / "flow_map.png")
 
 
 def _draw_flow_map(
-    run: Context, plan: ScoringPlan, outputs: GeneratorOutputs, path: pathlib.Path
+    run: Context, plan: ScoringPlan, vectors: np.ndarray, flow: np.ndarray, path: pathlib.Path
 ) -> None:
     """Four users at the start of their test period: history, flow, and what came next."""
     dataset, lines = run.dataset, run.dataset.movelines
@@ -63,11 +63,11 @@ def _draw_flow_map(
         names = vocabulary[ids]
     global_rows = dataset.shard_rows[shard][chosen]
     flow_map.flow_map(
-        outputs.vectors[1:],
-        outputs.flow[0][end - 1],
+        vectors[1:],
+        flow[end - 1],
         store.item[np.minimum(following, len(store.item) - 1)] - 1,
         path,
         categories=names,
-        histories=outputs.vectors[store.item[past]],
+        histories=vectors[store.item[past]],
         users=[f"user {lines.vocabulary['user'][u]}" for u in lines.user[global_rows]],
     )

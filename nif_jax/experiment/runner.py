@@ -26,11 +26,11 @@ from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import WorkdirError, is_finished, list_files
 from nif_jax.stages import context
 from nif_jax.training.checkpoint import CheckpointError
-from nif_jax.training.devices.pmap import (
-    Pmap,
+from nif_jax.training.devices.pmap import Pmap
+from nif_jax.training.devices.processes import (
     barrier,
+    enable_compilation_cache,
     is_writer,
-    keep_programs,
     set_compiler_flags,
 )
 from nif_jax.training.loop import NonFiniteLossError
@@ -99,7 +99,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
         )
     set_compiler_flags(config.xla_flags)
-    keep_programs(storage.cache_dir(config.data.cache_dir) / "programs")
+    enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
     flat, train = flatten(config.to_dict()), mode == "train"
     claimed = claims.require_own(flat, workdir, train=train)
     parallel = Pmap()

@@ -41,7 +41,7 @@ def validation_metrics(config: ConfigDict, stages: Mapping[str, Any]) -> dict[st
 def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
     """The variant with the best metric; of equal ones the first in config.rows."""
     found = validation_metrics(config, stages)
-    return max(found, key=found.get)
+    return max(found, key=found.__getitem__)
 
 
 def record(config: ConfigDict, seed: int, stages: Mapping[str, Any]) -> dict[str, Any]:

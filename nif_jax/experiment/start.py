@@ -20,13 +20,7 @@ def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, 
     """Where a stage starts: config.init_from > copies of `source`'s equal layers > scratch."""
     data = stage.data
     index = jax.tree.map(lambda x: x[0], stage.plan.indices(0, run.parallel.local_shards[0]))
-    if data.on_device:  # gathered there: the host needs one batch, not the store
-        arrays = jax.tree.map(lambda x: x.addressable_shards[0].data, data.arrays)
-        batch = jax.jit(lambda a, i: stage.gather(jax.tree.map(lambda x: x[0], a), i))(
-            arrays, index
-        )
-    else:
-        batch = data.host_gather(stage.gather)(0, index)
+    batch = data.first_batch(stage.gather, index)
     constants = run.parallel.unreplicate(data.constants)
     params, variables = stage.init(train_state.key(run.seed), batch, constants)
     params = jax.tree.map(np.asarray, params)

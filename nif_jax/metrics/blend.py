@@ -17,11 +17,11 @@ def mean_logit(one: Array, other: Array, weight: Array | float) -> Array:
 
 
 def best_mean(
-    evaluate: Callable[[np.ndarray], Mapping[str, float | None]],
+    evaluate: Callable[[np.ndarray], Mapping[str, Any]],
     one: np.ndarray,
     other: np.ndarray,
     metric: str,
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Metrics of the best mean of two, and "blend_weight", the weight of `other` in it.
 
     Args:

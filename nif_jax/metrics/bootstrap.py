@@ -101,7 +101,7 @@ def resampled_metrics(
             "must be [M, R], [R] and [R]"
         )
     unit_of = user if unit == "user" else np.arange(len(labels))  # [R]
-    units = unit_of.max() + 1
+    units = int(unit_of.max()) + 1
     statistics = [_statistics(labels, user, unit_of, row) for row in logits.astype(np.float64)]
     found = {metric: np.full((len(logits), 1 + resamples), np.nan) for metric in SIGNS}
     start, step = 0, max(1, _CHUNK // len(labels))

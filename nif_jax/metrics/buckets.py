@@ -8,7 +8,10 @@ from nif_jax.metrics import ctr
 
 
 def by_bucket(
-    labels: np.ndarray, logits: np.ndarray, values: np.ndarray, edges: Sequence[float]
+    labels: np.ndarray,
+    logits: np.ndarray,
+    values: np.ndarray,
+    edges: Sequence[float] | np.ndarray | np.ndarray,
 ) -> list[dict[str, float | int | None]]:
     """AUC by a property of the impression, such as history length or item age.
 

@@ -170,7 +170,8 @@ def _pairs(
     group_starts = np.flatnonzero(new_group[tie_starts])
     below -= np.repeat(below[group_starts], np.diff(np.r_[group_starts, len(tie_starts)]))
     wins = positives * (below + negatives / 2)
-    return tuple(np.add.reduceat(array, group_starts) for array in (wins, positives, negatives))
+    won, ones, zeros = (np.add.reduceat(a, group_starts) for a in (wins, positives, negatives))
+    return won, ones, zeros
 
 
 def checked(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
 def ranks_from_scores(
-    scores: jax.Array, targets: jax.Array, exclude: jax.Array | None = None
+    scores: ArrayLike, targets: ArrayLike, exclude: ArrayLike | None = None
 ) -> jax.Array:
     """Rank of each target among the catalogue: 1 + items strictly higher + half the ties.
 
@@ -130,7 +131,7 @@ def summarize(
     return summary | {"mrr": mrr(ranks, weights)}
 
 
-def _outside_if_negative(rows: jax.Array, num_items: int) -> jax.Array:
+def _outside_if_negative(rows: ArrayLike, num_items: int) -> jax.Array:
     """JAX wraps negative indices as NumPy does; past the end they are dropped, as padding must."""
     rows = jnp.asarray(rows)
     return jnp.where(rows < 0, num_items, rows)

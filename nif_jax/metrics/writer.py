@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 import tensorboardX
@@ -32,7 +32,7 @@ class MetricWriter:
         self._workdir = Path(workdir)
         self._path = self._workdir / METRICS_FILE
         self._enabled = enabled
-        self._file = None
+        self._file: TextIO | None = None
         self._boards: dict[str, tensorboardX.SummaryWriter] = {}
         self._purge_steps: dict[str, int] = {}
         if enabled:
@@ -165,7 +165,7 @@ class Progress:
         """
         self._stage, self._total, self._enabled, self._clock = stage, total, enabled, clock
         self._last = (start, clock())
-        self._warm = None
+        self._warm: tuple[int, float] | None = None
         self._bar = None
         if enabled and sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=total, initial=start, desc=stage, unit="step")

@@ -6,7 +6,7 @@ Letters: P queries, S keys, H heads, d width of a head, D width of the model.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -112,16 +112,16 @@ def _with_own(key, value, mask, own: KeyValue):
 def _attend_jax(query, key, value, mask, scale, implementation):
     """jax.nn.dot_product_attention for any number of leading axes, and 0 where nothing is seen."""
     lead = query.shape[:-3]
-    flat = [x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)]
-    options = {"scale": scale, "implementation": implementation}
+    flat_query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    options: dict[str, Any] = {"scale": scale, "implementation": implementation}
     if mask is None:
-        return jax.nn.dot_product_attention(*flat, **options).reshape(query.shape)
+        return jax.nn.dot_product_attention(flat_query, key, value, **options).reshape(query.shape)
     mask = jnp.broadcast_to(mask, (*lead, *mask.shape[-2:]))
     mask = mask.reshape(-1, 1, *mask.shape[-2:])  # [B, 1, P or 1, S]
     seen = mask.any(-1, keepdims=True)
     # A row that sees nothing sees everything here and is set to 0 below: what a kernel makes of a
     # row without a visible key depends on the kernel.
-    found = jax.nn.dot_product_attention(*flat, mask=mask | ~seen, **options)
+    found = jax.nn.dot_product_attention(flat_query, key, value, mask=mask | ~seen, **options)
     return (found * seen[:, 0, :, :, None]).reshape(query.shape)
 
 

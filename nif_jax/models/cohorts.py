@@ -3,7 +3,7 @@
 Letters: B batch, G beams, K levels, N catalogue, M nodes, S history states, D width.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -100,7 +100,7 @@ class CohortNetwork(nn.Module):
     def setup(self):
         self.level = self.param("level", embedding_init, (self.levels, self.dim))
         self.states = nn.Dense(self.dim)
-        sizes = {"num_heads": self.heads, "out_features": self.dim}
+        sizes: dict[str, Any] = {"num_heads": self.heads, "out_features": self.dim}
         # attend takes masks [B, 1 or P, S], without the axis of heads that flax's own function has.
         self.over_history = nn.MultiHeadDotProductAttention(**sizes, attention_fn=attend)
         if self.attention == "separate":
@@ -120,6 +120,7 @@ class CohortNetwork(nn.Module):
         Returns:
           [B, G * levels, D] refined cohorts, and their mask.
         """
+        assert generated.beams is not None
         cohorts, mask = cohort_vectors(
             table, ids, generated.beams, self.levels, self.form, self.mean
         )

@@ -64,7 +64,7 @@ class ItemEmbed(nn.Module):
 
     def table(self, features: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D], the sum of `fields`."""
-        return sum(self.fields(features, train))
+        return sum(self.fields(features, train))  # type: ignore[return-value]  # no int: not empty
 
     def __call__(
         self, ids: jax.Array, features: Mapping[str, jax.Array], train: bool = False
@@ -131,7 +131,9 @@ class UserEmbed(nn.Module):
     def __call__(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
         """One or two fields [B, D]: identity, and profile where the data has one."""
         identity, *profile = self.fields(features)
-        return [identity, sum(profile)] if profile else [identity]
+        if not profile:
+            return [identity]
+        return [identity, sum(profile)]  # type: ignore[list-item]  # no int: not empty
 
 
 def second_order(fields: jax.Array) -> jax.Array:

@@ -113,8 +113,10 @@ class FlowDecoder(nn.Module):
           past: [B, S, 2, H, d].
           mask: [B, S] bool, which entries of the past are real; a row attends to all.
         """
-        queries = (flow, vectors[rows.item], rows.scene, rows.recency)
-        return self.label_logits(*(x[:, None] for x in queries), past, mask[:, None])[:, 0]
+        flow, shown, scene, gap, visible = (
+            x[:, None] for x in (flow, vectors[rows.item], rows.scene, rows.recency, mask)
+        )
+        return self.label_logits(flow, shown, scene, gap, past, visible)[:, 0]
 
     def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
         """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.windows import Array
 from nif_jax.models.embed import Mlp
 
 FORMS = ("ema", "straight_through", "kmeans", "random")
@@ -27,9 +28,9 @@ class Codebooks(NamedTuple):
       total: [K, V, d] moving average of the sum of those rows' residuals.
     """
 
-    vectors: jax.Array
-    count: jax.Array
-    total: jax.Array
+    vectors: Array
+    count: Array
+    total: Array
 
 
 class Quantized(NamedTuple):
@@ -46,7 +47,7 @@ class Quantized(NamedTuple):
     chosen: jax.Array
 
 
-def quantize(vectors: jax.Array, latent: jax.Array) -> Quantized:
+def quantize(vectors: Array, latent: Array) -> Quantized:
     """Nearest code of each level to what the levels before left over.
 
     Args:
@@ -137,7 +138,8 @@ def fit_codebooks(latent: np.ndarray, levels: int, codes: int, batch: int, seed:
     spread = np.random.default_rng(seed)
     for _ in range(levels):
         # k-means finds fewer clusters than requested among equal points: noise separates them.
-        apart = residual + 1e-6 * spread.standard_normal(residual.shape).astype(np.float32)
+        noise = np.asarray(spread.standard_normal(residual.shape), np.float32)
+        apart = residual + 1e-6 * noise
         with threadpool_limits(1):  # sums over threads have other bits each time
             means = KMeans(codes, n_init=1, random_state=seed).fit(apart)
         books.append(means.cluster_centers_)
@@ -212,7 +214,7 @@ def encode_catalogue(
     """Latents [N, d] and nearest codes [N, K] of content [N, C]."""
 
     def encode(params, vectors, content):
-        latent = model.apply({"params": params}, content, method="encode")
+        latent = model.bind({"params": params}).encode(content)
         return latent, quantize(vectors, latent).codes
 
     with jax.default_matmul_precision("highest"):  # as in quantize

@@ -128,6 +128,7 @@ class Ranker(nn.Module):
         self, target, items, generator_item_emb, generated, ids, train: bool
     ) -> list:
         """Fields [B, D]: the state of the history, and r_c where there are cohorts."""
+        assert self.cohorts is not None
         state = self.cohorts.last_state(generated)
         found = [jnp.broadcast_to(state, target.shape)]
         if generated.beams is not None:

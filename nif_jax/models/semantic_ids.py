@@ -8,13 +8,12 @@ most.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nif_jax.data.schema import ConfigError
+from nif_jax.data.windows import Array
 
-Array = np.ndarray | jax.Array
 _NO_KEY = np.iinfo(np.int32).max
 
 

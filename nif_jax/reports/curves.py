@@ -103,14 +103,15 @@ def labels_saved(runs: Runs) -> Table:
         by_model, most = family.values(history), max(family.points)
         if most not in by_model.get(REFERENCE, {}):
             continue
+        labels = {k: v for k, v in family.labels.items() if v is not None}  # none is, see above
         target = statistics.fmean(by_model[REFERENCE][most])
         for model, by_share in by_model.items():
             if model == REFERENCE or len(by_share) < 2:
                 continue
-            counts = [family.labels[share] for share in by_share]
+            counts = [labels[share] for share in by_share]
             needed = labels_needed(counts, list(map(statistics.fmean, by_share.values())), target)
             seeds = "–".join(map(str, sorted({len(areas) for areas in by_share.values()})))
-            cells = _needed_cells(*needed, family.labels[most])
+            cells = _needed_cells(*needed, labels[most])
             table.rows.append([family.name, history, model, seeds, f"{target:.4f}", *cells])
     return table
 

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -107,7 +108,7 @@ def flow_map(
         ncols=columns + 2,
         fontsize=9,
     )
-    for handle in legend.legend_handles:
+    for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1.0)
         if isinstance(handle, PathCollection):
             handle.set_sizes([max(30.0, *handle.get_sizes())])
@@ -116,7 +117,7 @@ def flow_map(
 
 def _draw_items(panel: Axes, points: np.ndarray, categories: Sequence[str] | None) -> None:
     """The catalogue as pale dots; the rarer categories stay grey."""
-    style = {"s": 7, "alpha": 0.45, "linewidths": 0}
+    style: dict[str, Any] = {"s": 7, "alpha": 0.45, "linewidths": 0}
     if categories is None:
         panel.scatter(*points.T, color=GREY, label="items", **style)
         return

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nif_jax.data.files import write_whole
 from nif_jax.reports import across, curves, overview, tables, workdirs
@@ -55,7 +56,8 @@ def many_runs(runs: Sequence[Workdir]) -> str:
 
     Raises WorkdirError for a damaged file of scores.
     """
-    results, by_dataset = {run.label: run.results for run in runs}, {}
+    results = {run.label: run.results for run in runs}
+    by_dataset: dict[str, dict[str, Any]] = {}
     for run in runs:
         name = run.dataset.get("name", tables.NOT_AVAILABLE)
         by_dataset.setdefault(name, {})[run.label] = run.results

@@ -103,7 +103,7 @@ def calibration_scores(
 
 @matplotlib.rc_context(fname=STYLE)
 def auc_by_history(
-    buckets: Mapping[str, Sequence[Mapping[str, float | int | None]]], path: str | os.PathLike[str]
+    buckets: Mapping[str, Sequence[Mapping[str, Any]]], path: str | os.PathLike[str]
 ) -> Path:
     """AUC of each model by bucket, above the number of impressions; undefined AUCs leave a gap.
 
@@ -218,7 +218,7 @@ def png(figure: Figure) -> bytes:
 
 def _series(
     records: Sequence[Mapping[str, Any]], stage: str
-) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
+) -> dict[str, tuple[tuple[Any, ...], ...]]:
     """Loss and scores of a stage, where defined: name -> steps, values; by step."""
     found: dict[str, list[tuple[int, float]]] = {}
     for record in records:

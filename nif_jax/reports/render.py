@@ -3,7 +3,7 @@
 import base64
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -31,13 +31,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "base64": lambda data: base64.b64encode(data).decode("ascii"),
         "escape_markdown": tables.escape,
         "json": lambda content: json.dumps(content, indent=2, ensure_ascii=False),
         "layout": layout,
         "markdown": tables.markdown,
     }
+    environment.filters |= filters
     environment.globals |= {
         "tables": tables,
         "ab_table": lifts.table,

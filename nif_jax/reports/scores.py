@@ -10,7 +10,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def fingerprint(users: np.ndarray, items: np.ndarray, times: np.ndarray, labels:
 
 def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Writes scores in one step: a reader sees the old file or the new one, whole."""
-    columns = {
+    columns: dict[str, Any] = {
         "label": np.asarray(scores.label, np.int8),
         "user": np.asarray(scores.user, np.int32),
         "fingerprint": np.array(scores.fingerprint),

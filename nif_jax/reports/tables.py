@@ -210,7 +210,7 @@ def costs(rows: Rows) -> Table:
     """Cost of each model: examples per second in training, parameters, peak memory in MiB."""
     # A training run is one model and seed; its rows on other splits and histories repeat its cost.
     runs = {
-        (row["model"], row["seed"]): row
+        (row["model"], row["seed"]): dict(row)
         | {"mib": None if row["peak_rss_bytes"] is None else row["peak_rss_bytes"] / 2**20}
         for row in rows
     }

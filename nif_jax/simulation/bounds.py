@@ -63,7 +63,7 @@ def next_item_ranks(run: Context, plan: ScoringPlan, context: int) -> Mapping[st
     seen = Scorer(past, gather, run.place(), run.parallel)(plan, *nothing)["seen"]
     user, scene, time = lines.user[rows], lines.scene[rows] - 1, lines.time[rows]
     items = np.arange(lines.num_items)[None]
-    ranks = {"all": [], "positive": []}
+    ranks: dict[str, list[np.ndarray]] = {"all": [], "positive": []}
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
         at = user[part], scene[part], time[part]

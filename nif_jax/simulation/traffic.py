@@ -7,6 +7,7 @@ rank the same candidates, and no ranking changes the candidates of another model
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,8 @@ def lay_behind(dataset: Dataset, traffic: Traffic) -> tuple[Dataset, list[np.nda
         "history_end",
         "frozen_end",
     )
-    laid = stores._replace(**{name: behind(name) for name in names})
+    longer: dict[str, Any] = {name: behind(name) for name in names}
+    laid = stores._replace(**longer)
     first = stores.item.shape[1]
     shard_rows = [first + np.arange(len(chosen) * width) for chosen in impressions]
     place = np.concatenate(impressions)[:, None] * width + np.arange(width)

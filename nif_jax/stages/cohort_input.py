@@ -90,6 +90,7 @@ def configured(
 
 
 def _bind(source: CohortInput, params, rng=None):
+    assert source.intent is not None
     rngs = {} if rng is None else {"dropout": rng}
     return source.intent.bind({"params": params["intent"]}, rngs=rngs)
 
@@ -192,15 +193,8 @@ def next_item_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Sum over target rows of the mean cross-entropy of the item's digits, and their number."""
     code = constants["ids"].code[batch.item]
-    found = source.intent.apply(
-        {"params": params["intent"]},
-        generated.states,
-        generated.mask,
-        code,
-        True,
-        method="log_likelihood",
-        rngs={"dropout": rng},
-    )
+    bound = _bind(source, params, rng)
+    found = bound.log_likelihood(generated.states, generated.mask, code, True)
     # A user without a history says nothing about what comes next.
     weight = batch.weight * generated.mask.any(1)
     if source.targets == "positive":
@@ -217,17 +211,9 @@ def rank_generated(
     is no item takes its place in vain.
     """
     del variables
-    source, ids = CohortInput(intent, 0), constants["ids"]
-    generated = generate(source, params, constants, batch)
-    beams = intent.apply(
-        {"params": params["intent"]},
-        generated.states,
-        generated.mask,
-        ids,
-        width,
-        constrained,
-        method="generate",
-    )
+    ids, bound = constants["ids"], intent.bind({"params": params["intent"]})
+    states, mask = bound.encode(batch.history, ids)
+    beams = bound.generate(states, mask, ids, width, constrained)
     item = items_of(beams, ids)  # [B, G]
     seen = (item[..., None] == batch.history.item[:, None]).any(-1) & (item > 0)
     is_target = item == batch.item[:, None]

@@ -1,6 +1,7 @@
 """What all stages of one seed share: config, data, devices, metrics."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,8 @@ from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import require_choice
 from nif_jax.metrics.writer import MetricWriter
-from nif_jax.training.devices.pmap import Placed, Pmap
+from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.placed import Placed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Context:
     seed: int
     folder: pathlib.Path
     dataset: Dataset
-    parallel: Pmap
+    parallel: Devices
     writer: MetricWriter
     train: bool
     kept: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -88,9 +90,10 @@ class Context:
         on_device = self.fits(arrays)
         if on_device:
             shard = self.parallel.shard
-            arrays = {k: self._once(k, v, lambda v=v: shard(v)) for k, v in arrays.items()}
+            arrays = {k: self._once(k, v, functools.partial(shard, v)) for k, v in arrays.items()}
         items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
-        return Placed(arrays, {"items": items} | self.parallel.replicate(constants), on_device)
+        constants = {"items": items} | self.parallel.replicate(constants)
+        return Placed(arrays, constants, on_device, self.parallel)
 
     def _once(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
         """What `make` makes of a source, made anew only for another one."""
@@ -99,7 +102,7 @@ class Context:
         return self.kept[name][1]
 
 
-def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
+def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
     """The configured data set, laid out for the devices."""
     data = config.data
     lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)

@@ -4,6 +4,7 @@ cohorts that are generated and trained end to end (GenCI), or with both (the hyb
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
+from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
@@ -38,13 +40,13 @@ from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
 from nif_jax.stages.ranking import make_ranking_stage, table_sizes
 from nif_jax.stages.step_counts import per_device, total_steps, with_min_steps
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Aux, Stage
 from nif_jax.variants import VARIANTS, variant_config
 
 
 def loss(
-    model: Ranker,
+    model: Ranker | Baseline,
     generator: FlowDecoder | None,
     flow: FlowInput,
     cohorts: CohortInput,
@@ -86,7 +88,7 @@ def loss(
         pair_total, count = pairwise_loss(tsp, batch, logits, named)
         measurements |= {"tsp": (pair_total, count), "pairs_per_row": (count, weight)}
         total += tsp.weight * pair_total
-    if cohorts.gamma > 0:
+    if generated is not None and cohorts.gamma > 0:
         next_total, targets = next_item_loss(
             cohorts, params, constants, batch, generated, named_rng["next"]
         )
@@ -101,7 +103,7 @@ def loss(
 
 
 def predict(
-    model: Ranker,
+    model: Ranker | Baseline,
     generator: FlowDecoder | None,
     flow: FlowInput,
     cohorts: CohortInput,
@@ -126,7 +128,7 @@ def predict(
 
 
 def predict_candidates(
-    model: Ranker,
+    model: Ranker | Baseline,
     generator: FlowDecoder | None,
     flow: FlowInput,
     cohorts: CohortInput,
@@ -160,7 +162,15 @@ def predict_candidates(
     return found | {"calibration": named["calibration"]}
 
 
-def init(model: Ranker, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):
+def init(
+    model: Ranker | Baseline,
+    generator,
+    flow: FlowInput,
+    cohorts: CohortInput,
+    rng,
+    batch,
+    constants,
+):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
     of the generators that learn with it. Variables: remembered beams, and the weight of the
     label head's logit, 0 in training."""
@@ -200,7 +210,8 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
     plan = ImpressionPlan(
         run.dataset, per_device(run, config.train), run.seed, variant.tsp, **distances
     )
-    cohorts, network, side, extra = CohortInput(), None, None, {}
+    cohorts, network, side = CohortInput(), None, None
+    extra: dict[str, Any] = {}
     if variant.flow:
         extra |= {"generator_item_emb": outputs.vectors, "generator": outputs.params}
     if variant.cohorts:

@@ -18,7 +18,8 @@ from nif_jax.models.flow import FlowDecoder
 from nif_jax.stages.context import Context
 from nif_jax.stages.generator import flow_decoder
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.training.devices.pmap import Placed, Pmap
+from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.placed import Placed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +69,10 @@ def compute_flows(
     data: Placed,
     *,
     plan: FlowPlan,
+    entries: int,
     context: int,
     horizon: int,
-    parallel: Pmap,
+    parallel: Devices,
 ) -> tuple[np.ndarray, np.ndarray]:
     """[D_local, M, T, D] float32 unit flow states after each of a shard's history entries, and
     [D_local, M, 2, H, d] float32 keys and values of the label head.
@@ -80,6 +82,7 @@ def compute_flows(
       params: its parameters, replicated.
       data: arrays["store"] and constants["items"].
       plan: which windows, stride at most `context`.
+      entries: M.
       context: S.
       horizon: T.
       parallel: the devices.
@@ -95,18 +98,17 @@ def compute_flows(
             window = gather(arrays, index)
         else:
             window = jax.tree.map(lambda x: x[0], window)
-        flow, past = model.apply(
-            {"params": params}, window, constants["items"], horizon, plan.stride, method="roll_out"
-        )
+        bound = model.bind({"params": params})
+        flow, past = bound.roll_out(window, constants["items"], horizon, plan.stride)
         position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
         found = (flow, past[:, -plan.stride :])
         return found, jnp.where(position >= index["first"][:, None], position, -1)
 
     mapped = parallel.map(roll_out)
-    devices, entries = jax.tree.leaves(data.arrays["store"].history_row)[0].shape
+    devices = len(parallel.local_shards)
     head = (model.heads, model.dim // model.heads)
     shapes = ((horizon, model.dim), (2, *head))
-    results = tuple(np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
+    flows, pasts = (np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
     on_host = data.host_gather(gather)
     stream = Epochs(plan, parallel.local_shards).batches(
         first_step=0,
@@ -115,13 +117,13 @@ def compute_flows(
         gather=on_host and (lambda d, index: (index, on_host(d, index))),
     )
     for inputs in stream:
-        inputs = inputs if on_host else (inputs, None)
-        found, position = jax.device_get(mapped(params, *data.step_arguments, inputs))
+        inputs = parallel.shard(inputs if on_host else (inputs, None))
+        found, position = parallel.unshard(mapped(params, *data.step_arguments, inputs))
         for device in range(devices):
             keep = position[device] >= 0
-            for result, part in zip(results, found, strict=True):
+            for result, part in zip((flows, pasts), found, strict=True):
                 result[device][position[device][keep]] = part[device][keep]
-    return results
+    return flows, pasts
 
 
 def generator_outputs(run: Context, params: Any) -> GeneratorOutputs:
@@ -146,6 +148,7 @@ def _all_flows(run: Context, params: Any) -> tuple[np.ndarray, np.ndarray]:
         run.parallel.replicate(params),
         run.place(),
         plan=FlowPlan(bounds, max(1, context // 2), batch_size=64),
+        entries=run.dataset.stores.history_row.shape[1],
         context=context,
         horizon=run.config.flow.horizon,
         parallel=run.parallel,

@@ -1,10 +1,10 @@
 """What a ranker reads of the generator: flow, item vectors, and the label logit."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax.data.windows import Impressions, gather_impressions, gather_past
@@ -59,9 +59,9 @@ def configured(config: ConfigDict, use: bool) -> FlowInput:
     )
 
 
-def flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.ndarray]:
+def flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, Any]:
     """What a ranker with this flow gathers rows from, beside the store; see `gather_rows`."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     if flow.use and outputs.flow is not None:
         arrays["flow"] = outputs.flow
         if flow.label_head != "none":
@@ -100,42 +100,32 @@ def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, co
         return jax.lax.stop_gradient(
             (constants.get("generator"), constants.get("generator_item_emb"))
         )
+    assert generator is not None
     tuned = params["generator"]
-    vectors = generator.apply({"params": tuned}, constants["items"], method="vectors")
-    return tuned, vectors
+    return tuned, generator.bind({"params": tuned}).vectors(constants["items"])
 
 
 def with_flow(
-    generator: FlowDecoder, flow: FlowInput, weights, constants, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowInput, weights, constants, batch: Impressions
 ) -> Impressions:
     """The batch with flow [B, T, D] and past computed from its events by a generator of these
     weights."""
     if batch.events is None:
         return batch
-    rolled, past = generator.apply(
-        {"params": weights},
-        batch.events,
-        constants["items"],
-        flow.horizon,
-        1,
-        method="roll_out",
-    )
+    assert generator is not None
+    bound = generator.bind({"params": weights})
+    rolled, past = bound.roll_out(batch.events, constants["items"], flow.horizon, 1)
     mask = batch.events.mask
     return batch._replace(flow=rolled[:, 0], past=past, past_mask=mask, events=None)
 
 
-def label_logits(generator: FlowDecoder, weights, vectors, batch: Impressions) -> jax.Array:
+def label_logits(generator: FlowDecoder | None, weights, vectors, batch: Impressions) -> jax.Array:
     """[B] the generator's log odds that a row's label is 1, by the flow's first state and the
     past; of no meaning where there is no history."""
-    return generator.apply(
-        {"params": weights},
-        batch.flow[:, 0],
-        vectors,
-        batch,
-        batch.past,
-        batch.past_mask,
-        method="next_label_logits",
-    )
+    assert generator is not None
+    assert batch.flow is not None and batch.past is not None and batch.past_mask is not None
+    bound = generator.bind({"params": weights})
+    return bound.next_label_logits(batch.flow[:, 0], vectors, batch, batch.past, batch.past_mask)
 
 
 def with_label_logit(

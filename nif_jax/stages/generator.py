@@ -23,7 +23,7 @@ from nif_jax.stages.flow_loss import FlowLoss, info_nce
 from nif_jax.stages.ranking import validation_plan
 from nif_jax.stages.sequences import Sequences, gather_sequences
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.scoring import Scorer
 from nif_jax.training.stage import Aux, Evaluation, Stage
 
@@ -182,7 +182,7 @@ def _evaluator(run: Context, scorer: Scorer, spec: FlowLoss):
     def evaluate(params, variables):
         found = scorer(chosen, params, variables)
         labels = run.dataset.movelines.label[chosen.rows]
-        metrics = retrieval.summarize(found["rank"][events])
+        metrics: dict[str, Any] = retrieval.summarize(found["rank"][events])
         metrics["quality"] = metrics["hr@10"]
         if spec.label_head and 0 < labels.mean() < 1:
             metrics["label_auc"] = ctr.auc(labels, found["label_logit"])

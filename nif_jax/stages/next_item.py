@@ -31,6 +31,7 @@ def gather_next(context: int, exclude: int, arrays, index) -> Next:
     """What comes next, with `context` events before it, and the last `exclude` items as seen."""
     batch = gather_impressions(arrays["store"], index, max(exclude, 1), context=context)
     seen = batch.history.item if exclude else None
+    assert batch.events is not None  # context is at least 1
     return Next(batch.events, batch.item, seen, batch.scene, batch.recency)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -40,7 +41,7 @@ def configured(config: ConfigDict, use: bool) -> tuple[PairwiseLoss, dict[str, i
 
 
 def pairwise_loss(
-    tsp: PairwiseLoss, batch: Impressions, logits: jax.Array, named: Mapping[str, jax.Array]
+    tsp: PairwiseLoss, batch: Impressions, logits: jax.Array, named: Mapping[str, Any]
 ) -> tuple[jax.Array, jax.Array]:
     """Sum of TSP losses and number of pairs of a batch whose pairs stand side by side."""
     scores = logits if tsp.score == "logit" else named["calibration"]

@@ -23,7 +23,7 @@ from nif_jax.models.quantizer import (
 )
 from nif_jax.stages.context import Context
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Aux, Evaluation, Stage
 
 
@@ -73,7 +73,7 @@ def loss(
     del step
     content, weight = constants["content"][batch["item"]], batch["weight"]
     vectors = vectors_of(params, variables)
-    rebuilt, commitment, found = model.apply({"params": params}, content, vectors)
+    rebuilt, commitment, found = model.bind({"params": params})(content, vectors)
     error = ((rebuilt - content) ** 2).mean(-1)
     losses = error + spec.commitment * commitment / model.dim
     if spec.form == "straight_through":
@@ -118,7 +118,7 @@ def codes_of(model: RqVae, params, variables, content: np.ndarray) -> tuple[np.n
 
 @functools.partial(jax.jit, static_argnums=0)
 def _rebuild(model: RqVae, params, vectors, content):
-    rebuilt, _, found = model.apply({"params": params}, content, vectors)
+    rebuilt, _, found = model.bind({"params": params})(content, vectors)
     return rebuilt, found.codes
 
 

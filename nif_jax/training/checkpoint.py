@@ -35,7 +35,7 @@ from nif_jax.training.checkpoint_meta import (
     unpack,
     write_manifest,
 )
-from nif_jax.training.devices.pmap import barrier, is_writer
+from nif_jax.training.devices.processes import barrier, is_writer
 
 LAST, BEST, DAMAGED = "last", "best", "damaged"
 

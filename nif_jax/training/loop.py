@@ -13,7 +13,8 @@ from nif_jax.data.input import Epochs
 from nif_jax.metrics.writer import MetricWriter, Progress
 from nif_jax.training import train_state
 from nif_jax.training.checkpoint import Checkpointer
-from nif_jax.training.devices.pmap import Pmap, is_writer
+from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.processes import is_writer
 from nif_jax.training.stage import Settings, Stage, Trained
 from nif_jax.training.step import make_train_step
 
@@ -52,7 +53,7 @@ def _raise_if_not_finite(
 class _Stepper:
     """Takes steps up to a boundary, reading back from the device at log steps only."""
 
-    def __init__(self, stage: Stage, parallel: Pmap, writer: MetricWriter):
+    def __init__(self, stage: Stage, parallel: Devices, writer: MetricWriter):
         step = make_train_step(stage, stage.settings.microbatch, stage.data.on_device)
         self._train_step = parallel.map(step, donate=(0,))
         self._stage, self.parallel, self.writer = stage, parallel, writer
@@ -74,20 +75,19 @@ class _Stepper:
         pending, logged = [], first
         clock = time.perf_counter()
         for step in range(first + unit, last + 1, unit):
-            state, measurements = self._train_step(state, *data.step_arguments, next(stream))
+            batches = self.parallel.shard(next(stream))
+            state, measurements = self._train_step(state, *data.step_arguments, batches)
             pending.append(measurements)
             if self._uncounted and len(pending) == 1:
                 jax.block_until_ready(measurements)
                 clock = time.perf_counter()
             if len(pending) == settings.log_dispatches or step == last:
-                self._log(jax.device_get(pending), logged, step, progress)
+                self._log(self.parallel.unreplicate(pending), logged, step, progress)
                 pending, logged = [], step
         self.seconds += time.perf_counter() - clock
         return state
 
     def _log(self, pending, first: int, step: int, progress: Progress) -> None:
-        # Sums are the same on every device, so the first local one speaks for all.
-        pending = [jax.tree.map(lambda x: x[0], m) for m in pending]
         losses = np.concatenate([m["loss"][0] / np.maximum(m["loss"][1], 1e-9) for m in pending])
         _raise_if_not_finite(self._stage, self._epochs, self._shards, first, losses)
         counts = [float(m["loss"][1].sum()) for m in pending]
@@ -106,7 +106,7 @@ def train_and_evaluate(
     seed: int,
     folder: pathlib.Path,
     made_from: Mapping[str, Mapping[str, str]],
-    parallel: Pmap,
+    parallel: Devices,
     writer: MetricWriter,
 ) -> Trained:
     """Trains a stage to its best validation metric, or goes on where an earlier call stopped.
@@ -128,7 +128,7 @@ def train_and_evaluate(
     """
     params, variables = initial
     fresh = jax.tree.map(np.asarray, train_state.create(params, variables, stage.optimizer, seed))
-    record = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
+    record: dict[str, Any] = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
     with Checkpointer(folder, stage.config, made_from) as checkpoints:
         host_state, record = checkpoints.resume(fresh) or (fresh, record)
         if not record["done"]:

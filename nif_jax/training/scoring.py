@@ -10,7 +10,9 @@ import numpy as np
 
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.input import Epochs
-from nif_jax.training.devices.pmap import Placed, Pmap, gather_processes
+from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.placed import Placed
+from nif_jax.training.devices.processes import gather_processes
 
 DISPATCH = 8
 """Batches that one call of the device scores; fixed, so that one compiled call serves all plans."""
@@ -87,7 +89,7 @@ class Scorer:
         predict: Callable[..., Mapping[str, jax.Array]],
         gather: Callable[[Any, Any], Any],
         data: Placed,
-        parallel: Pmap,
+        parallel: Devices,
     ):
         """See Stage.gather for gather."""
         self.predict, self.gather = predict, gather
@@ -112,7 +114,8 @@ class Scorer:
         )
         arguments = (params, variables, *self._data.step_arguments)
         # Every call is on its way before the first result is read back.
-        found = jax.device_get([self._predict(*arguments, batch) for batch in stream])
+        found = [self._predict(*arguments, self._parallel.shard(batch)) for batch in stream]
+        found = self._parallel.unshard(found)
 
         def merge(*parts):  # of [D_local, K, B, ...]
             local = np.concatenate(parts, axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from nif_jax.training import checkpoint_meta
-from nif_jax.training.devices.pmap import Placed
+from nif_jax.training.devices.placed import Placed
 from nif_jax.training.scoring import Scorer, ScoringPlan
 
 Tree = Any

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nif_jax.training import train_state
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Stage
 from nif_jax.training.train_state import TrainState
 

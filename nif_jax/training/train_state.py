@@ -7,8 +7,7 @@ import jax
 import optax
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything a step changes; the data position is `step` itself.
 
     Attributes:

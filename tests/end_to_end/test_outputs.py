@@ -258,7 +258,7 @@ class TestOnline:
         laid, shard_rows, place = lay_behind(run.dataset, traffic)
         built = finetune.make(dataclasses.replace(run, dataset=laid), "amen", frozen)
         trained = stages["amen"]
-        arrays = jax.tree.map(lambda x: np.asarray(x)[0], built.data.arrays)
+        arrays = jax.tree.map(lambda x: x[0], run.parallel.unshard(built.data.arrays))
         shared = run.parallel.unreplicate(built.data.constants)
         for impression in (0, 11):
             row = shard_rows[0][5 * impression : 5 * impression + 1]

@@ -154,7 +154,7 @@ class TestTraining:
             flow_cache.generator_outputs(run, params), label_logit=label_logit
         )
         built = finetune.make(run, "nif", frozen)
-        arrays = jax.tree.map(lambda x: np.asarray(x)[1], built.data.arrays)
+        arrays = jax.tree.map(lambda x: x[1], run.parallel.unshard(built.data.arrays))
         index = jax.tree.map(lambda x: x[0], built.plan.indices(0, 1))
         batch = built.gather(arrays, index)
         np.testing.assert_array_equal(

@@ -174,13 +174,14 @@ class TestRunAndTest:
 
     def test_test_lints_and_tests(self, checkout, bin_folder):
         calls = self._call(checkout, bin_folder, "launch/test.sh", "tests", "-k", "a or b")
-        assert calls[:3] == [
+        assert calls[:4] == [
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "--quiet", "."],
             ["-m", "codespell_lib", "."],
+            ["-m", "mypy"],
         ]
-        assert calls[3][:3] == ["-m", "pytest", "-q"]
-        assert calls[3][-3:] == ["tests", "-k", "a or b"]
+        assert calls[4][:3] == ["-m", "pytest", "-q"]
+        assert calls[4][-3:] == ["tests", "-k", "a or b"]
 
     def test_refresh_runs_sweeps_that_lend_to_each_other(self, checkout, bin_folder, tmp_path):
         arguments = (str(tmp_path), "runs/new")
@@ -211,7 +212,7 @@ class TestRunAndTest:
         assert "main.py\n--sweep=configs/sweeps/labels.py\n" in done.stdout
         assert "error: not finished: main. The same command goes on" in done.stderr
 
-    @pytest.mark.parametrize("tool", ["ruff", "codespell_lib", "pytest"])
+    @pytest.mark.parametrize("tool", ["ruff", "codespell_lib", "mypy", "pytest"])
     def test_failures_fail(self, checkout, bin_folder, tool):
         self._call(checkout, bin_folder, "launch/test.sh", code=3, **{f"FAIL_{tool}": "3"})
         self._call(checkout, bin_folder, ".ci/run", code=3, **{f"FAIL_{tool}": "3"})
@@ -220,7 +221,7 @@ class TestRunAndTest:
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         calls = self._call(checkout, bin_folder, ".ci/run", TMPDIR=str(temporary))
-        assert [call[1] for call in calls] == ["ruff", "ruff", "codespell_lib", "pytest"]
+        assert [call[1] for call in calls] == ["ruff", "ruff", "codespell_lib", "mypy", "pytest"]
         venv = next(r for r in records_of(tmp_path / "python.log") if r[1] == "venv")[-1]
         assert venv.startswith(f"{temporary}/")
         assert list(temporary.iterdir()) == []

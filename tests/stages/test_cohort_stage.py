@@ -16,7 +16,7 @@ from nif_jax.models.ranker import Ranker
 from nif_jax.models.semantic_ids import build_semantic_ids
 from nif_jax.stages import cohort_input, finetune, flow_input
 from nif_jax.stages.pairs import PairwiseLoss
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 
 ITEMS, DIM, V = 9, 4, 3
 CODES = np.array([[i // 3, i % 3] for i in range(ITEMS)])

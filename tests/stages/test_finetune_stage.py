@@ -11,7 +11,7 @@ from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages import base, finetune, flow_input, pairs
 from nif_jax.stages.cohort_input import CohortInput
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 
 DIM, HORIZON, ITEMS = 4, 3, 9
 MODEL = Ranker(

@@ -16,7 +16,7 @@ from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.stages import generator, next_item
 from nif_jax.stages.flow_loss import FlowLoss
 from nif_jax.stages.sequences import gather_sequences
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 
 DIM, HEADS, ITEMS, LENGTH = 8, 2, 9, 6
 

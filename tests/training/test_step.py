@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from nif_jax.training import train_state
-from nif_jax.training.devices.pmap import AXIS
+from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Aux, Stage
 from nif_jax.training.step import make_train_step
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def _read_parquet(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 _READ = {".npy": _read_npy, ".parquet": _read_parquet}
 
 
-def _width(vector: object) -> int:
+def _width(vector: Any) -> int:
     """Numbers of a vector; 0 of whatever is none."""
     good = isinstance(vector, np.ndarray) and vector.ndim == 1 and vector.dtype.kind in "fiu"
     return len(vector) if good else 0

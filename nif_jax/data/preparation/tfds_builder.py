@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,7 +25,12 @@ FORMAT_VERSION = "1.3.0"
 stored."""
 
 EVENT_COLUMNS = ("item", "scene", "action", "time", "label")
-_DTYPES = {"item": np.int32, "scene": np.int32, "action": np.int32, "time": np.int64}
+_DTYPES: dict[str, type] = {
+    "item": np.int32,
+    "scene": np.int32,
+    "action": np.int32,
+    "time": np.int64,
+}
 _DTYPES |= {"label": np.int8, "truth": np.float32}
 
 
@@ -180,7 +186,7 @@ def _stack(rows: list[np.ndarray], width: int) -> np.ndarray:
     return np.asarray(rows, np.int32).reshape(len(rows), width)
 
 
-def _records(folder: pathlib.Path, config: str) -> tuple[dict, list[Mapping[str, object]]]:
+def _records(folder: pathlib.Path, config: str) -> tuple[dict, list[Mapping[str, Any]]]:
     """Metadata and all records of a config, fetched in one bulk read."""
     place = folder / MovelineDataset.name / config / FORMAT_VERSION
     builder = tfds.builder_from_directory(os.fspath(place))

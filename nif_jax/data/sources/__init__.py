@@ -82,7 +82,7 @@ def arguments(name: str, *, seed: int, cache_dir: str, **given: Option) -> dict[
             message = f"data source {name!r} has no option {key!r}; {nearest(key, accepted)}"
             raise DataError(message)
     parameters = find(name).parameters
-    shared = {"seed": seed, "cache_dir": cache_dir}
+    shared: dict[str, Option] = {"seed": seed, "cache_dir": cache_dir}
     return accepted | given | {key: v for key, v in shared.items() if key in parameters}
 
 

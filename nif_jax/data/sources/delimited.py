@@ -8,7 +8,7 @@ import io
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -136,7 +136,7 @@ def _parse_rows(file: pathlib.Path, text: TextFormat, layout: _Layout) -> pa.Tab
     raise AssertionError("the last block size returns or raises")
 
 
-def _stream(file: pathlib.Path, text: TextFormat, layout: _Layout) -> IO[bytes]:
+def _stream(file: pathlib.Path, text: TextFormat, layout: _Layout) -> io.BufferedIOBase:
     """The bytes to parse: those of the file, but for a delimiter of several characters."""
     if layout.delimiter != _UNIT:
         return formats.open_bytes(file)

@@ -100,7 +100,8 @@ def _columns(table: Table, names: Mapping[str, str]) -> dict[str, str]:
 
 def _computed(table: Table, rules: Rules, used: dict[str, str]) -> dict[str, object]:
     """Our columns that are not a column of the file; adds what they are made of to `used`."""
-    names, computed = rules.names, {}
+    names = rules.names
+    computed: dict[str, object] = {}
     if labels_as_actions(table, rules):
         computed["action"] = ""
     if "scene" not in names and "scene" not in table.frame:

@@ -120,8 +120,8 @@ def fingerprint(
     return " ".join(f"{file.name}:{file_sha256(file)}" for file in given)
 
 
-_Known = dict[str, dict[str, ids.Ids]]
-"""Kind of id -> table -> its ids."""
+_Known = dict[str, dict[str, ids.Ids | None]]
+"""Kind of id -> table -> its ids, or None if there is no such table."""
 
 
 def _events(
@@ -130,7 +130,7 @@ def _events(
     """The events of the log, and behind them those of its history; and their ids."""
     table = _read(found.events, rules, text)
     events = event_source.from_table(table, rules)
-    known = {
+    known: _Known = {
         kind: {"log": ids.Ids(found.events, rules.names.get(key, key), events[key])}
         for kind, key in (("user", "user_id"), ("item", "item_id"))
     }

@@ -7,7 +7,6 @@ import io
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import IO
 
 from nif_jax.data.schema import DataError
 
@@ -71,7 +70,7 @@ def require_distinct(file: pathlib.Path, names: Sequence[str]) -> None:
         )
 
 
-def open_bytes(file: pathlib.Path) -> IO[bytes]:
+def open_bytes(file: pathlib.Path) -> io.BufferedReader | gzip.GzipFile:
     """The bytes of a file, decompressed."""
     return gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
 

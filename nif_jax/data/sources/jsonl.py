@@ -20,8 +20,9 @@ def read(
     file: pathlib.Path, text: formats.TextFormat, as_text: Collection[str]
 ) -> tuple[pa.Table, dict[str, str]]:
     """JSON Lines: an object a line; what is nested is left out."""
-    encoding, columns, nested = formats.encoding(file, text), {}, {}
-    count = 0
+    encoding, count = formats.encoding(file, text), 0
+    columns: dict[str, list[pa.Array]] = {}
+    nested: dict[str, str] = {}
     with (
         formats.open_bytes(file) as stream,
         io.TextIOWrapper(stream, encoding, newline="\n") as lines,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -190,7 +191,7 @@ def _age_band(age: pd.Series) -> pd.Series:
     return bands.astype(str)
 
 
-def _tfds_records() -> tuple[Iterable[Mapping[str, object]], Sequence[str]]:
+def _tfds_records() -> tuple[Iterable[Mapping[str, Any]], Sequence[str]]:
     """Ratings and genre names as TFDS has them; it downloads, and parses with TensorFlow."""
     import tensorflow_datasets as tfds  # slow to import, and rarely needed
 
@@ -200,7 +201,7 @@ def _tfds_records() -> tuple[Iterable[Mapping[str, object]], Sequence[str]]:
     return builder.as_data_source(split="train"), genres
 
 
-def from_tfds(records: Iterable[Mapping[str, object]], genres: Sequence[str]) -> RawTables:
+def from_tfds(records: Iterable[Mapping[str, Any]], genres: Sequence[str]) -> RawTables:
     """The three tables from TFDS's `movielens/100k-ratings`, one record a rating.
 
     Films that nobody rated are not in it, and its genre list says "Children" for "Children's":

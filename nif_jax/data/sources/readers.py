@@ -65,7 +65,8 @@ def read(file: pathlib.Path, text: TextFormat = PLAIN, as_text: Collection[str] 
       DataError: the file cannot be read; names it, and where it can the line and the remedy.
     """
     formats.require_extension(file)
-    kind, nested = formats.extension(file), {}
+    kind = formats.extension(file)
+    nested: dict[str, str] = {}
     with _reported(file, kind, text):
         if kind == ".parquet":
             table, nested = _read_parquet(file)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,7 @@ def simulate(
     return Simulation(world, user, item, scene, time, label, logit, START + joined, seed)
 
 
-def synthetic(**knobs: str | float) -> RawTables:
+def synthetic(**knobs: Any) -> RawTables:
     """`simulate` as raw tables, rows in the same order; see there for the arguments.
 
     The action is "click" or "skip", and events have their true log odds ("truth"). Items have a
@@ -160,7 +161,7 @@ def synthetic(**knobs: str | float) -> RawTables:
     return RawTables("synthetic", events, items, users, f"simulated, seed {found.seed}")
 
 
-def world(vocabulary: Mapping[str, np.ndarray], **knobs: str | float) -> World:
+def world(vocabulary: Mapping[str, np.ndarray], **knobs: Any) -> World:
     """The law behind `synthetic(**knobs)`, its rows in the order of Movelines.vocabulary.
 
     So item id i of the store is row i - 1 here, likewise scenes, and user u is row u.

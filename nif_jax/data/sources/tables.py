@@ -1,7 +1,7 @@
 """Features from tables: chosen columns, bins, sets; and the options that name them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ def split_words(text: str) -> list[str]:
 
 def parse_columns(option: str, text: str, ours: tuple[str, ...]) -> dict[str, str]:
     """{"user_id": "uid"} of "user_id=uid"; DataError, naming the option, for a name not in ours."""
-    names = {}
+    names: dict[str, str] = {}
     for pair in split_words(text):
         name, equals, theirs = (word.strip() for word in pair.partition("="))
         if not equals or not theirs or name not in ours:
@@ -66,8 +66,8 @@ def named(table: Table, words: Sequence[str]) -> list[str]:
 def _parts(table: Table, word: str) -> tuple[str, str, str]:
     """Column, ":" and bins; a name of the table is a name, whatever it holds."""
     word = formats.plain_name(table.file, word)
-    parts = (word, "", "") if word in table.frame else word.partition(":")
-    return tuple(part.strip() for part in parts)
+    column, colon, bins = (word, "", "") if word in table.frame else word.partition(":")
+    return column.strip(), colon, bins.strip()
 
 
 def _cut(
@@ -99,7 +99,7 @@ def features(
     return pd.DataFrame({our_key: ids.values, **{names[c]: v for c, v in chosen.items()}})
 
 
-def _feature(column: str, reserved: Sequence[str], others: Sequence[str]) -> str:
+def _feature(column: str, reserved: Sequence[str], others: Collection[str]) -> str:
     """Name of a column's feature: "id" is that of the identity, so it becomes "id_column"."""
     while column in reserved:
         column += "_column"

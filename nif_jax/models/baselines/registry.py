@@ -3,7 +3,6 @@
 No list has to be extended for a new module. A module is imported when its baseline is used.
 """
 
-import collections
 import dataclasses
 import importlib
 import pathlib
@@ -38,6 +37,6 @@ def make_baseline(name: str, *settings: Mapping[str, Any]) -> Baseline:
       KeyError: for a field that no settings have.
     """
     kind = baseline_class(name)
-    given = collections.ChainMap(*settings)
+    given = {key: value for section in reversed(settings) for key, value in section.items()}
     own = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
     return kind(**{name: given[name] for name in own})

@@ -1,1 +1,1 @@
-"""How functions are mapped over devices."""
+"""The devices and the processes of a run."""

@@ -1,60 +1,75 @@
-"""Who joins other processes; flags of the compiler and those that a jax no longer has."""
-
-import os
+"""Sharded and replicated trees, mapped functions, and where the data of a run is placed."""
 
 import jax
+import numpy as np
 import pytest
 
-from nif_jax.training.devices.pmap import initialize, keep_programs, set_compiler_flags
-
-# What a batch script of four tasks has, and what srun adds in a step.
-BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
-STEP = {**BATCH, "SLURM_STEP_NODELIST": "node[1-4]"}
+from nif_jax.training.devices.base import AXIS
+from nif_jax.training.devices.placed import Placed
+from nif_jax.training.devices.pmap import Pmap
 
 
-@pytest.mark.parametrize(
-    ("slurm", "joins"),
-    [
-        ({}, False),
-        (BATCH, False),
-        ({**STEP, "SLURM_STEP_NUM_TASKS": "1"}, False),
-        ({**STEP, "SLURM_STEP_NUM_TASKS": "4"}, True),
-    ],
-    ids=["no Slurm", "batch script", "step of one task", "step of four"],
-)
-def test_only_a_step_of_several_tasks_joins(monkeypatch, slurm, joins):
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-    for name, value in slurm.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no TPU
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: calls.append(given))
-    initialize()
-    assert calls == ([()] if joins else [])
-    initialize("host:1", 2, 0)
-    assert calls[-1] == ("host:1", 2, 0)
+@pytest.fixture(scope="module", params=[1, 2])
+def devices(request):
+    return Pmap(jax.devices()[: request.param])
 
 
-@pytest.mark.parametrize(("version", "kept"), [((0, 10, 2), True), ((0, 11, 0), False)])
-def test_a_removed_flag_is_left_out_and_the_users_win(monkeypatch, version, kept):
-    monkeypatch.setattr(jax, "__version_info__", version)
-    monkeypatch.setenv("XLA_FLAGS", "--mine=1")
-    set_compiler_flags("--xla_cpu_use_fusion_emitters=false --other=2")
-    gone = ["--xla_cpu_use_fusion_emitters=false"] if kept else []
-    assert os.environ["XLA_FLAGS"].split() == [*gone, "--other=2", "--mine=1"]
+def tree(devices):
+    """Host leaves [D_local, ...] that differ between shards."""
+    count = devices.num_shards
+    return {"a": np.arange(6.0 * count).reshape(count, 2, 3), "b": [np.arange(count) + 10]}
 
 
-@pytest.mark.parametrize("mine", [None, "/there/already"])
-def test_programs_are_kept_unless_the_user_says_where(tmp_path, mine):
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    try:
-        jax.config.update(names[0], mine)
-        keep_programs(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == (mine or str(tmp_path))
-        changed = getattr(jax.config, names[1]) != before[names[1]]
-        assert changed == (mine is None)
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_all_devices_of_one_process_are_local(devices):
+    assert list(devices.local_shards) == list(range(devices.num_shards))
+    assert Pmap().num_shards == jax.device_count()
+
+
+def test_trees_come_back_as_they_were_put(devices):
+    assert_equal(devices.unshard(devices.shard(tree(devices))), tree(devices))
+    assert_equal(devices.unreplicate(devices.replicate(tree(devices))), tree(devices))
+
+
+def test_a_mapped_function_has_no_device_axis(devices):
+    def add(shared, part):
+        assert shared["a"].shape == (devices.num_shards, 2, 3) and part["a"].shape == (2, 3)
+        return shared["b"][0].sum() + jax.lax.psum(part["a"], AXIS), part["b"][0]
+
+    given = tree(devices)
+    equal, own = devices.map(add)(devices.replicate(given), devices.shard(given))
+    np.testing.assert_array_equal(
+        devices.unreplicate(equal), given["b"][0].sum() + given["a"].sum(0)
+    )
+    np.testing.assert_array_equal(devices.unshard(own), given["b"][0])
+
+
+def test_the_first_part_is_used_where_it_is(devices):
+    given = tree(devices)
+    found = devices.call_on_first(
+        lambda part, factor: part["a"] * factor, devices.shard(given), np.float32(2)
+    )
+    assert found.devices() == {jax.devices()[0]}
+    np.testing.assert_array_equal(found, given["a"][0] * 2)
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_placed_data_gives_the_first_batch(devices, on_device):
+    given = tree(devices)
+    arrays = devices.shard(given) if on_device else given
+    data = Placed(arrays, devices.replicate({"c": np.ones(2)}), on_device, devices)
+
+    def gather(arrays, index):
+        return arrays["a"][index]
+
+    np.testing.assert_array_equal(data.first_batch(gather, np.array([1])), given["a"][0, [1]])
+    assert bool(data.step_arguments[0]) == on_device
+    on_host = data.host_gather(gather)
+    assert (on_host is None) == on_device
+    if on_host:
+        last = devices.num_shards - 1
+        np.testing.assert_array_equal(on_host(last, np.array([0])), given["a"][last, [0]])

@@ -1,0 +1,60 @@
+"""The interface to the devices of a run: what is sharded over them, and what is replicated.
+
+Training is data parallel. Users are assigned to shards, and shard d belongs to device d of the
+run, whichever process that device belongs to. Two processes with one device each therefore compute
+what one process with two devices does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+AXIS = "data"
+"""Name of the device axis in mapped functions, for collectives such as `jax.lax.psum`."""
+
+
+class Devices(Protocol):
+    """The devices of a run.
+
+    A tree on the host that has a part for each local shard has leaves [D_local, ...], one entry per
+    local shard in the order of `local_shards`. How a sharded or a replicated tree is laid out on
+    the devices depends on the implementation. Such trees are made by `shard`, `replicate` or a
+    mapped function, and are read by `unshard`, `unreplicate`, `call_on_first` or a mapped function.
+    """
+
+    @property
+    def num_shards(self) -> int:
+        """Number of devices of the whole run."""
+
+    @property
+    def local_shards(self) -> Sequence[int]:
+        """Shard numbers of the devices of this process."""
+
+    def map(self, fn: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+        """Maps a function of one device over all devices.
+
+        Args:
+          fn: takes and returns trees without a device axis. It may use collectives over AXIS.
+          donate: numbers of the arguments whose buffers are reused for the results.
+
+        Returns:
+          A function of sharded or replicated trees. It returns a tree on the devices, which is
+          replicated where `fn` returns the same on all devices, and sharded elsewhere.
+        """
+
+    def shard(self, tree: Any) -> Any:
+        """Puts each entry of host leaves [D_local, ...] on its device."""
+
+    def unshard(self, tree: Any) -> Any:
+        """Host leaves [D_local, ...] of a sharded tree; the inverse of `shard`."""
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy of a host tree on each device."""
+
+    def unreplicate(self, tree: Any) -> Any:
+        """Host copy of a replicated tree."""
+
+    def call_on_first(self, fn: Callable[..., Any], tree: Any, *arguments: Any) -> Any:
+        """fn(part, *arguments) under jit for the first local shard's part of a sharded tree.
+
+        The part is not copied to the host.
+        """

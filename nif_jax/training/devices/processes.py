@@ -1,0 +1,76 @@
+"""The processes of a run: how they join, what they set up, and how they work together."""
+
+import glob
+import importlib.util
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def initialize(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the other processes of the run. Has to be called before a device is used.
+
+    Without arguments, processes are joined on a TPU pod and under srun only, where JAX detects the
+    coordinator.
+    """
+    # A batch script has SLURM_PROCID and SLURM_NTASKS too; only srun's own step says how many
+    # processes it has started.
+    in_step = "SLURM_STEP_NODELIST" in os.environ
+    if coordinator is not None:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif (in_step and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1) or (
+        importlib.util.find_spec("libtpu")
+        and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"))
+    ):
+        jax.distributed.initialize()
+
+
+_REMOVED_FLAGS = {"--xla_cpu_use_fusion_emitters": (0, 11)}
+"""XLA flag -> last version of jax that accepts it. Later versions abort if it is set."""
+
+
+def set_compiler_flags(flags: str) -> None:
+    """Puts flags before those of $XLA_FLAGS, which take precedence.
+
+    Has to be called before a device is used. Flags that this version of jax rejects are left out.
+    """
+    gone = [name for name, last in _REMOVED_FLAGS.items() if jax.__version_info__ >= last]
+    wanted = [flag for flag in flags.split() if flag.partition("=")[0] not in gone]
+    present = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join([f for f in wanted if f not in present] + present)
+
+
+def enable_compilation_cache(folder: pathlib.Path) -> None:
+    """Keeps compiled programs in a folder, for other seeds, resumed runs and the runs of a sweep.
+
+    Has to be called before the first compilation. JAX's own variables take precedence:
+    $JAX_COMPILATION_CACHE_DIR, and $JAX_ENABLE_COMPILATION_CACHE=false.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        # Seconds. The default is 1, but most programs of a seed take less.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def gather_processes(tree: Any) -> Any:
+    """Leaves [P, ...] of all processes, in process order. Their shapes must be equal."""
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda x: np.asarray(x)[None], tree)
+    return multihost_utils.process_allgather(tree)
+
+
+def is_writer() -> bool:
+    """Whether this process writes the files that all processes share."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes have called it with this name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
