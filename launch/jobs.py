@@ -1,6 +1,5 @@
 """The runs of a sweep as jobs of this machine: folders, commands, and configs that are checked."""
 
-import collections
 import dataclasses
 import functools
 import pathlib
@@ -72,17 +71,14 @@ def make_jobs(
     overrides: Sequence[str] = (),
     command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
 ) -> list[Job]:
-    """The runs with folders and commands; raises ConfigError for a name that occurs twice.
+    """The runs with folders in `workdir`, and commands.
 
-    Args:
-      runs: of the sweep.
-      workdir: folder of their folders.
-      data: folder of parquet files; "" skips the runs that need one.
-      overrides: --config.<key>=<value> of all runs.
-      command: what trains a run; --config, --workdir and overrides are appended.
+    `data` is the folder of parquet files; "" skips the runs that need one. --config, --workdir and
+    the overrides, --config.<key>=<value>, are appended to `command`. Raises ConfigError for a name
+    that occurs twice.
     """
-    counts = collections.Counter(run.name for run in runs)
-    twice = [name for name, count in counts.items() if count > 1]
+    names = [run.name for run in runs]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise ConfigError(f"the sweep has several runs called {', '.join(twice)}.")
     jobs = []
@@ -129,13 +125,11 @@ def _fault(job: Job) -> str:
     if job.missing:  # results can be gathered where the data is not
         wanted["source.path"] = there["source.path"]
     changed = run_differences(wanted, there, grow=True)
+    if not changed:
+        return ""
     return (
-        ""
-        if not changed
-        else (
-            f"{job.workdir} belongs to a run with another config (there -> here); use another "
-            "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
-        )
+        f"{job.workdir} belongs to a run with another config (there -> here); use another "
+        "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
     )
 
 

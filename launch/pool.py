@@ -1,15 +1,13 @@
 """Several processes at a time, each on its own cores and with its own log, until all have ended."""
 
+import collections
 import fcntl
 import os
 import pathlib
-import queue
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from launch import local_cluster
 
 LOG_FILE = "log.txt"
 GRACE_SECONDS = 10.0
+POLL_SECONDS = 0.1
 
 
 class Task(NamedTuple):
@@ -37,14 +36,14 @@ class Outcome(NamedTuple):
 
 
 def core_sets(jobs: int) -> list[set[int]]:
-    """Cores of each of `jobs` threads: disjoint and of even size; empty where that cannot be."""
+    """Cores of each of `jobs` tasks: disjoint and of even size; empty where that cannot be."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # Linux
     if jobs == 1 or jobs > len(cores):
         return [set()] * jobs
     return [set(cores[slot::jobs]) for slot in range(jobs)]
 
 
-def start(task: Task) -> subprocess.Popen | None:
+def start(task: Task, cores: set[int] | None = None) -> subprocess.Popen | None:
     """Starts a task, its output appended to its log; None if another process runs it.
 
     The log is locked. The lock belongs to the open file, which the child inherits, so it lasts as
@@ -57,14 +56,16 @@ def start(task: Task) -> subprocess.Popen | None:
         except BlockingIOError:
             return None
         task.prepare()
-        # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
-        return subprocess.Popen(
-            task.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        before = os.sched_getaffinity(0) if cores else None
+        try:
+            if cores:
+                os.sched_setaffinity(0, cores)  # the child inherits it
+            # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen(task.command, start_new_session=True, **streams)
+        finally:
+            if before:
+                os.sched_setaffinity(0, before)
 
 
 def last_lines(folder: pathlib.Path, count: int) -> list[str]:
@@ -109,52 +110,37 @@ def run(
 
     Where there are cores enough, each has its own. on_end is called when a task has ended, also
     because this function is interrupted; on_change with a line of progress when a task has started
-    or ended. Only one thread at a time prepares a task or calls them.
+    or ended.
     """
-    processes: list[subprocess.Popen] = []
+    waiting, free = collections.deque(tasks), core_sets(jobs)
+    running: dict[str, tuple[Task, subprocess.Popen, set[int]]] = {}
+    started: dict[str, float] = {}
     outcomes: list[Outcome] = []
-    running: dict[str, float] = {}
-    lock, stopped, cores = threading.Lock(), threading.Event(), queue.SimpleQueue()
-    for part in core_sets(jobs):
-        cores.put(part)
 
-    def pin() -> None:
-        part = cores.get()
-        if part:
-            os.sched_setaffinity(0, part)  # of this thread; the processes that it starts inherit it
-
-    def note(task: Task, code: int | None, seconds: float) -> None:
+    def note(task: Task, code: int | None) -> None:
+        seconds = time.monotonic() - started.pop(task.name) if task.name in started else 0.0
         outcomes.append(Outcome(task, code, seconds))
         on_end(outcomes[-1])
 
-    def work(task: Task) -> None:
-        with lock:
-            if stopped.is_set():
-                return
-            process, started = start(task), time.monotonic()
-            if process is None:
-                note(task, None, 0.0)
-            else:
-                processes.append(process)
-                running[task.name] = started
-            on_change(progress_line(len(tasks), outcomes, running))
-        if process is not None:
-            code = process.wait()
-            with lock:
-                del running[task.name]
-                note(task, code, time.monotonic() - started)
-                if not stopped.is_set():
-                    on_change(progress_line(len(tasks), outcomes, running))
-
-    executor = futures.ThreadPoolExecutor(jobs, initializer=pin)
     try:
-        for future in futures.as_completed([executor.submit(work, task) for task in tasks]):
-            future.result()  # raises what the preparation or a callback raised
+        while waiting or running:
+            while waiting and free:
+                task = waiting.popleft()
+                if process := start(task, free[-1]):
+                    running[task.name] = task, process, free.pop()
+                    started[task.name] = time.monotonic()
+                else:
+                    note(task, None)
+                on_change(progress_line(len(tasks), outcomes, started))
+            for task, process, cores in list(running.values()):
+                if process.poll() is not None:
+                    del running[task.name]
+                    free.append(cores)
+                    note(task, process.returncode)
+                    on_change(progress_line(len(tasks), outcomes, started))
+            time.sleep(POLL_SECONDS)
     finally:
-        stopped.set()
-        executor.shutdown(wait=False, cancel_futures=True)
-        with lock:  # nothing is being started now, nor will be
-            started = list(processes)
-        local_cluster.end(started, GRACE_SECONDS)
-        executor.shutdown()
+        local_cluster.end([process for _, process, _ in running.values()], GRACE_SECONDS)
+        for task, process, _ in running.values():
+            note(task, process.returncode)
     return outcomes

@@ -9,11 +9,7 @@ The same command skips finished runs and resumes the others; several calls at on
 Stages that a finished run of the sweep, or of the sweeps in --lenders, has trained with equal
 settings are copied (launch/sharing.py), so after a change of the code use another --workdir. A run
 that fails is reported at the end and does not stop the others. --config.<key>=<value> holds for all
-runs. On a cluster whose nodes see this checkout:
-
-    python launch/sweep.py --sweep=... --print_commands > commands
-    sbatch --array=1-$(wc -l < commands) --wrap='sed -n "${SLURM_ARRAY_TASK_ID}p" commands | bash'
-    python launch/sweep.py --sweep=... --gather_only
+runs. On a cluster whose nodes see this checkout, give the same command on each node.
 
 Relative paths start at the checkout.
 """
@@ -45,10 +41,8 @@ flags.DEFINE_string("only", "*", "Train the runs whose names match this pattern.
 flags.DEFINE_string("data", "", "Folder of the parquet files that configs/sweeps/common.py names.")
 flags.DEFINE_string("workdir", None, "Folder of the runs; default runs/sweeps/<sweep>.")
 flags.DEFINE_string("lenders", "", "Folder of other sweeps' workdirs, to copy equal stages from.")
-flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md and <sweep>.json.")
+flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md.")
 flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.")
-flags.DEFINE_bool("print_commands", False, "Print the commands of unfinished runs, one a line.")
-flags.DEFINE_bool("gather_only", False, "Gather what is finished; train nothing.")
 flags.DEFINE_string("command", None, "What trains a run; default: this Python -m nif_jax.main.")
 
 ATTEMPTS_FILE = "attempts.jsonl"
@@ -92,7 +86,7 @@ def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
 
 
 def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: pathlib.Path) -> None:
-    """Writes <output>/<name>.md and .json from the runs that are finished, if there are any."""
+    """Writes <output>/<name>.md from the runs that are finished, if there are any."""
     finished = [job for job in jobs if job.finished]
     if not finished:
         say("No run has results yet: nothing to gather.")
@@ -106,8 +100,8 @@ def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: path
     absent = {job.run.name: job.state for job in jobs if not job.finished}
     seconds = sum(json.loads(line)["seconds"] for line in lines)
     sweep = sweeps.Sweep(name, doc, command, entries, absent, seconds)
-    for path in sweeps.write(sweep, pathlib.Path(FLAGS.output)):
-        say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
+    path = sweeps.write(sweep, pathlib.Path(FLAGS.output))
+    say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
 
 
 def plan(overrides: Sequence[str], workdir: pathlib.Path) -> tuple[str, list[Job], list[Job]]:
@@ -138,10 +132,6 @@ def main(argv: Sequence[str]) -> int:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     pending = [job for job in chosen if not job.finished and not job.missing]
-    if FLAGS.print_commands:
-        for job in pending:
-            say(shlex.join(job.command))
-        return 0
     for job in chosen:
         if FLAGS.dry_run:
             say(f"{job.run.name}: {job.state}\n    {shlex.join(job.command)}")
@@ -150,7 +140,7 @@ def main(argv: Sequence[str]) -> int:
     if FLAGS.dry_run:
         return 0
     try:
-        failures = 0 if FLAGS.gather_only else train(pending, jobs, FLAGS.jobs)
+        failures = train(pending, jobs, FLAGS.jobs)
     except KeyboardInterrupt:
         say("\nInterrupted; the same command goes on from here.")
         return 128 + signal.SIGINT

@@ -7,18 +7,6 @@ from nif_jax.reports import significance, tables
 from nif_jax.reports.tables import REFERENCE, Table
 from nif_jax.reports.workdirs import Workdir
 
-_HEADER = [
-    "history",
-    "metric",
-    "run",
-    "model",
-    "against",
-    "seeds",
-    "difference",
-    "95 % interval",
-    "verdict",
-]
-
 
 class Across(NamedTuple):
     """Tables of differences."""
@@ -34,26 +22,34 @@ def between(runs: Sequence[Workdir]) -> Across:
     A model is compared with the model of its name, or with the base ranker where the first run has
     none of its name, seed by seed. Raises WorkdirError for a damaged file of scores.
     """
-    found = Across(Table(_HEADER, [], 6), Table(_HEADER, [], 6), [])
+    lines, notes = [], []
     groups: dict[str, list[Workdir]] = {}
     for run in runs:
         if "test_fingerprint" in run.dataset:
             groups.setdefault(run.dataset["test_fingerprint"], []).append(run)
         else:
-            found.notes.append(
+            notes.append(
                 f"{run.label} cannot be compared: it kept no scores of its test "
                 "impressions; run it again with --mode=evaluate."
             )
     for first, *others in groups.values():
         if not others:
-            found.notes.append(
+            notes.append(
                 f"{first.label} cannot be compared: no other run has the same test impressions."
             )
             continue
         resampled = _resample(first, first)
-        for other in others:
-            _add(found, other, first, resampled)
-    return found
+        for run in others:
+            entries = differences(run, first, resampled)
+            lines += [(entry["metric"], _line(entry, run, first)) for entry in entries]
+            if not entries:
+                notes.append(
+                    f"{run.label} cannot be compared with {first.label}: they have no seed, "
+                    "or no model, in common whose scores both kept."
+                )
+    in_auc = Table.of((line for metric, line in lines if metric == "auc"), labels=6)
+    others = Table.of((line for metric, line in lines if metric != "auc"), labels=6)
+    return Across(in_auc, others, notes)
 
 
 def differences(
@@ -70,37 +66,21 @@ def differences(
     theirs = resampled or _resample(reference, reference)
     own = _resample(run, reference)
     names = {model for model, _, _ in theirs}
-    pairs = [
-        (model, model if model in names else REFERENCE)
-        for model in dict.fromkeys(model for model, _, _ in own)
-    ]
+    models = dict.fromkeys(model for model, _, _ in own)
+    pairs = [(model, model if model in names else REFERENCE) for model in models]
     split = "random" if run.config.get("data.split") == "random" else "test"
     return significance.compare(own, theirs, pairs, split)
 
 
-def _add(found: Across, run: Workdir, first: Workdir, resampled: significance.Resampled) -> None:
-    """Adds the lines of one run, or a note why there are none."""
-    entries = differences(run, first, resampled)
-    if not entries:
-        found.notes.append(
-            f"{run.label} cannot be compared with {first.label}: they have no seed, "
-            "or no model, in common whose scores both kept."
-        )
-    for entry in entries:
-        table = found.table if entry["metric"] == "auc" else found.others
-        label = f"{run.label} (leaky)" if entry["split"] == "random" else run.label
-        table.rows.append(
-            [
-                entry["history"],
-                tables.difference_title(entry["metric"]),
-                label,
-                entry["model"],
-                f"{entry['reference']} of {first.label}",
-                str(entry["seeds"]),
-                *tables.difference_cells(entry),
-                entry["verdict"],
-            ]
-        )
+def _line(entry: dict[str, Any], run: Workdir, first: Workdir) -> dict[str, str]:
+    return {
+        "history": entry["history"],
+        "metric": tables.difference_title(entry["metric"]),
+        "run": f"{run.label} (leaky)" if entry["split"] == "random" else run.label,
+        "model": entry["model"],
+        "against": f"{entry['reference']} of {first.label}",
+        **tables.difference_cells(entry),
+    }
 
 
 def _resample(run: Workdir, reference: Workdir) -> significance.Resampled:

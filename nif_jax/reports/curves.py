@@ -13,11 +13,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from nif_jax.reports.plots import STYLE, png, series_style
-from nif_jax.reports.results import HISTORIES
-from nif_jax.reports.tables import NOT_AVAILABLE, REFERENCE, Table, model_rank, split_label
+from nif_jax.reports.results import HISTORIES, ROW_KEYS
+from nif_jax.reports.tables import NOT_AVAILABLE, REFERENCE, Table, model_rank
 
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -33,18 +34,15 @@ class Family:
 
     key: str
     name: str  # the data set and what else distinguishes this family from the others
-    points: Mapping[float, Sequence[Mapping[str, Any]]]  # value of the key, rising -> rows there
-    labels: Mapping[float, int | None]  # value of the key -> impressions that rankers train on
+    rows: pd.DataFrame  # of results.json, with the "value" of the key, rising
+    labels: Mapping[float, int | None]  # value, rising -> impressions that rankers train on
 
     def values(self, history: str) -> dict[str, dict[float, list[float]]]:
         """Model -> value of the key -> AUC of each seed, where it is defined."""
-        found: dict[str, dict[float, list[float]]] = {}
-        for value, rows in self.points.items():
-            for row in rows:
-                if row["history"] == history and row["auc"] is not None:
-                    by_value = found.setdefault(row["model"], {})
-                    by_value.setdefault(value, []).append(row["auc"])
-        return {model: found[model] for model in model_rank(found) if model in found}
+        rows = self.rows[self.rows["history"] == history].dropna(subset="auc")
+        found = rows.groupby(["model", "value"])["auc"].agg(list)
+        models = set(rows["model"])
+        return {name: found[name].to_dict() for name in model_rank(rows["model"]) if name in models}
 
 
 def config_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,20 +85,10 @@ def labels_saved(runs: Runs) -> Table:
     Mean AUC over seeds, linear in the logarithm of the number of labels between the fractions that
     were tried; of several crossings the one with the fewest labels counts.
     """
-    header = [
-        "data set",
-        "history",
-        "model",
-        "seeds",
-        "AUC to reach",
-        "labels needed",
-        "share of base's",
-        "labels saved",
-    ]
-    table = Table(header, [], labels=4)
+    lines = []
     swept = [f for f in families(runs) if f.key == LABEL_SHARE and None not in f.labels.values()]
     for family, history in ((family, history) for family in swept for history in HISTORIES):
-        by_model, most = family.values(history), max(family.points)
+        by_model, most = family.values(history), max(family.labels)
         if most not in by_model.get(REFERENCE, {}):
             continue
         target = statistics.fmean(by_model[REFERENCE][most])
@@ -109,10 +97,18 @@ def labels_saved(runs: Runs) -> Table:
                 continue
             counts = [family.labels[share] for share in by_share]
             needed = labels_needed(counts, list(map(statistics.fmean, by_share.values())), target)
-            seeds = "–".join(map(str, sorted({len(areas) for areas in by_share.values()})))
-            cells = _needed_cells(*needed, family.labels[most])
-            table.rows.append([family.name, history, model, seeds, f"{target:.4f}", *cells])
-    return table
+            seeds = sorted({len(areas) for areas in by_share.values()})
+            lines.append(
+                {
+                    "data set": family.name,
+                    "history": history,
+                    "model": model,
+                    "seeds": "–".join(map(str, seeds)),
+                    "AUC to reach": f"{target:.4f}",
+                    **_needed_cells(*needed, family.labels[most]),
+                }
+            )
+    return Table.of(lines, labels=4)
 
 
 def labels_needed(
@@ -137,20 +133,15 @@ def curve_plot(family: Family) -> bytes:
 
     The horizontal axis is logarithmic where values span a factor of ten.
     """
-    values = list(family.points)
+    values = list(family.labels)
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, len(HISTORIES), sharex=True, sharey=True)
     for panel, history in zip(panels, HISTORIES, strict=True):
         for index, (model, by_value) in enumerate(family.values(history).items()):
-            panel.errorbar(
-                list(by_value),
-                list(map(statistics.fmean, by_value.values())),
-                [statistics.stdev(a) if len(a) > 1 else 0.0 for a in by_value.values()],
-                markersize=5,
-                capsize=2,
-                label=model,
-                **series_style(index),
-            )
+            means = [statistics.fmean(areas) for areas in by_value.values()]
+            bars = [statistics.stdev(a) if len(a) > 1 else 0.0 for a in by_value.values()]
+            style = {"markersize": 5, "capsize": 2, **series_style(index)}
+            panel.errorbar(list(by_value), means, bars, label=model, **style)
         panel.set(title=f"{history} histories", xlabel=family.key)
         if min(values) > 0 and max(values) >= 10 * min(values):
             panel.set_xscale("log")
@@ -162,47 +153,43 @@ def curve_plot(family: Family) -> bytes:
     return png(figure)
 
 
-def _needed_cells(labels: float | None, at_most: bool, most: int) -> tuple[str, str, str]:
-    if labels is None:
-        return "not reached", NOT_AVAILABLE, NOT_AVAILABLE
-    below, above = ("≤ ", "≥ ") if at_most else ("", "")
-    return (
-        f"{below}{labels:,.0f} of {most:,}",
-        f"{below}{labels / most:.1%}",
-        f"{above}{1 - labels / most:.1%}",
-    )
+def _needed_cells(labels: float | None, at_most: bool, most: int) -> dict[str, str]:
+    cells = ("not reached", NOT_AVAILABLE, NOT_AVAILABLE)
+    if labels is not None:
+        below, above = ("≤ ", "≥ ") if at_most else ("", "")
+        share = labels / most
+        needed = f"{below}{labels:,.0f} of {most:,}"
+        cells = (needed, f"{below}{share:.1%}", f"{above}{1 - share:.1%}")
+    columns = ("labels needed", "share of base's", "labels saved")
+    return dict(zip(columns, cells, strict=True))
 
 
 def _family(key: str, name: str, runs: Sequence[Mapping[str, Any]]) -> Family:
     """A family of runs; of rows that several of its runs have, the first counts."""
-    points: dict[float, dict[tuple, Mapping[str, Any]]] = {}
+    runs = sorted(runs, key=lambda run: config_of(run)[key])
+    parts = [
+        pd.DataFrame(r["rows"], columns=ROW_KEYS).assign(value=config_of(r)[key]) for r in runs
+    ]
+    rows = pd.concat(parts).drop_duplicates(["value", "model", "seed", "split", "history"])
     labels: dict[float, int | None] = {}
-    for run in sorted(runs, key=lambda run: config_of(run)[key]):
-        value = config_of(run)[key]
-        rows = points.setdefault(value, {})
-        for row in run["rows"]:
-            rows.setdefault((row["model"], row["seed"], row["split"], row["history"]), row)
+    for run in runs:
         counted = run["run"].get("dataset", {}).get("impressions", {})
-        labels.setdefault(value, counted.get("train"))
-    return Family(key, name, {value: list(r.values()) for value, r in points.items()}, labels)
+        labels.setdefault(config_of(run)[key], counted.get("train"))
+    return Family(key, name, rows, labels)
 
 
 def _names(runs: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     """The data set of each run; where these are equal, with other keys that differ."""
     names = []
     for run in runs:
-        split = config_of(run).get("data.split", "")
-        leaky = split_label(split).removeprefix(split).strip()
-        names.append(" ".join(filter(None, (run["run"].get("dataset", {}).get("name"), leaky))))
+        name = run["run"].get("dataset", {}).get("name") or ""
+        leaky = config_of(run).get("data.split") == "random"
+        names.append(f"{name} (leaky)".strip() if leaky else name)
     if len(set(names)) == len(names):
         return names
     keys = [k for k in differing_keys(list(map(config_of, runs))) if k not in (*SAME, key)]
     more = " ..." if len(keys) > _NAMED_KEYS else ""
-    described = [
-        ", ".join(
-            f"{k}={config_of(run)[k]}" if k in config_of(run) else f"no {k}"
-            for k in keys[:_NAMED_KEYS]
-        )
-        for run in runs
-    ]
-    return [f"{name}: {text}{more}" for name, text in zip(names, described, strict=True)]
+    for index, config in enumerate(map(config_of, runs)):
+        values = (f"{k}={config[k]}" if k in config else f"no {k}" for k in keys[:_NAMED_KEYS])
+        names[index] += f": {', '.join(values)}{more}"
+    return names

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from nif_jax.data.files import write_whole
@@ -31,9 +32,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
 
     Takes the records of metrics.jsonl. Raises ValueError if none of them holds a loss or a score.
     """
-    names = dict.fromkeys(record["stage"] for record in records)
-    series = {stage: _series(records, stage) for stage in names}
-    series = {stage: found for stage, found in series.items() if found}
+    series = _series(records)
     if not series:
         raise ValueError(f"none of the {len(records)} records holds {[_LOSS, *_SCORES]}")
     figure = Figure(figsize=(max(5.0, 3.6 * len(series)), 5.0), layout="constrained")
@@ -43,18 +42,15 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
         upper.plot(*found.get(_LOSS, ((), ())), color=BLUE)
         score = next((name for name in _SCORES if name in found), None)
         if score is None:
-            lower.text(
-                0.5, 0.5, "not evaluated", color=GREY, ha="center", transform=lower.transAxes
-            )
             lower.set_yticks([])
+            lower.set_title("not evaluated", fontsize=9, fontweight="normal")
         else:
             steps, values = found[score]
             best = int(np.argmax(values))
             lower.plot(steps, values, color=RED, marker="o", markersize=3.5)
             lower.set_ylabel(score)
-            lower.set_title(
-                f"best {values[best]:.4f} at step {steps[best]:,}", fontsize=9, fontweight="normal"
-            )
+            title = f"best {values[best]:.4f} at step {steps[best]:,}"
+            lower.set_title(title, fontsize=9, fontweight="normal")
         lower.set_xlabel("step")
         lower.xaxis.set_major_formatter("{x:,.0f}")
     axes[0, 0].set_ylabel(_LOSS)
@@ -82,10 +78,8 @@ def calibration_scores(
     bins = np.linspace(low - margin, high + margin, 61)
     figure, axes = panel_grid(len(scores), len(scores), 5.0 * len(scores), 3.8)
     for axis, (variant, (positive, negative)) in zip(axes, scores.items(), strict=True):
-        for values, color, line, name in (
-            (negative, BLUE, "--", "no click"),
-            (positive, RED, "-", "click"),
-        ):
+        sides = ((negative, BLUE, "--", "no click"), (positive, RED, "-", "click"))
+        for values, color, line, name in sides:
             style = {"bins": bins, "density": True, "color": color}
             axis.hist(values, histtype="stepfilled", alpha=0.25, **style)
             axis.hist(values, histtype="step", linestyle=line, linewidth=1.6, **style)
@@ -144,45 +138,19 @@ def reliability(
     if not logits:
         raise ValueError("reliability needs the logits of at least one model")
     found = {model: ctr.calibration_bins(labels, values, _BINS) for model, values in logits.items()}
-    errors = {
-        model: 2 * np.sqrt(observed * (1 - observed) / count)
-        for model, (_, observed, count) in found.items()
-    }
-    top = min(
-        1.0,
-        1.1
-        * max(
-            max(predicted.max(), (observed + errors[model]).max())
-            for model, (predicted, observed, _) in found.items()
-        ),
-    )
     columns = min(len(found), 3)
     figure, panels = panel_grid(len(found), columns, max(4.8, 3.6 * columns), 4.2)
     for panel, (model, (predicted, observed, count)) in zip(panels, found.items(), strict=True):
-        panel.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-        panel.errorbar(
-            predicted,
-            observed,
-            yerr=errors[model],
-            color=BLUE,
-            marker="o",
-            markersize=4,
-            capsize=2,
-            linewidth=1.2,
-            label=f"{len(count)} bins, ± 2 s.e.",
-        )
+        panel.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, label="calibrated")
+        errors = 2 * np.sqrt(observed * (1 - observed) / count)
+        style = {"color": BLUE, "marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
+        name = f"{len(count)} bins, ± 2 s.e."
+        panel.errorbar(predicted, observed, yerr=errors, label=name, **style)
         ratio = ctr.pcoc(labels, logits[model])
-        panel.set_title(
-            f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
-            + ("" if ratio is None else f", PCOC {ratio:.3f}")
-        )
-        panel.set(
-            xlim=(0, top),
-            ylim=(0, top),
-            aspect="equal",
-            xlabel="predicted click rate",
-            ylabel="observed click rate",
-        )
+        title = f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
+        panel.set_title(title if ratio is None else f"{title}, PCOC {ratio:.3f}")
+        panel.set(xlabel="predicted click rate", ylabel="observed click rate", aspect="equal")
+        panel.set(xlim=(0, None), ylim=(0, None))
     panels[0].legend(loc="upper left")
     return save(figure, path)
 
@@ -216,16 +184,19 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def _series(
-    records: Sequence[Mapping[str, Any]], stage: str
-) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
-    """Loss and scores of a stage, where defined: name -> steps, values; by step."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for record in records:
-        for name in (_LOSS, *_SCORES):
-            if record["stage"] == stage and record["values"].get(name) is not None:
-                found.setdefault(name, []).append((record["step"], record["values"][name]))
-    return {name: tuple(zip(*sorted(points), strict=True)) for name, points in found.items()}
+def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Stage -> loss and scores, where defined: name -> (steps, values); by step."""
+    points = [
+        (record["stage"], name, record["step"], record["values"].get(name))
+        for record in records
+        for name in (_LOSS, *_SCORES)
+    ]
+    frame = pd.DataFrame(points, columns=["stage", "name", "step", "value"]).dropna()
+    found: dict[str, dict[str, Any]] = {}
+    for (stage, name), rows in frame.groupby(["stage", "name"], sort=False):
+        rows = rows.sort_values("step", kind="stable")
+        found.setdefault(stage, {})[name] = (rows["step"].to_list(), rows["value"].to_list())
+    return found
 
 
 def _bucket_name(lower: float, upper: float | None) -> str:

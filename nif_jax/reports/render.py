@@ -38,13 +38,9 @@ def _environment() -> jinja2.Environment:
         "layout": layout,
         "markdown": tables.markdown,
     }
-    environment.globals |= {
-        "tables": tables,
-        "ab_table": lifts.table,
-        "bucket_table": bucket_table,
-        "detail_table": detail_table,
-        "stage_tables": stage_tables,
-    }
+    functions = (bucket_table, detail_table, stage_tables)
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals |= {"tables": tables, "ab_table": lifts.table}
     return environment
 
 
@@ -54,59 +50,56 @@ def layout(table: Table) -> dict[str, Any]:
     "above" has the names that are the same in all rows; "lines" has header and rows of the other
     columns, as (text, CSS class).
     """
-    columns = list(zip(*table.rows, strict=True))
-    constant = [
-        index
-        for index in range(table.labels)
-        if len(table.rows) > 1 and len(set(columns[index])) == 1
-    ]
-    above = ", ".join(f"{table.header[index]}: {columns[index][0]}" for index in constant)
-    shown = [index for index in range(len(table.header)) if index not in constant]
     key = next((table.header.index(name) for name in _KEYS if name in table.header), None)
+    columns = [{line[index] for line in table.rows} for index in range(len(table.header))]
+    constant = [i for i in range(table.labels) if len(table.rows) > 1 and len(columns[i]) == 1]
 
     def css(index: int, text: str) -> str:
-        # A name is never a verdict: a run may be called "better".
-        verdicts = [] if index < table.labels else [v for v in VERDICTS if text.endswith(v)]
-        classes = ["name"] * (index < table.labels) + ["key"] * (index == key) + verdicts[:1]
-        return " ".join(name.replace(" ", "-") for name in classes)
+        classes = ["key"] if index == key else []
+        if index < table.labels:  # a name is never a verdict: a run may be called "better"
+            classes.append("name")
+        else:
+            classes += [v.replace(" ", "-") for v in VERDICTS if text.endswith(v)]
+        return " ".join(classes)
 
-    lines = [
-        [(line[index], css(index, line[index])) for index in shown]
-        for line in (table.header, *table.rows)
-    ]
-    return {"above": above, "lines": lines}
+    return {
+        "above": ", ".join(f"{table.header[i]}: {table.rows[0][i]}" for i in constant),
+        "lines": [
+            [(text, css(i, text)) for i, text in enumerate(line) if i not in constant]
+            for line in (table.header, *table.rows)
+        ],
+    }
 
 
 def bucket_table(by_model: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """AUC by one property: one row per model and bucket; the last bucket has no upper limit."""
-    rows = [
-        [
-            model,
-            *map(
-                _text, (b["lower"], "" if b["upper"] is None else b["upper"], b["count"], b["auc"])
-            ),
-        ]
+    lines = [
+        {
+            "model": model,
+            "from": _text(bucket["lower"]),
+            "below": "" if bucket["upper"] is None else _text(bucket["upper"]),
+            "impressions": _text(bucket["count"]),
+            "AUC": _text(bucket["auc"]),
+        }
         for model, buckets in by_model.items()
-        for b in buckets
+        for bucket in buckets
     ]
-    return Table(["model", "from", "below", "impressions", "AUC"], rows, labels=1)
+    return Table.of(lines, labels=1)
 
 
 def stage_tables(records: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
     """Stage -> the last value of each of its measurements."""
-    last: dict[str, dict[str, list[str]]] = {}
+    last: dict[str, dict[str, dict[str, str]]] = {}
     for record in records:
         for name, value in record["values"].items():
-            cells = [name, f"{record['step']:,}", _text(value)]
-            last.setdefault(record["stage"], {})[name] = cells
-    header = ["measurement", "step", "last value"]
-    return {stage: Table(header, list(rows.values()), 1) for stage, rows in last.items()}
+            line = {"measurement": name, "step": f"{record['step']:,}", "last value": _text(value)}
+            last.setdefault(record["stage"], {})[name] = line
+    return {stage: Table.of(lines.values(), labels=1) for stage, lines in last.items()}
 
 
 def detail_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """All rows of results.json with six digits."""
-    lines = [[_text(row[key], ".6g") for key in ROW_KEYS] for row in rows]
-    return Table(list(ROW_KEYS), lines, labels=4)
+    return Table.of(({key: _text(row[key], ".6g") for key in ROW_KEYS} for row in rows), labels=4)
 
 
 def _text(content: Any, form: str = ".4f") -> str:

@@ -35,32 +35,21 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
     "a string": lambda value: isinstance(value, str),
 }
 _BUCKET = dict.fromkeys(("lower", "upper", "count", "auc"), _NUMBER)
+_DIFFERENCE = {
+    **dict.fromkeys(("model", "reference", "split"), _NAME),
+    "history": HISTORIES,
+    "metric": tuple(bootstrap.SIGNS),
+    "seeds": _INTEGER,
+    **dict.fromkeys(("mean", "sd", "low", "high"), _NUMBER),
+    "verdict": bootstrap.VERDICTS,
+}
 SCHEMA: Mapping[str, Any] = {
     "run": _OBJECT,
     "rows": [
-        {
-            "model": _NAME,
-            "seed": _INTEGER,
-            "split": _NAME,
-            "history": HISTORIES,
-            **dict.fromkeys((*METRICS, *COSTS), _NUMBER),
-        }
+        {"model": _NAME, "seed": _INTEGER, "split": _NAME, "history": HISTORIES}
+        | dict.fromkeys((*METRICS, *COSTS), _NUMBER)
     ],
-    "differences": [
-        {
-            "model": _NAME,
-            "reference": _NAME,
-            "split": _NAME,
-            "history": HISTORIES,
-            "metric": tuple(bootstrap.SIGNS),
-            "seeds": _INTEGER,
-            "mean": _NUMBER,
-            "sd": _NUMBER,
-            "low": _NUMBER,
-            "high": _NUMBER,
-            "verdict": bootstrap.VERDICTS,
-        }
-    ],
+    "differences": [_DIFFERENCE],
     "selection": [
         {"seed": _INTEGER, "selected": _NAME, "metric": _NAME, "validation": {...: _NUMBER}}
     ],
@@ -83,9 +72,8 @@ def write_results(
     Numbers that are not finite become null, arrays and tuples lists, and NumPy or JAX scalars
     Python ones. A metric or cost that was not measured is None.
 
-    Raises:
-      ValueError: a key or value that breaks SCHEMA, with its place and what is allowed.
-      TypeError: a value that JSON has no form for, with its place.
+    Raises a ValueError for a key or value that breaks SCHEMA, with its place and what is allowed,
+    and a TypeError for a value that JSON has no form for.
     """
     results = _plain({"run": run, "rows": rows, **extra}, "results")
     check_results(results)
@@ -95,9 +83,8 @@ def write_results(
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks results.json, given its path or that of its workdir.
 
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: the file is damaged; names it, the place and the remedy.
+    Raises a FileNotFoundError if there is none, and a ValueError for a damaged file, which names
+    the file, the place and the remedy.
     """
     path = Path(path)
     path = path / RESULTS_FILE if path.is_dir() else path
@@ -135,12 +122,12 @@ def _check(value: Any, field: Any, where: str) -> None:
             _check(item, field[0], f"{where}[{index}]")
     else:
         _check(value, _OBJECT, where)
-        required = [key for key in field if key is not ...]
-        missing = [key for key in required if key not in value]
+        missing = [key for key in field if key is not ... and key not in value]
         unknown = [] if ... in field else [key for key in value if key not in field]
         if missing or unknown:
             raise ValueError(
-                f"{where}: missing keys {missing}, unknown keys {unknown}; the keys are {required}"
+                f"{where}: missing keys {missing}, unknown keys {unknown}; "
+                f"the keys are {[key for key in field if key is not ...]}"
             )
         for key, item in value.items():
             _check(item, field.get(key, field.get(...)), f"{where}.{key}")

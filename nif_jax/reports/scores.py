@@ -19,16 +19,8 @@ from nif_jax.reports.results import AGAIN
 
 SCORES_FILE = "scores.npz"
 # What zipfile, zlib and NumPy raise for a damaged file.
-_DAMAGE = (
-    KeyError,
-    ValueError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_DAMAGE = (EOFError, KeyError, MemoryError, OSError, RuntimeError, ValueError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
 _LOGIT = "logit/"
 
 
@@ -61,11 +53,9 @@ def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
         "user": np.asarray(scores.user, np.int32),
         "fingerprint": np.array(scores.fingerprint),
     }
-    columns |= {
-        f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
-        for model, by_history in scores.logits.items()
-        for history, logits in by_history.items()
-    }
+    for model, by_history in scores.logits.items():
+        for history, logits in by_history.items():
+            columns[f"{_LOGIT}{history}/{model}"] = np.asarray(logits, np.float32)
     file = io.BytesIO()
     np.savez_compressed(file, **columns)
     write_whole(path, file.getvalue())

@@ -20,26 +20,17 @@ def differences(
     """Each model of a run against `base`, the strongest of BASELINES, and its own references.
 
     The last are those of the variant registry (Row.against): the hybrid against its parts, an
-    ablation against the whole. Raises ValueError for seeds with different impressions.
-
-    Args:
-      scores: of each seed.
-      split: as in "rows" of results.json.
-      unit: see metrics.bootstrap.
-      resamples: how many.
+    ablation against the whole. `scores` is seed -> scores, `split` as in "rows" of results.json;
+    for `unit` see metrics.bootstrap. Raises ValueError for seeds with different impressions.
     """
     if len({one.fingerprint for one in scores.values()}) > 1:
         raise ValueError(f"seeds {list(scores)} were tested on different impressions")
     models = list(dict.fromkeys(model for one in scores.values() for model in one.logits))
     references = [name for name in (REFERENCE, strongest_baseline(scores)) if name in models]
     pairs = [(model, other) for other in references for model in models if model != other]
-    pairs += [
-        (model, other)
-        for model in models
-        if model in VARIANTS
-        for other in VARIANTS[model].against
-        if other in models and other not in references
-    ]
+    for model in (model for model in models if model in VARIANTS):
+        own = (name for name in VARIANTS[model].against if name in models)
+        pairs += [(model, other) for other in own if other not in references]
     found = resample(scores, unit=unit, resamples=resamples) if pairs else {}
     return compare(found, found, pairs, split)
 
@@ -64,16 +55,13 @@ def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resa
     """
     found = {}
     for seed, one in scores.items():
-        logits = {
-            (model, history, seed): values
-            for model, by_history in one.logits.items()
-            for history, values in by_history.items()
-        }
+        keys = [(model, history) for model, own in one.logits.items() for history in own]
+        logits = np.stack([one.logits[model][history] for model, history in keys])
         metrics = bootstrap.resampled_metrics(
-            one.label, one.user, np.stack(list(logits.values())), unit=unit, resamples=resamples
+            one.label, one.user, logits, unit=unit, resamples=resamples
         )
-        for index, key in enumerate(logits):
-            found[key] = {metric: values[index] for metric, values in metrics.items()}
+        for index, key in enumerate(keys):
+            found[*key, seed] = {metric: values[index] for metric, values in metrics.items()}
     return found
 
 
@@ -93,20 +81,10 @@ def compare(
                 for name, past, seed in models
                 if (name, past) == (model, history) and (reference, history, seed) in references
             ]
+            about = {"model": model, "reference": reference, "split": split, "history": history}
             for metric in bootstrap.SIGNS if seeds else ():
-                sides = (
-                    np.stack([side[name, history, seed][metric] for seed in seeds])
-                    for side, name in ((models, model), (references, reference))
-                )
-                found.append(
-                    {
-                        "model": model,
-                        "reference": reference,
-                        "split": split,
-                        "history": history,
-                        "metric": metric,
-                        "seeds": len(seeds),
-                    }
-                    | bootstrap.difference(metric, *sides)._asdict()
-                )
+                ours = np.stack([models[model, history, seed][metric] for seed in seeds])
+                theirs = np.stack([references[reference, history, seed][metric] for seed in seeds])
+                difference = bootstrap.difference(metric, ours, theirs)._asdict()
+                found.append(about | {"metric": metric, "seeds": len(seeds)} | difference)
     return found

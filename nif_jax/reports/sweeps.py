@@ -1,8 +1,7 @@
-"""results/<sweep>.md and .json: the results of a sweep's finished runs, and their command."""
+"""results/<sweep>.md: the results of a sweep's finished runs, and the command that runs it."""
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from nif_jax.data.files import write_whole
 from nif_jax.reports import across, curves, overview, tables, workdirs
 from nif_jax.reports.render import render
-from nif_jax.reports.results import METRICS, RESULTS_FILE
+from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.tables import Table
 from nif_jax.reports.workdirs import Workdir
 
@@ -35,7 +34,7 @@ class Entry:
 class Sweep:
     """A sweep as far as it is finished."""
 
-    name: str  # of its files
+    name: str  # of its file
     doc: str  # its docstring
     command: str  # the command that runs it
     entries: Sequence[Entry]  # its finished runs
@@ -43,17 +42,13 @@ class Sweep:
     seconds: float  # run time of all processes, summed
 
 
-def write(sweep: Sweep, output: Path) -> list[Path]:
-    """Writes <output>/<name>.md and <output>/<name>.json, each whole or not at all.
+def write(sweep: Sweep, output: Path) -> Path:
+    """Writes <output>/<name>.md, whole or not at all, and returns where.
 
     Raises WorkdirError for files of a run that cannot be read; names them.
     """
     runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in sweep.entries}
-    texts = {
-        f"{sweep.name}.md": document(sweep, runs),
-        f"{sweep.name}.json": json.dumps(record(sweep, runs), allow_nan=False) + "\n",
-    }
-    return [write_whole(output / name, text) for name, text in texts.items()]
+    return write_whole(output / f"{sweep.name}.md", document(sweep, runs))
 
 
 def document(sweep: Sweep, runs: Runs) -> str:
@@ -63,7 +58,7 @@ def document(sweep: Sweep, runs: Runs) -> str:
     question, *rest = sweep.doc.strip().splitlines()
     # The docstring's command is a pattern; the actual command stands below.
     text = "\n".join(line for line in rest if not line.startswith("    python launch/sweep.py"))
-    configurations = [[entry.name, entry.text] for entry in sweep.entries]
+    configurations = [{"run": entry.name, "--config": entry.text} for entry in sweep.entries]
     sections = {
         "Click prediction on test": overview.overview(found),
         "Labels saved at equal AUC": curves.labels_saved(found),
@@ -71,7 +66,7 @@ def document(sweep: Sweep, runs: Runs) -> str:
         "Best score on validation, for choosing": validation(runs),
         "Next-item retrieval over the whole catalogue": retrieval(runs),
         "AUC by bucket, online histories, first seed": buckets(sweep.entries, runs),
-        "Configurations": Table(["run", "--config"], configurations, labels=2),
+        "Configurations": Table.of(configurations, labels=2),
     }
     return render(
         "sweep.md.j2",
@@ -82,28 +77,6 @@ def document(sweep: Sweep, runs: Runs) -> str:
         made=provenance(sweep, runs),
         sections=sections,
     )
-
-
-def record(sweep: Sweep, runs: Runs) -> dict[str, Any]:
-    """The same as JSON: the config of each run, and metrics with a value for each seed."""
-    found = {
-        entry.name: {
-            "config": entry.text,
-            "dataset": runs[entry.name].dataset,
-            "rows": _by_seed(runs[entry.name].results["rows"]),
-            "retrieval": runs[entry.name].results.get("retrieval", []),
-            "buckets": runs[entry.name].results.get("buckets", {}),
-        }
-        for entry in sweep.entries
-    }
-    return {
-        "sweep": sweep.name,
-        "command": sweep.command,
-        "absent": dict(sweep.absent),
-        "seconds": sweep.seconds,
-        **provenance(sweep, runs),
-        "runs": found,
-    }
 
 
 def provenance(sweep: Sweep, runs: Runs) -> dict[str, Any]:
@@ -122,17 +95,6 @@ def provenance(sweep: Sweep, runs: Runs) -> dict[str, Any]:
     }
 
 
-def _by_seed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that differ in their seed only as one, with a list of values in order of "seeds"."""
-    keys = ("model", "split", "history")
-    return [
-        dict(zip(keys, key, strict=True))
-        | {"seeds": list(by_seed)}
-        | {metric: [row[metric] for row in by_seed.values()] for metric in METRICS}
-        for key, by_seed in tables.grouped(rows, keys).items()
-    ]
-
-
 def against_references(entries: Sequence[Entry], runs: Runs) -> tuple[Table, list[str]]:
     """Each run's models minus those of its reference, with interval and verdict; and notes.
 
@@ -144,64 +106,49 @@ def against_references(entries: Sequence[Entry], runs: Runs) -> tuple[Table, lis
         if reference in runs:
             found = across.between([runs[reference], *others])
             rows = [*merged.rows, *found.table.rows, *found.others.rows]
-            merged = found.table._replace(rows=rows)
+            merged = Table(found.table.header or merged.header, rows, found.table.labels)
             notes += found.notes
     return merged, notes
 
 
 def validation(runs: Runs) -> Table:
     """The best validation metric of each ranker, which its step was selected by."""
-    table = Table(["run", "model", "seeds", "metric", "best"], [], labels=4)
+    lines = []
     for name, run in runs.items():
         metric = run.config["train.metric"]
-        best = (
-            pd.DataFrame(
-                [
-                    (r["stage"], r["seed"], r["values"].get(f"validation/{metric}"))
-                    for r in run.records
-                ],
-                columns=["model", "seed", "best"],
-            )
-            .dropna()
-            .groupby(["model", "seed"])["best"]
-            .max()
+        found = pd.DataFrame(
+            [(r["stage"], r["seed"], r["values"].get(f"validation/{metric}")) for r in run.records],
+            columns=["model", "seed", "best"],
         )
+        best = found.dropna().groupby(["model", "seed"])["best"].max()
         for model in dict.fromkeys(row["model"] for row in run.results["rows"]):
             if model in best.index.get_level_values("model"):
-                text = tables.spread(best[model], ".4f")
-                table.rows.append([name, model, str(len(best[model])), metric, text])
-    return table
+                line = {"run": name, "model": model, "seeds": str(len(best[model]))}
+                lines.append(line | {"metric": metric, "best": tables.spread(best[model], ".4f")})
+    return Table.of(lines, labels=4)
 
 
 def retrieval(runs: Runs) -> Table:
     """tables.retrieval of all runs that have one; a metric that one lacks is empty there."""
-    parts = {
-        name: tables.retrieval(run.results["retrieval"])
-        for name, run in runs.items()
-        if run.results.get("retrieval")
-    }
-    frames = [
-        pd.DataFrame(table.rows, columns=table.header).assign(run=name)
-        for name, table in parts.items()
-    ]
-    if not frames:
-        return Table([], [], 0)
-    joined = pd.concat(frames).fillna("").set_index("run").reset_index()
-    return Table(list(joined.columns), joined.to_numpy().tolist(), labels=5)
+    lines = []
+    for name, run in runs.items():
+        table = tables.retrieval(run.results.get("retrieval", []))
+        lines += [{"run": name} | dict(zip(table.header, row, strict=True)) for row in table.rows]
+    return Table.of(lines, labels=5)
 
 
 def buckets(entries: Sequence[Entry], runs: Runs) -> Table:
     """AUC by bucket, models side by side, of the entries with `buckets`."""
-    chosen = {e.name: runs[e.name].results.get("buckets", {}) for e in entries if e.buckets}
-    models = list(dict.fromkeys(m for one in chosen.values() for by in one.values() for m in by))
-    rows = []
-    for name, prop, by_model in ((n, p, by) for n, one in chosen.items() for p, by in one.items()):
-        for index, first in enumerate(next(iter(by_model.values()))):
-            if not first["count"]:
-                continue
-            aucs = [by_model[m][index]["auc"] if m in by_model else None for m in models]
-            upper = "up" if first["upper"] is None else f"below {first['upper']}"
-            cells = [name, prop.replace("_", " "), f"{first['lower']} and {upper}"]
-            aucs = (tables.spread([auc], ".4f") for auc in aucs)
-            rows.append([*cells, str(first["count"]), *aucs])
-    return Table(["run", "property", "bucket", "impressions", *models], rows, labels=3)
+    lines = []
+    for name in (entry.name for entry in entries if entry.buckets):
+        for what, by_model in runs[name].results.get("buckets", {}).items():
+            for index, first in enumerate(next(iter(by_model.values()))):
+                upper = "up" if first["upper"] is None else f"below {first['upper']}"
+                line = {"run": name, "property": what.replace("_", " ")}
+                line |= {"bucket": f"{first['lower']} and {upper}"}
+                line |= {"impressions": str(first["count"])}
+                for model, found in by_model.items():
+                    line[model] = tables.spread([found[index]["auc"]], ".4f")
+                if first["count"]:
+                    lines.append(line)
+    return Table.of(lines, labels=3)

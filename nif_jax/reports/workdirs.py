@@ -75,14 +75,13 @@ def find(patterns: Sequence[str]) -> list[Path]:
         if not matches:
             raise WorkdirError(f"no workdir at {pattern}.{_choices(Path(pattern))}")
         for path in matches:
+            if not _is_workdir(path):
+                raise WorkdirError(f"{path} is no workdir of a run.{_choices(path)}")
             if not (path / RESULTS_FILE).exists():
-                state = (
-                    f"has not finished: it has no {RESULTS_FILE}. Give its command again to go on "
-                    "with it"
-                    if _is_workdir(path)
-                    else "is no workdir of a run"
+                raise WorkdirError(
+                    f"{path} has not finished: it has no {RESULTS_FILE}. Give its command again "
+                    f"to go on with it.{_choices(path)}"
                 )
-                raise WorkdirError(f"{path} {state}.{_choices(path)}")
             found.setdefault(path.resolve(), path)
     if not found:
         raise WorkdirError("no workdirs given; say which, e.g. --workdirs=runs/a,runs/b")
@@ -117,9 +116,9 @@ def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> N
     """Raises WorkdirError if a file that matches is not the one that results.json lists."""
     for name, digest in results.get("files", {}).items():
         file = path / name
-        if fnmatch.fnmatchcase(name, pattern) and not (
-            file.is_file() and file_sha256(file) == digest
-        ):
+        if not fnmatch.fnmatchcase(name, pattern):
+            continue
+        if not file.is_file() or file_sha256(file) != digest:
             state = "has changed" if file.exists() else "is missing"
             raise WorkdirError(f"{file} {state} since {RESULTS_FILE} was written. {AGAIN}")
 

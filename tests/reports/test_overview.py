@@ -183,11 +183,11 @@ def test_a_family_differs_in_one_number_only():
     runs = _fractions()
     (family,) = curves.families(runs)
     assert (family.key, family.name) == ("data.label_share", "ml")
-    assert list(family.points) == [0.01, 0.1, 1.0]
+    assert list(family.labels) == [0.01, 0.1, 1.0]
     assert family.values("frozen")["base"] == {0.01: [0.61], 0.1: [0.66], 1.0: [0.70, 0.72]}
     assert list(family.values("frozen")) == ["din", "base", "amen"]
     other = _run({"base": [0.5]}, data__label_share=0.5, tsp__weight=0.2)
-    assert len(curves.families(runs | {"other": other})[0].points) == 3
+    assert len(curves.families(runs | {"other": other})[0].labels) == 3
     assert curves.families({"a": runs["all"], "other": other}) == []
 
 
