@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 import runpy
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +32,7 @@ class Job:
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """Flat; raises what nif_jax.main would raise."""
-        words = [word for word in self.command if word.startswith(("--config", "--workdir"))]
-        return flatten(build_config(words).to_dict())
+        return flatten(build_config(self.command).to_dict())
 
     @property
     def finished(self) -> bool:
@@ -66,38 +64,34 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
 def make_jobs(
     runs: Sequence[common.Run],
     workdir: pathlib.Path,
-    *,
-    data: str = "",
+    command: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
+    data: str = "",
 ) -> list[Job]:
-    """The runs with folders in `workdir`, and commands.
+    """The runs with folders in `workdir` and commands; raises ConfigError for a name used twice.
 
-    `data` is the folder of parquet files; "" skips the runs that need one. --config, --workdir and
-    the overrides, --config.<key>=<value>, are appended to `command`. Raises ConfigError for a name
-    that occurs twice.
+    A run's --config and --workdir and the overrides, --config.<key>=<value>, follow `command`.
+    `data` is the folder of parquet files; without it, runs that need one are skipped.
     """
-    names = [run.name for run in runs]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise ConfigError(f"the sweep has several runs called {', '.join(twice)}.")
-    jobs = []
+    jobs: dict[str, Job] = {}
     for run in runs:
+        if run.name in jobs:
+            raise ConfigError(f"the sweep has several runs called {run.name}.")
         folder, file, missing = workdir / run.name, common.DATA[run.data].file, ""
         words = [f"--config={run.text}", f"--workdir={folder}"]
         if file:
             path = pathlib.Path(data or "<--data>") / file
             words.append(f"--config.source.path={path}")
             missing = "" if path.exists() else str(path)
-        jobs.append(Job(run, folder, [*command, *words, *overrides], missing))
-    return jobs
+        jobs[run.name] = Job(run, folder, [*command, *words, *overrides], missing)
+    return list(jobs.values())
 
 
-def build_config(arguments: Sequence[str]) -> ConfigDict:
-    """The config that nif_jax.main would make of its arguments; raises what it would raise."""
-    values, argv = flags.FlagValues(), ["sweep", *arguments]
+def build_config(command: Sequence[str]) -> ConfigDict:
+    """The config that nif_jax.main would make of its command; raises what it would raise."""
+    values = flags.FlagValues()
+    argv = ["sweep", *(word for word in command if word.startswith("--config"))]
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
     values(argv)
     require_variants(values.config)
     return values.config

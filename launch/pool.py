@@ -4,12 +4,14 @@ import collections
 import fcntl
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import tqdm
 
 from launch import local_cluster
 
@@ -35,15 +37,15 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def core_sets(jobs: int) -> list[set[int]]:
+def core_sets(jobs: int) -> list[list[int]]:
     """Cores of each of `jobs` tasks: disjoint and of even size; empty where that cannot be."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # Linux
+    cores = sorted(os.sched_getaffinity(0)) if shutil.which("taskset") else []  # Linux
     if jobs == 1 or jobs > len(cores):
-        return [set()] * jobs
-    return [set(cores[slot::jobs]) for slot in range(jobs)]
+        return [[]] * jobs
+    return [cores[slot::jobs] for slot in range(jobs)]
 
 
-def start(task: Task, cores: set[int] | None = None) -> subprocess.Popen | None:
+def start(task: Task, cores: Sequence[int] = ()) -> subprocess.Popen | None:
     """Starts a task, its output appended to its log; None if another process runs it.
 
     The log is locked. The lock belongs to the open file, which the child inherits, so it lasts as
@@ -56,16 +58,10 @@ def start(task: Task, cores: set[int] | None = None) -> subprocess.Popen | None:
         except BlockingIOError:
             return None
         task.prepare()
-        before = os.sched_getaffinity(0) if cores else None
-        try:
-            if cores:
-                os.sched_setaffinity(0, cores)  # the child inherits it
-            # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
-            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            return subprocess.Popen(task.command, start_new_session=True, **streams)
-        finally:
-            if before:
-                os.sched_setaffinity(0, before)
+        pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
+        return subprocess.Popen([*pinned, *task.command], start_new_session=True, **streams)
 
 
 def last_lines(folder: pathlib.Path, count: int) -> list[str]:
@@ -82,65 +78,45 @@ def ending(code: int) -> str:
     return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
 
 
-def progress_line(total: int, outcomes: Sequence[Outcome], running: Mapping[str, float]) -> str:
-    """Done of total, failures, running tasks, and the time left by the mean of finished ones.
-
-    `running` is name -> time.monotonic() at its start.
-    """
-    failed, left = sum(outcome.code != 0 for outcome in outcomes), "unknown"
-    taken = [outcome.seconds for outcome in outcomes if outcome.code == 0]
-    if taken and running:
-        mean, now = sum(taken) / len(taken), time.monotonic()
-        waiting = total - len(outcomes) - len(running)
-        rest = sum(max(0.0, mean - (now - started)) for started in running.values())
-        left = f"about {timedelta(seconds=round((waiting * mean + rest) / len(running)))}"
-    names = ", ".join(running) or "nothing"
-    failures = f", {failed} failed" if failed else ""
-    return f"{len(outcomes)}/{total} done{failures}; running {names}; time left {left}"
-
-
-def run(
-    tasks: Sequence[Task],
-    jobs: int,
-    *,
-    on_end: Callable[[Outcome], None],
-    on_change: Callable[[str], None],
-) -> list[Outcome]:
+def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> list[Outcome]:
     """Runs tasks in order, `jobs` at a time, and returns how they ended, in order of their ends.
 
     Where there are cores enough, each has its own. on_end is called when a task has ended, also
-    because this function is interrupted; on_change with a line of progress when a task has started
-    or ended.
+    because this function is interrupted. A bar shows progress, failures and what is running.
     """
-    waiting, free = collections.deque(tasks), core_sets(jobs)
-    running: dict[str, tuple[Task, subprocess.Popen, set[int]]] = {}
-    started: dict[str, float] = {}
-    outcomes: list[Outcome] = []
+    waiting, free, outcomes = collections.deque(tasks), core_sets(jobs), []
+    running: dict[str, tuple[Task, subprocess.Popen, Sequence[int], float]] = {}
+    bar = tqdm.tqdm(total=len(tasks), unit="run", smoothing=0)
 
-    def note(task: Task, code: int | None) -> None:
-        seconds = time.monotonic() - started.pop(task.name) if task.name in started else 0.0
-        outcomes.append(Outcome(task, code, seconds))
-        on_end(outcomes[-1])
+    def note(outcome: Outcome) -> None:
+        running.pop(outcome.task.name, None)
+        outcomes.append(outcome)
+        on_end(outcome)
+        bar.update()
+
+    def show() -> None:
+        failed = sum(outcome.code != 0 for outcome in outcomes)
+        failures = f"{failed} failed, " if failed else ""
+        bar.set_postfix_str(f"{failures}running {', '.join(running) or 'nothing'}")
 
     try:
         while waiting or running:
             while waiting and free:
                 task = waiting.popleft()
                 if process := start(task, free[-1]):
-                    running[task.name] = task, process, free.pop()
-                    started[task.name] = time.monotonic()
+                    running[task.name] = task, process, free.pop(), time.monotonic()
                 else:
-                    note(task, None)
-                on_change(progress_line(len(tasks), outcomes, started))
-            for task, process, cores in list(running.values()):
+                    note(Outcome(task, None, 0.0))
+                show()
+            for task, process, cores, started in list(running.values()):
                 if process.poll() is not None:
-                    del running[task.name]
                     free.append(cores)
-                    note(task, process.returncode)
-                    on_change(progress_line(len(tasks), outcomes, started))
+                    note(Outcome(task, process.returncode, time.monotonic() - started))
+                    show()
             time.sleep(POLL_SECONDS)
     finally:
-        local_cluster.end([process for _, process, _ in running.values()], GRACE_SECONDS)
-        for task, process, _ in running.values():
-            note(task, process.returncode)
+        local_cluster.end([process for _, process, *_ in running.values()], GRACE_SECONDS)
+        for task, process, _, started in list(running.values()):
+            note(Outcome(task, process.returncode, time.monotonic() - started))
+        bar.close()
     return outcomes

@@ -33,10 +33,8 @@ def borrow(
     Seed by seed: a stage that `workdir` has begun stays as it is, and one whose keys (seen_by) are
     equal in a lender comes from there, with its lines of metrics.jsonl, without TensorBoard's. Only
     lenders that were trained on the data that the flat config names now are used: a file at the
-    same path may have changed since. Lenders are finished runs, trained by the same code.
-
-    Returns:
-      "seed_0/base from <lender>" for each.
+    same path may have changed since. Lenders are finished runs, trained by the same code. Returns
+    "seed_0/base from <lender>" for each stage.
     """
     found, data = [], None
     seeds = [f"seed_{config['seed'] + i}" for i in range(config["num_seeds"])]

@@ -5,13 +5,11 @@
     python launch/sweep.py --sweep=configs/sweeps/labels.py --config.num_seeds=1 --workdir=runs/try
 
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`, with its log.txt there.
-The same command skips finished runs and resumes the others; several calls at once share the work.
-Stages that a finished run of the sweep, or of the sweeps in --lenders, has trained with equal
-settings are copied (launch/sharing.py), so after a change of the code use another --workdir. A run
-that fails is reported at the end and does not stop the others. --config.<key>=<value> holds for all
-runs. On a cluster whose nodes see this checkout, give the same command on each node.
-
-Relative paths start at the checkout.
+The same command skips finished runs and resumes the others. Several calls at once, also on several
+machines that see this checkout, share the work. Stages that a finished run of the sweep, or of the
+sweeps in --lenders, has trained with equal settings are copied (launch/sharing.py), so after a
+change of the code use another --workdir. A run that fails is reported at the end and does not stop
+the others. --config.<key>=<value> holds for all runs. Relative paths start at the checkout.
 """
 
 import fnmatch
@@ -27,6 +25,7 @@ from collections.abc import Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script finds the modules of its own folder only
 
+import tqdm
 from absl import app, flags
 
 from launch import pool, sharing
@@ -47,7 +46,7 @@ flags.DEFINE_string("command", None, "What trains a run; default: this Python -m
 
 ATTEMPTS_FILE = "attempts.jsonl"
 LOG_LINES = 12
-say = functools.partial(print, flush=True)
+say = functools.partial(tqdm.tqdm.write, file=sys.stdout)
 
 
 def borrow(job: Job, jobs: Sequence[Job]) -> None:
@@ -66,13 +65,13 @@ def note_attempt(outcome: pool.Outcome) -> None:
         file.write(json.dumps(attempt) + "\n")
 
 
-def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
+def train(jobs: Sequence[Job], lenders: Sequence[Job]) -> int:
     """Trains jobs, reports failures, and returns how many are not finished."""
     tasks = [
         pool.Task(job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders))
         for job in jobs
     ]
-    outcomes = pool.run(tasks, at_a_time, on_end=note_attempt, on_change=say)
+    outcomes = pool.run(tasks, FLAGS.jobs, note_attempt)
     unfinished = {job.run.name for job in jobs if not job.finished}
     failures = [outcome for outcome in outcomes if outcome.task.name in unfinished]
     for (name, _, folder, _), code, _ in failures:
@@ -85,8 +84,8 @@ def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
     return len(failures)
 
 
-def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: pathlib.Path) -> None:
-    """Writes <output>/<name>.md from the runs that are finished, if there are any."""
+def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -> None:
+    """Writes <output>/<sweep>.md from the runs that are finished, if there are any."""
     finished = [job for job in jobs if job.finished]
     if not finished:
         say("No run has results yet: nothing to gather.")
@@ -97,18 +96,22 @@ def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: path
     for job in finished:
         run, reference = job.run, job.run.reference and f"{job.run.data}-{job.run.reference}"
         entries.append(sweeps.Entry(run.name, run.text, job.workdir, reference, run.buckets))
-    absent = {job.run.name: job.state for job in jobs if not job.finished}
-    seconds = sum(json.loads(line)["seconds"] for line in lines)
-    sweep = sweeps.Sweep(name, doc, command, entries, absent, seconds)
-    path = sweeps.write(sweep, pathlib.Path(FLAGS.output))
+    path = sweeps.write(
+        pathlib.Path(FLAGS.output) / f"{pathlib.Path(FLAGS.sweep).stem}.md",
+        entries,
+        doc=doc,
+        command=command,
+        absent={job.run.name: job.state for job in jobs if not job.finished},
+        seconds=sum(json.loads(line)["seconds"] for line in lines),
+    )
     say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
 
 
 def plan(overrides: Sequence[str], workdir: pathlib.Path) -> tuple[str, list[Job], list[Job]]:
     """Docstring of the sweep, all of its jobs, and those that --only names; all are checked."""
     doc, runs = load_sweep(FLAGS.sweep)
-    more = {"command": shlex.split(FLAGS.command)} if FLAGS.command else {}
-    jobs = make_jobs(runs, workdir, data=FLAGS.data, overrides=overrides, **more)
+    command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
+    jobs = make_jobs(runs, workdir, command, overrides, data=FLAGS.data)
     check(jobs)
     chosen = [job for job in jobs if fnmatch.fnmatchcase(job.run.name, FLAGS.only)]
     if not chosen:
@@ -125,8 +128,7 @@ def main(argv: Sequence[str]) -> int:
         raise app.UsageError(f"what is {odd[0]!r}? Write --config.<key>=<value>.")
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    name = pathlib.Path(FLAGS.sweep).stem
-    workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{name}")
+    workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{pathlib.Path(FLAGS.sweep).stem}")
     try:
         doc, jobs, chosen = plan(overrides, workdir)
     except ConfigError as error:
@@ -140,22 +142,21 @@ def main(argv: Sequence[str]) -> int:
     if FLAGS.dry_run:
         return 0
     try:
-        failures = train(pending, jobs, FLAGS.jobs)
+        failures = train(pending, jobs)
     except KeyboardInterrupt:
         say("\nInterrupted; the same command goes on from here.")
         return 128 + signal.SIGINT
     # The command without what belongs to one machine.
     data = ["--data=<folder>"] if FLAGS.data else []
     words = [f"--sweep={FLAGS.sweep}", *data, *map(shlex.quote, overrides)]
-    gather(jobs, name, doc, " ".join(["python launch/sweep.py", *words]), workdir)
+    gather(jobs, doc, " ".join(["python launch/sweep.py", *words]), workdir)
     return 1 if failures else 0
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Reads this command's flags; the rest is its name and overrides of the runs' configs."""
-    ours = [word for word in argv if not word.startswith("--config.")]
     overrides = [word for word in argv if word.startswith("--config.")]
-    return app.parse_flags_with_usage(ours) + overrides
+    return app.parse_flags_with_usage([word for word in argv if word not in overrides]) + overrides
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ config.data.label_share, by flow.horizon, and so on. Runs of one point (other va
 seeds) are merged. `runs` is label -> results.json everywhere.
 """
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -28,8 +27,7 @@ SAME = ("rows", "seed", "num_seeds", "init_from", "xla_flags", "data.cache_dir")
 _NAMED_KEYS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """Runs that differ in one numeric key."""
 
     key: str
@@ -86,28 +84,23 @@ def labels_saved(runs: Runs) -> Table:
     were tried; of several crossings the one with the fewest labels counts.
     """
     lines = []
-    swept = [f for f in families(runs) if f.key == LABEL_SHARE and None not in f.labels.values()]
-    for family, history in ((family, history) for family in swept for history in HISTORIES):
-        by_model, most = family.values(history), max(family.labels)
-        if most not in by_model.get(REFERENCE, {}):
+    for family in families(runs):
+        if family.key != LABEL_SHARE or None in family.labels.values():
             continue
-        target = statistics.fmean(by_model[REFERENCE][most])
-        for model, by_share in by_model.items():
-            if model == REFERENCE or len(by_share) < 2:
-                continue
-            counts = [family.labels[share] for share in by_share]
-            needed = labels_needed(counts, list(map(statistics.fmean, by_share.values())), target)
-            seeds = sorted({len(areas) for areas in by_share.values()})
-            lines.append(
-                {
-                    "data set": family.name,
-                    "history": history,
-                    "model": model,
-                    "seeds": "–".join(map(str, seeds)),
-                    "AUC to reach": f"{target:.4f}",
-                    **_needed_cells(*needed, family.labels[most]),
-                }
-            )
+        most = max(family.labels)
+        for history in HISTORIES:
+            by_model = family.values(history)
+            base = by_model.pop(REFERENCE, {})
+            target = statistics.fmean(base[most]) if most in base else math.nan
+            for model, by_share in by_model.items():
+                if most not in base or len(by_share) < 2:
+                    continue
+                areas = list(map(statistics.fmean, by_share.values()))
+                found = labels_needed([family.labels[share] for share in by_share], areas, target)
+                seeds = sorted({len(areas) for areas in by_share.values()})
+                line = {"data set": family.name, "history": history, "model": model}
+                line |= {"seeds": "–".join(map(str, seeds)), "AUC to reach": f"{target:.4f}"}
+                lines.append(line | _needed_cells(*found, family.labels[most]))
     return Table.of(lines, labels=4)
 
 
@@ -118,21 +111,16 @@ def labels_needed(
 
     None if no number does; True with the first number, since fewer may do.
     """
-    if areas[0] >= target:
-        return float(labels[0]), True
-    for index in range(1, len(labels)):
-        if areas[index] >= target:
-            pair = slice(index - 1, index + 1)
-            return math.exp(np.interp(target, areas[pair], np.log(labels[pair]))), False
-    return None, False
+    reached = next((index for index, area in enumerate(areas) if area >= target), None)
+    if not reached:
+        return (None, False) if reached is None else (float(labels[0]), True)
+    pair = slice(reached - 1, reached + 1)
+    return math.exp(np.interp(target, areas[pair], np.log(labels[pair]))), False
 
 
 @matplotlib.rc_context(fname=STYLE)
 def curve_plot(family: Family) -> bytes:
-    """A PNG of one panel per kind of history; bars are standard deviations over seeds.
-
-    The horizontal axis is logarithmic where values span a factor of ten.
-    """
+    """A PNG of one panel per kind of history; bars are standard deviations over seeds."""
     values = list(family.labels)
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, len(HISTORIES), sharex=True, sharey=True)
@@ -143,7 +131,7 @@ def curve_plot(family: Family) -> bytes:
             style = {"markersize": 5, "capsize": 2, **series_style(index)}
             panel.errorbar(list(by_value), means, bars, label=model, **style)
         panel.set(title=f"{history} histories", xlabel=family.key)
-        if min(values) > 0 and max(values) >= 10 * min(values):
+        if max(values) >= 10 * min(values) > 0:
             panel.set_xscale("log")
         panel.set_xticks(values, [f"{value:g}" for value in values])
         panel.minorticks_off()
@@ -154,13 +142,12 @@ def curve_plot(family: Family) -> bytes:
 
 
 def _needed_cells(labels: float | None, at_most: bool, most: int) -> dict[str, str]:
-    cells = ("not reached", NOT_AVAILABLE, NOT_AVAILABLE)
-    if labels is not None:
-        below, above = ("≤ ", "≥ ") if at_most else ("", "")
-        share = labels / most
-        needed = f"{below}{labels:,.0f} of {most:,}"
-        cells = (needed, f"{below}{share:.1%}", f"{above}{1 - share:.1%}")
     columns = ("labels needed", "share of base's", "labels saved")
+    if labels is None:
+        return dict.fromkeys(columns, NOT_AVAILABLE) | {"labels needed": "not reached"}
+    share = labels / most
+    below, above = ("≤ ", "≥ ") if at_most else ("", "")
+    cells = (f"{below}{labels:,.0f} of {most:,}", f"{below}{share:.1%}", f"{above}{1 - share:.1%}")
     return dict(zip(columns, cells, strict=True))
 
 
@@ -173,8 +160,8 @@ def _family(key: str, name: str, runs: Sequence[Mapping[str, Any]]) -> Family:
     rows = pd.concat(parts).drop_duplicates(["value", "model", "seed", "split", "history"])
     labels: dict[float, int | None] = {}
     for run in runs:
-        counted = run["run"].get("dataset", {}).get("impressions", {})
-        labels.setdefault(config_of(run)[key], counted.get("train"))
+        impressions = run["run"].get("dataset", {}).get("impressions", {})
+        labels.setdefault(config_of(run)[key], impressions.get("train"))
     return Family(key, name, rows, labels)
 
 
@@ -187,9 +174,7 @@ def _names(runs: Sequence[Mapping[str, Any]], key: str) -> list[str]:
         names.append(f"{name} (leaky)".strip() if leaky else name)
     if len(set(names)) == len(names):
         return names
-    keys = [k for k in differing_keys(list(map(config_of, runs))) if k not in (*SAME, key)]
-    more = " ..." if len(keys) > _NAMED_KEYS else ""
-    for index, config in enumerate(map(config_of, runs)):
-        values = (f"{k}={config[k]}" if k in config else f"no {k}" for k in keys[:_NAMED_KEYS])
-        names[index] += f": {', '.join(values)}{more}"
-    return names
+    configs = list(map(config_of, runs))
+    keys = [k for k in differing_keys(configs) if k not in (*SAME, key)][:_NAMED_KEYS]
+    values = [[f"{k}={c[k]}" if k in c else f"no {k}" for k in keys] for c in configs]
+    return [f"{name}: {', '.join(some)}" for name, some in zip(names, values, strict=True)]

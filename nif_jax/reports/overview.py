@@ -23,7 +23,7 @@ def overview(runs: Runs, histories: Sequence[str] = HISTORIES) -> Table:
     A difference is the mean over seeds, its 95 % interval by paired bootstrap, and the verdict:
     "+0.48 [+0.10, +0.86] better". Runs of one data set stand together.
     """
-    compared = {label: tables.comparison_lines(found["rows"]) for label, found in runs.items()}
+    compared = {label: tables.comparison(found["rows"]).lines() for label, found in runs.items()}
     bounded = any(BAYES_SHARE in line for some in compared.values() for line in some)
     lines = []
     for label, found in runs.items():
@@ -54,44 +54,28 @@ def overview(runs: Runs, histories: Sequence[str] = HISTORIES) -> Table:
     return Table.of(lines, labels=6)
 
 
-def config_differences(runs: Runs) -> Table:
-    """The keys of the config that are not the same in all runs; "–" where a run has no such key."""
-    configs = {label: config_of(run) for label, run in runs.items()}
+def run_differences(runs: Runs) -> Table:
+    """What differs between runs: keys of the config, versions, devices, commit, and data."""
+    described = {}
+    for label, found in runs.items():
+        run = {
+            key: value for key, value in found["run"].items() if key not in ("config", "dataset")
+        }
+        data = found["run"].get("dataset", {})
+        described[label] = {**config_of(found), **run}
+        described[label] |= {f"dataset.{key}": value for key, value in data.items()}
     lines = [
         {"key": key}
-        | {label: _plain(key, c[key]) if key in c else "–" for label, c in configs.items()}
-        for key in curves.differing_keys(list(configs.values()))
+        | {label: _plain(key, one[key]) if key in one else "–" for label, one in described.items()}
+        for key in curves.differing_keys(list(described.values()))
     ]
     return Table.of(lines, labels=len(runs) + 1)
 
 
-def environment(runs: Runs) -> Table:
-    """Versions, devices, commit, data, and fingerprint of the test impressions of each run."""
-    lines = []
-    for label, found in runs.items():
-        run, data = found["run"], found["run"].get("dataset", {})
-        cells = {
-            "data set": data.get("name"),
-            **{key: data.get(key) for key in ("events", "users", "items")},
-            "test impressions": data.get("impressions", {}).get("test"),
-            "fingerprint": data.get("test_fingerprint"),
-            "jax": run.get("jax"),
-            "flax": run.get("flax"),
-            "devices": ", ".join(run.get("devices", [])),
-            "commit": (run.get("commit") or "")[:12],
-            "origin of the data": data.get("origin"),
-        }
-        texts = {key: f"{c:,}" if isinstance(c, int) else c for key, c in cells.items()}
-        lines.append({"run": label} | {key: c or NOT_AVAILABLE for key, c in texts.items()})
-    return Table.of(lines, labels=12)
-
-
 def selections(runs: Runs) -> Table:
     """Run x seed: the selected variant, and the validation metric of each candidate."""
-    found = [(label, entry) for label, one in runs.items() for entry in one.get("selection", [])]
-    table = tables.selection([entry for _, entry in found])
-    rows = [[label, *row] for (label, _), row in zip(found, table.rows, strict=True)]
-    return Table(["run", *table.header], rows, labels=table.labels + 1)
+    parts = [tables.selection(found.get("selection", [])) for found in runs.values()]
+    return tables.join(parts, runs)
 
 
 def document(runs: Runs, title: str, command: str) -> str:
@@ -100,7 +84,7 @@ def document(runs: Runs, title: str, command: str) -> str:
         "": overview(runs),
         "Labels saved at equal AUC": curves.labels_saved(runs),
         "Selected on validation": selections(runs),
-        "Where the configurations differ": config_differences(runs),
+        "Where the runs differ": run_differences(runs),
     }
     command = " ".join(command.splitlines())
     return render("runs.md.j2", title=title, command=command, sections=sections)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nif_jax.data.files import write_whole
-from nif_jax.reports import across, curves, overview, tables, workdirs
+from nif_jax.reports import curves, overview, significance, tables, workdirs
 from nif_jax.reports.render import render
 from nif_jax.reports.results import HISTORIES
 from nif_jax.reports.workdirs import Workdir
@@ -19,7 +19,8 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     The page names the parts that are missing. A page that would be the same is left alone. Raises
     WorkdirError where there are no results, or a file cannot be read.
     """
-    path, content = Path(workdir) / REPORT_FILE, one_run(workdirs.read(workdir))
+    path = Path(workdir) / REPORT_FILE
+    content = render("one_run.html.j2", run=workdirs.read(workdir))
     if not path.is_file() or path.read_bytes() != content.encode():
         write_whole(path, content)
     return path
@@ -28,10 +29,8 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
 def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command: str) -> Path:
     """Writes the page (.html) or the tables (.md) of workdirs, and returns where.
 
-    Args:
-      patterns: workdirs, by path or pattern.
-      output: the file; its ending selects the form. Raises WorkdirError for any other ending.
-      command: the command that writes it, for the Markdown.
+    `patterns` are workdirs, by path or pattern; `command` is what writes the file, for the
+    Markdown. Raises WorkdirError for a file with another ending, and for a damaged run.
     """
     path = Path(output)
     if path.suffix not in (".html", ".md"):
@@ -39,22 +38,17 @@ def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command:
             f"{path} ends neither in .html, for a page, nor in .md, for tables."
         )
     runs = workdirs.read_all(patterns)
-    if path.suffix == ".html":
-        return write_whole(path, many_runs(runs) if len(runs) > 1 else one_run(runs[0]))
-    results = {run.label: run.results for run in runs}
-    return write_whole(path, overview.document(results, path.stem, command))
+    if path.suffix == ".md":
+        content = overview.document({r.label: r.results for r in runs}, path.stem, command)
+    elif len(runs) == 1:
+        content = render("one_run.html.j2", run=runs[0])
+    else:
+        content = _many_runs(runs)
+    return write_whole(path, content)
 
 
-def one_run(run: Workdir) -> str:
-    """The page of one run."""
-    return render("one_run.html.j2", run=run)
-
-
-def many_runs(runs: Sequence[Workdir]) -> str:
-    """The page of many runs: tables over all of them, then each.
-
-    Raises WorkdirError for a damaged file of scores.
-    """
+def _many_runs(runs: Sequence[Workdir]) -> str:
+    """The page of many runs: tables over all of them, then each."""
     results, by_dataset = {run.label: run.results for run in runs}, {}
     for run in runs:
         name = run.dataset.get("name", tables.NOT_AVAILABLE)
@@ -67,9 +61,8 @@ def many_runs(runs: Sequence[Workdir]) -> str:
             name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
             for name, some in by_dataset.items()
         },
-        between=across.between(runs),
+        between=significance.between_runs(runs),
         families=[(family, curves.curve_plot(family)) for family in curves.families(results)],
         saved=curves.labels_saved(results),
-        differing=overview.config_differences(results),
-        environment=overview.environment(results),
+        differing=overview.run_differences(results),
     )

@@ -32,25 +32,29 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
 
     Takes the records of metrics.jsonl. Raises ValueError if none of them holds a loss or a score.
     """
-    series = _series(records)
-    if not series:
+    points = [
+        (record["stage"], name, record["step"], record["values"].get(name))
+        for record in records
+        for name in (_LOSS, *_SCORES)
+    ]
+    frame = pd.DataFrame(points, columns=["stage", "name", "step", "value"]).dropna()
+    if frame.empty:
         raise ValueError(f"none of the {len(records)} records holds {[_LOSS, *_SCORES]}")
-    figure = Figure(figsize=(max(5.0, 3.6 * len(series)), 5.0), layout="constrained")
-    axes = figure.subplots(2, len(series), squeeze=False, sharex="col")
-    for (upper, lower), (stage, found) in zip(axes.T, series.items(), strict=True):
+    stages = frame["stage"].unique()
+    figure = Figure(figsize=(max(5.0, 3.6 * len(stages)), 5.0), layout="constrained")
+    axes = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    for (upper, lower), stage in zip(axes.T, stages, strict=True):
+        found = dict(list(frame[frame["stage"] == stage].sort_values("step").groupby("name")))
         upper.set_title(stage)
-        upper.plot(*found.get(_LOSS, ((), ())), color=BLUE)
-        score = next((name for name in _SCORES if name in found), None)
-        if score is None:
-            lower.set_yticks([])
-            lower.set_title("not evaluated", fontsize=9, fontweight="normal")
-        else:
-            steps, values = found[score]
-            best = int(np.argmax(values))
+        if _LOSS in found:
+            upper.plot(found[_LOSS]["step"], found[_LOSS]["value"], color=BLUE)
+        title = "not evaluated"
+        for score in [name for name in _SCORES if name in found][:1]:
+            steps, values = found[score]["step"], found[score]["value"]
             lower.plot(steps, values, color=RED, marker="o", markersize=3.5)
             lower.set_ylabel(score)
-            title = f"best {values[best]:.4f} at step {steps[best]:,}"
-            lower.set_title(title, fontsize=9, fontweight="normal")
+            title = f"best {values.max():.4f} at step {steps[values.idxmax()]:,}"
+        lower.set_title(title, fontsize=9, fontweight="normal")
         lower.set_xlabel("step")
         lower.xaxis.set_major_formatter("{x:,.0f}")
     axes[0, 0].set_ylabel(_LOSS)
@@ -63,12 +67,9 @@ def calibration_scores(
 ) -> Path:
     """NIF paper, Figure 3: calibration scores of positives and negatives, one panel per variant.
 
-    The title gives the separation: difference of means, and AUC of the score alone. Raises
-    ValueError for no variants, or one without positives or negatives.
-
-    Args:
-      scores: variant -> (logits of positives [P], of negatives [M]), drawn left to right.
-      path: of the PNG.
+    Takes variant -> (logits of positives [P], of negatives [M]). The title gives the separation:
+    difference of means, and AUC of the score alone. Raises ValueError for no variants, or one
+    without positives or negatives.
     """
     if not scores or not all(len(one) and len(other) for one, other in scores.values()):
         raise ValueError(f"each of {list(scores)} needs scores of positives and of negatives")
@@ -120,8 +121,8 @@ def auc_by_history(
     lower.bar_label(bars, labels=[f"{count:,}" for count in counts], fontsize=8)
     lower.margins(y=0.3)
     lower.yaxis.set_major_formatter("{x:,.0f}")
-    lower.set_xticks(range(len(names)), names)
     lower.set(ylabel="impressions", xlabel="history length (events)")
+    lower.set_xticks(range(len(names)), names)
     lower.grid(visible=False)
     return save(figure, path)
 
@@ -182,21 +183,6 @@ def png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, dpi=150, format="png")
     return file.getvalue()
-
-
-def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Stage -> loss and scores, where defined: name -> (steps, values); by step."""
-    points = [
-        (record["stage"], name, record["step"], record["values"].get(name))
-        for record in records
-        for name in (_LOSS, *_SCORES)
-    ]
-    frame = pd.DataFrame(points, columns=["stage", "name", "step", "value"]).dropna()
-    found: dict[str, dict[str, Any]] = {}
-    for (stage, name), rows in frame.groupby(["stage", "name"], sort=False):
-        rows = rows.sort_values("step", kind="stable")
-        found.setdefault(stage, {})[name] = (rows["step"].to_list(), rows["value"].to_list())
-    return found
 
 
 def _bucket_name(lower: float, upper: float | None) -> str:

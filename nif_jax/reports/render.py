@@ -14,7 +14,7 @@ from nif_jax.reports.results import ROW_KEYS
 from nif_jax.reports.tables import Table
 
 # The column that stays in sight where a wide table is scrolled: the first of these that it has.
-_KEYS = ("model", "measurement", "key", "run", "form", "arm")
+_KEYS = ("model", "measurement", "key", "run", "form", "arm", "bucket")
 
 
 def render(template: str, **values: Any) -> str:
@@ -35,56 +35,17 @@ def _environment() -> jinja2.Environment:
         "base64": lambda data: base64.b64encode(data).decode("ascii"),
         "escape_markdown": tables.escape,
         "json": lambda content: json.dumps(content, indent=2, ensure_ascii=False),
-        "layout": layout,
         "markdown": tables.markdown,
     }
-    functions = (bucket_table, detail_table, stage_tables)
-    environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {"tables": tables, "ab_table": lifts.table}
-    return environment
-
-
-def layout(table: Table) -> dict[str, Any]:
-    """How a table with rows is shown.
-
-    "above" has the names that are the same in all rows; "lines" has header and rows of the other
-    columns, as (text, CSS class).
-    """
-    key = next((table.header.index(name) for name in _KEYS if name in table.header), None)
-    columns = [{line[index] for line in table.rows} for index in range(len(table.header))]
-    constant = [i for i in range(table.labels) if len(table.rows) > 1 and len(columns[i]) == 1]
-
-    def css(index: int, text: str) -> str:
-        classes = ["key"] if index == key else []
-        if index < table.labels:  # a name is never a verdict: a run may be called "better"
-            classes.append("name")
-        else:
-            classes += [v.replace(" ", "-") for v in VERDICTS if text.endswith(v)]
-        return " ".join(classes)
-
-    return {
-        "above": ", ".join(f"{table.header[i]}: {table.rows[0][i]}" for i in constant),
-        "lines": [
-            [(text, css(i, text)) for i, text in enumerate(line) if i not in constant]
-            for line in (table.header, *table.rows)
-        ],
+    environment.globals |= {
+        "tables": tables,
+        "ab_table": lifts.table,
+        "detail_table": detail_table,
+        "stage_tables": stage_tables,
+        "key_columns": _KEYS,
+        "verdicts": VERDICTS,
     }
-
-
-def bucket_table(by_model: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """AUC by one property: one row per model and bucket; the last bucket has no upper limit."""
-    lines = [
-        {
-            "model": model,
-            "from": _text(bucket["lower"]),
-            "below": "" if bucket["upper"] is None else _text(bucket["upper"]),
-            "impressions": _text(bucket["count"]),
-            "AUC": _text(bucket["auc"]),
-        }
-        for model, buckets in by_model.items()
-        for bucket in buckets
-    ]
-    return Table.of(lines, labels=1)
+    return environment
 
 
 def stage_tables(records: Sequence[Mapping[str, Any]]) -> dict[str, Table]:

@@ -1,13 +1,18 @@
-""" "differences" of results.json: each model against its references, with interval and verdict."""
+"""Differences of models on the same impressions, with interval and verdict, within and across runs.
+
+They have the form of "differences" in results.json.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nif_jax.metrics import bootstrap, ctr
+from nif_jax.reports import tables
 from nif_jax.reports.scores import Scores
-from nif_jax.reports.tables import BASELINES, REFERENCE
+from nif_jax.reports.tables import BASELINES, REFERENCE, Table
+from nif_jax.reports.workdirs import Workdir
 from nif_jax.variants import VARIANTS
 
 Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
@@ -68,10 +73,9 @@ def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resa
 def compare(
     models: Resampled, references: Resampled, pairs: Sequence[tuple[str, str]], split: str
 ) -> list[dict[str, Any]]:
-    """ "differences" of pairs (model, reference), for each history and metric.
+    """Differences of pairs (model, reference), for each history and metric, over common seeds.
 
-    Seeds are those that both have. The references are resampled on the same impressions, and may
-    be of another workdir.
+    The references are resampled on the same impressions, and may be of another workdir.
     """
     found = []
     for model, reference in pairs:
@@ -88,3 +92,66 @@ def compare(
                 difference = bootstrap.difference(metric, ours, theirs)._asdict()
                 found.append(about | {"metric": metric, "seeds": len(seeds)} | difference)
     return found
+
+
+class Between(NamedTuple):
+    """Differences between runs; AUC and GAUC in points of 0.01."""
+
+    auc: Table
+    others: Table  # in the other metrics
+    notes: list[str]  # which runs could not be compared, and why
+
+
+def between_runs(runs: Sequence[Workdir]) -> Between:
+    """Each run against the first one that has the same test impressions.
+
+    A model is compared with the model of its name, or with the base ranker where the first run has
+    none of its name, seed by seed. Raises WorkdirError for a damaged file of scores.
+    """
+    lines, notes = [], []
+    groups: dict[str, list[Workdir]] = {}
+    for run in runs:
+        groups.setdefault(run.dataset.get("test_fingerprint", ""), []).append(run)
+    why = "it kept no scores of its test impressions; run it again with --mode=evaluate"
+    notes += [f"{run.label} cannot be compared: {why}." for run in groups.pop("", [])]
+    for first, *others in groups.values():
+        if not others:
+            why = "no other run has the same test impressions"
+            notes.append(f"{first.label} cannot be compared: {why}.")
+            continue
+        theirs = resample(first.scores(), **_draws(first))
+        for run in others:
+            entries = differences_of_runs(run, first, theirs)
+            lines += [(entry["metric"], _line(entry, run, first)) for entry in entries]
+            if not entries:
+                why = "they have no seed, or no model, in common whose scores both kept"
+                notes.append(f"{run.label} cannot be compared with {first.label}: {why}.")
+    auc = Table.of((line for metric, line in lines if metric == "auc"), labels=6)
+    others = Table.of((line for metric, line in lines if metric != "auc"), labels=6)
+    return Between(auc, others, notes)
+
+
+def differences_of_runs(run: Workdir, first: Workdir, theirs: Resampled) -> list[dict[str, Any]]:
+    """The models of one run against those of another, whose resampled metrics are `theirs`."""
+    own = resample(run.scores(), **_draws(first))  # only equal draws can be paired
+    names = {model for model, _, _ in theirs}
+    models = dict.fromkeys(model for model, _, _ in own)
+    pairs = [(model, model if model in names else REFERENCE) for model in models]
+    split = "random" if run.config.get("data.split") == "random" else "test"
+    return compare(own, theirs, pairs, split)
+
+
+def _draws(run: Workdir) -> dict[str, Any]:
+    config = run.config
+    return {"unit": config["eval.resample_unit"], "resamples": config["eval.resamples"]}
+
+
+def _line(entry: Mapping[str, Any], run: Workdir, first: Workdir) -> dict[str, str]:
+    return {
+        "history": entry["history"],
+        "metric": tables.difference_title(entry["metric"]),
+        "run": f"{run.label} (leaky)" if entry["split"] == "random" else run.label,
+        "model": entry["model"],
+        "against": f"{entry['reference']} of {first.label}",
+        **tables.difference_cells(entry),
+    }

@@ -1,15 +1,14 @@
 """results/<sweep>.md: the results of a sweep's finished runs, and the command that runs it."""
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from nif_jax.data.files import write_whole
-from nif_jax.reports import across, curves, overview, tables, workdirs
+from nif_jax.reports import curves, overview, significance, tables, workdirs
 from nif_jax.reports.render import render
 from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.tables import Table
@@ -19,9 +18,8 @@ Runs = Mapping[str, Workdir]
 """Name of a run -> its workdir, in the order of the tables."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A finished run."""
+class Entry(NamedTuple):
+    """A finished run of a sweep."""
 
     name: str  # in the tables
     text: str  # its config, as --config takes it
@@ -30,58 +28,42 @@ class Entry:
     buckets: bool = False  # whether its AUC by bucket (length of history, age of item) is shown
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """A sweep as far as it is finished."""
-
-    name: str  # of its file
-    doc: str  # its docstring
-    command: str  # the command that runs it
-    entries: Sequence[Entry]  # its finished runs
-    absent: Mapping[str, str]  # name of a run without results -> why
-    seconds: float  # run time of all processes, summed
-
-
-def write(sweep: Sweep, output: Path) -> Path:
-    """Writes <output>/<name>.md, whole or not at all, and returns where.
+def write(path: Path, entries: Sequence[Entry], *, doc: str, **about: Any) -> Path:
+    """Writes the Markdown of a sweep, whole or not at all: question, provenance, tables, glossary.
 
     Raises WorkdirError for files of a run that cannot be read; names them.
+
+    Args:
+      path: of the file; it is returned.
+      entries: the finished runs.
+      doc: docstring of the sweep.
+      **about: `command` that runs it; `absent`, name of a run without results -> why; `seconds`,
+        run time of all processes.
     """
-    runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in sweep.entries}
-    return write_whole(output / f"{sweep.name}.md", document(sweep, runs))
-
-
-def document(sweep: Sweep, runs: Runs) -> str:
-    """The Markdown of a sweep: question, command, provenance, tables, glossary."""
+    runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in entries}
     found = {name: run.results for name, run in runs.items()}
-    against, notes = against_references(sweep.entries, runs)
-    question, *rest = sweep.doc.strip().splitlines()
+    against, notes = against_references(entries, runs)
+    question, *rest = doc.strip().splitlines()
     # The docstring's command is a pattern; the actual command stands below.
     text = "\n".join(line for line in rest if not line.startswith("    python launch/sweep.py"))
-    configurations = [{"run": entry.name, "--config": entry.text} for entry in sweep.entries]
+    configurations = [{"run": entry.name, "--config": entry.text} for entry in entries]
     sections = {
         "Click prediction on test": overview.overview(found),
         "Labels saved at equal AUC": curves.labels_saved(found),
         "Differences from the run of reference": against,
         "Best score on validation, for choosing": validation(runs),
         "Next-item retrieval over the whole catalogue": retrieval(runs),
-        "AUC by bucket, online histories, first seed": buckets(sweep.entries, runs),
+        "AUC by bucket, online histories, first seed": buckets(entries, runs),
         "Configurations": Table.of(configurations, labels=2),
     }
-    return render(
-        "sweep.md.j2",
-        sweep=sweep,
-        question=question,
-        text=text.strip(),
-        notes=notes,
-        made=provenance(sweep, runs),
-        sections=sections,
-    )
+    about |= {"name": path.stem, "question": question, "text": text.strip(), "notes": notes}
+    about |= {"finished": len(entries), "made": provenance(runs), "sections": sections}
+    return write_whole(path, render("sweep.md.j2", **about))
 
 
-def provenance(sweep: Sweep, runs: Runs) -> dict[str, Any]:
+def provenance(runs: Runs) -> dict[str, Any]:
     """Seeds, date of the last run, commits and environment; no path and no name of a machine."""
-    last = max((entry.workdir / RESULTS_FILE).stat().st_mtime for entry in sweep.entries)
+    last = max((run.path / RESULTS_FILE).stat().st_mtime for run in runs.values())
     described = [run.results["run"] for run in runs.values()]
     environments = [
         f"jax {one.get('jax')}, flax {one.get('flax')}, devices {one.get('devices')}"
@@ -100,15 +82,14 @@ def against_references(entries: Sequence[Entry], runs: Runs) -> tuple[Table, lis
 
     Raises WorkdirError for a damaged file of scores.
     """
-    merged, notes = Table([], [], 0), []
+    parts, notes = [], []
     for reference in dict.fromkeys(entry.reference for entry in entries):
         others = [runs[entry.name] for entry in entries if entry.reference == reference]
         if reference in runs:
-            found = across.between([runs[reference], *others])
-            rows = [*merged.rows, *found.table.rows, *found.others.rows]
-            merged = Table(found.table.header or merged.header, rows, found.table.labels)
+            found = significance.between_runs([runs[reference], *others])
+            parts += [found.auc, found.others]
             notes += found.notes
-    return merged, notes
+    return tables.join(parts), notes
 
 
 def validation(runs: Runs) -> Table:
@@ -129,26 +110,14 @@ def validation(runs: Runs) -> Table:
 
 
 def retrieval(runs: Runs) -> Table:
-    """tables.retrieval of all runs that have one; a metric that one lacks is empty there."""
-    lines = []
-    for name, run in runs.items():
-        table = tables.retrieval(run.results.get("retrieval", []))
-        lines += [{"run": name} | dict(zip(table.header, row, strict=True)) for row in table.rows]
-    return Table.of(lines, labels=5)
+    """tables.retrieval of all runs; a metric that one lacks is empty there."""
+    parts = [tables.retrieval(run.results.get("retrieval", [])) for run in runs.values()]
+    return tables.join(parts, runs)
 
 
 def buckets(entries: Sequence[Entry], runs: Runs) -> Table:
-    """AUC by bucket, models side by side, of the entries with `buckets`."""
-    lines = []
-    for name in (entry.name for entry in entries if entry.buckets):
-        for what, by_model in runs[name].results.get("buckets", {}).items():
-            for index, first in enumerate(next(iter(by_model.values()))):
-                upper = "up" if first["upper"] is None else f"below {first['upper']}"
-                line = {"run": name, "property": what.replace("_", " ")}
-                line |= {"bucket": f"{first['lower']} and {upper}"}
-                line |= {"impressions": str(first["count"])}
-                for model, found in by_model.items():
-                    line[model] = tables.spread([found[index]["auc"]], ".4f")
-                if first["count"]:
-                    lines.append(line)
-    return Table.of(lines, labels=3)
+    """tables.buckets of the entries with `buckets`."""
+    names = [entry.name for entry in entries if entry.buckets]
+    return tables.join(
+        [tables.buckets(runs[name].results.get("buckets", {})) for name in names], names
+    )

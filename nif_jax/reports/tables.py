@@ -19,8 +19,7 @@ BySeed = Mapping[int, Mapping[str, Any]]
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
 """Published baselines; the strongest of them is a reference beside the base ranker."""
 FIRST = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
-LAST = (SELECTED, "bayes")
-"""Order of models in tables: FIRST, then all others as they come, then LAST."""
+LAST = (SELECTED, "bayes")  # order of models in tables: FIRST, all others as they come, LAST
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
@@ -28,8 +27,7 @@ NOT_AVAILABLE = "n/a"
 METRIC_TITLES = {name: name.upper() for name in METRICS} | {"logloss": "LogLoss"}
 _POINTS = ("auc", "gauc")  # differences of these are in points of 0.01
 _COUNTS = ("codes", "fillable", "prefixes", "train examples/s", "parameters", "peak RSS, MiB")
-_FORMS = dict.fromkeys(_COUNTS, ",.0f") | {"perplexity": ".1f"}
-"""Formats of measurements; that of all others is .4f."""
+_FORMS = dict.fromkeys(_COUNTS, ",.0f") | {"perplexity": ".1f"}  # of all others .4f
 
 
 class Table(NamedTuple):
@@ -45,6 +43,20 @@ class Table(NamedTuple):
         lines = list(lines)
         header = list(dict.fromkeys(column for line in lines for column in line))
         return cls(header, [[line.get(column, "") for column in header] for line in lines], labels)
+
+    def lines(self) -> list[dict[str, str]]:
+        """The lines as {column: text}."""
+        return [dict(zip(self.header, row, strict=True)) for row in self.rows]
+
+
+def join(parts: Sequence[Table], runs: Iterable[str] = ()) -> Table:
+    """Several tables as one; "run" is the first column where the names of their runs are given."""
+    names = [{"run": name} for name in runs] or [{}] * len(parts)
+    lines, labels = [], 0
+    for name, part in zip(names, parts, strict=True):
+        labels = max(labels, len(name) + part.labels)
+        lines += [name | line for line in part.lines()]
+    return Table.of(lines, labels)
 
 
 def comparison_table(rows: Rows) -> str:
@@ -64,11 +76,6 @@ def comparison(rows: Rows) -> Table:
     paired over the seeds that both have. `bayes_shares` is added where a simulator's bounds are.
     Raises ValueError for the same model, split, history and seed twice.
     """
-    return Table.of(comparison_lines(rows), labels=4)
-
-
-def comparison_lines(rows: Rows) -> list[dict[str, str]]:
-    """The lines of `comparison`, {column: text}."""
     groups, lines = grouped(rows, ("split", "history", "model")), []
     bounded = {row["model"] for row in rows}.issuperset(BOUNDS)
     for (split, history, model), by_seed in groups.items():
@@ -84,7 +91,7 @@ def comparison_lines(rows: Rows) -> list[dict[str, str]]:
         lifts = [None if None in pair else 100 * (pair[0] - pair[1]) for pair in pairs]
         line["ΔAUC vs base, pt"] = "–" if model == REFERENCE else spread(lifts, "+.2f")
         lines.append(line)
-    return lines
+    return Table.of(lines, labels=4)
 
 
 def bayes_shares(model: BySeed, popularity: BySeed, bayes: BySeed) -> list[float | None]:
@@ -94,7 +101,7 @@ def bayes_shares(model: BySeed, popularity: BySeed, bayes: BySeed) -> list[float
     undefined or popularity is no worse than Bayes.
     """
     shares: list[float | None] = []
-    for seed in (seed for seed in model if seed in popularity and seed in bayes):
+    for seed in model.keys() & popularity.keys() & bayes.keys():
         value, low, high = (side[seed]["auc"] for side in (model, popularity, bayes))
         undefined = None in (value, low, high) or high <= low
         shares.append(None if undefined else (value - low) / (high - low))
@@ -103,23 +110,12 @@ def bayes_shares(model: BySeed, popularity: BySeed, bayes: BySeed) -> list[float
 
 def differences(entries: Rows) -> Table:
     """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points."""
-    rank = model_rank(entry[side] for entry in entries for side in ("reference", "model"))
-
-    def place(e: Mapping[str, Any]) -> tuple:
-        metric = list(METRIC_TITLES).index(e["metric"])
-        return e["split"], e["history"], metric, rank[e["reference"]], rank[e["model"]]
-
-    lines = [
-        {
-            "split": split_label(e["split"]),
-            "history": e["history"],
-            "metric": difference_title(e["metric"]),
-            "model": e["model"],
-            "reference": e["reference"],
-            **difference_cells(e),
-        }
-        for e in sorted(entries, key=place)
-    ]
+    lines = []
+    for entry in sorted(entries, key=lambda e: (e["split"], e["history"], e["metric"])):
+        line = {"split": split_label(entry["split"]), "history": entry["history"]}
+        line["metric"] = difference_title(entry["metric"])
+        line |= {side: entry[side] for side in ("model", "reference")} | difference_cells(entry)
+        lines.append(line)
     return Table.of(lines, labels=6)
 
 
@@ -134,10 +130,10 @@ def difference_cells(entry: Mapping[str, Any]) -> dict[str, str]:
     mean, sd, low, high = (
         None if entry[key] is None else scale * entry[key] for key in ("mean", "sd", "low", "high")
     )
-    difference = NOT_AVAILABLE if mean is None else f"{mean:+{form}}"
+    spread_of_seeds = "" if sd is None else f" ± {sd:{form}}"
     return {
         "seeds": str(entry["seeds"]),
-        "difference": difference if sd is None else f"{difference} ± {sd:{form}}",
+        "difference": NOT_AVAILABLE if mean is None else f"{mean:+{form}}{spread_of_seeds}",
         "95 % interval": NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]",
         "verdict": entry["verdict"],
     }
@@ -146,16 +142,28 @@ def difference_cells(entry: Mapping[str, Any]) -> dict[str, str]:
 def selection(entries: Rows) -> Table:
     """The selected variant of each seed, and the validation metric of each candidate."""
     models = dict.fromkeys(model for entry in entries for model in entry["validation"])
-    lines = [
-        {
-            "seed": str(e["seed"]),
-            "selected": e["selected"],
-            "metric": METRIC_TITLES.get(e["metric"], e["metric"]),
-            **{model: spread([e["validation"].get(model)], ".4f") for model in models},
-        }
-        for e in entries
-    ]
+    lines = []
+    for entry in entries:
+        metric = METRIC_TITLES.get(entry["metric"], entry["metric"])
+        line = {"seed": str(entry["seed"]), "selected": entry["selected"], "metric": metric}
+        scores = entry["validation"]
+        lines.append(line | {model: spread([scores.get(model)], ".4f") for model in models})
     return Table.of(lines, labels=3)
+
+
+def buckets(found: Mapping[str, Mapping[str, Rows]]) -> Table:
+    """AUC by bucket of each property, models side by side, where a bucket has impressions."""
+    lines = []
+    for name, by_model in found.items():
+        for same in zip(*by_model.values(), strict=True):
+            lower, upper, count = (same[0][key] for key in ("lower", "upper", "count"))
+            line = {"property": name.replace("_", " ")}
+            line["bucket"] = f"{lower} and up" if upper is None else f"{lower} and below {upper}"
+            line["impressions"] = str(count)
+            aucs = zip(by_model, same, strict=True)
+            line |= {model: spread([bucket["auc"]], ".4f") for model, bucket in aucs}
+            lines += [line] if count else []
+    return Table.of(lines, labels=2)
 
 
 def retrieval(entries: Rows) -> Table:
@@ -174,13 +182,11 @@ def costs(rows: Rows) -> Table:
     runs = {}
     for row in rows:  # those of a model and seed on other splits and histories repeat its cost
         peak = row["peak_rss_bytes"]
-        runs[row["model"], row["seed"]] = {
-            "model": row["model"],
-            "seed": row["seed"],
-            "train examples/s": row["train_examples_per_second"],
-            "parameters": row["parameters"],
-            "peak RSS, MiB": None if peak is None else peak / 2**20,
-        }
+        speed = row["train_examples_per_second"]
+        cost = {"model": row["model"], "seed": row["seed"], "train examples/s": speed}
+        cost["parameters"] = row["parameters"]
+        cost["peak RSS, MiB"] = None if peak is None else peak / 2**20
+        runs[row["model"], row["seed"]] = cost
     return _summary(list(runs.values()), ("model",), str)
 
 

@@ -1,13 +1,12 @@
 """Finished workdirs, found by name or pattern and read: the input of reports."""
 
-import dataclasses
 import difflib
 import fnmatch
 import glob
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
@@ -26,16 +25,15 @@ class WorkdirError(ValueError):
     """Workdirs that no report can be made of; the message names them and the choices."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Workdir:
+class Workdir(NamedTuple):
     """A finished run, read."""
 
     label: str  # its name in tables, unique among the workdirs of a report
     path: Path
     results: Mapping[str, Any]  # see results.py
-    records: Sequence[Mapping[str, Any]] = ()  # of metrics.jsonl; empty if there is none
-    plots: Mapping[str, bytes] = dataclasses.field(default_factory=dict)  # name -> PNG
-    ab: Mapping[str, Any] | None = None  # ab.json of an online A/B test
+    records: Sequence[Mapping[str, Any]]  # of metrics.jsonl; empty if there is none
+    plots: Mapping[str, bytes]  # name -> PNG
+    ab: Mapping[str, Any] | None  # ab.json of an online A/B test
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -52,9 +50,9 @@ class Workdir:
 
         Raises WorkdirError for a damaged file.
         """
+        check_files(self.path, self.results, f"*/{SCORES_FILE}")
         seeds = sorted({row["seed"] for row in self.results["rows"]})
         files = {seed: self.path / f"seed_{seed}" / SCORES_FILE for seed in seeds}
-        check_files(self.path, self.results, f"*/{SCORES_FILE}")
         try:
             return {seed: read_scores(file) for seed, file in files.items() if file.exists()}
         except ValueError as error:
@@ -72,16 +70,13 @@ def find(patterns: Sequence[str]) -> list[Path]:
         matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
         if glob.has_magic(pattern) and not Path(pattern).is_dir():
             matches = [path for path in matches if _is_workdir(path)]
-        if not matches:
-            raise WorkdirError(f"no workdir at {pattern}.{_choices(Path(pattern))}")
-        for path in matches:
-            if not _is_workdir(path):
-                raise WorkdirError(f"{path} is no workdir of a run.{_choices(path)}")
+        for path in matches or [Path(pattern)]:
             if not (path / RESULTS_FILE).exists():
-                raise WorkdirError(
-                    f"{path} has not finished: it has no {RESULTS_FILE}. Give its command again "
-                    f"to go on with it.{_choices(path)}"
-                )
+                problem = f"{path} is no workdir of a run" if matches else f"no workdir at {path}"
+                if _is_workdir(path):
+                    again = "Give its command again to go on with it"
+                    problem = f"{path} has not finished: it has no {RESULTS_FILE}. {again}"
+                raise WorkdirError(f"{problem}.{_choices(path)}")
             found.setdefault(path.resolve(), path)
     if not found:
         raise WorkdirError("no workdirs given; say which, e.g. --workdirs=runs/a,runs/b")
@@ -114,11 +109,9 @@ def list_files(path: Path) -> dict[str, str]:
 
 def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> None:
     """Raises WorkdirError if a file that matches is not the one that results.json lists."""
-    for name, digest in results.get("files", {}).items():
+    for name in fnmatch.filter(results.get("files", {}), pattern):
         file = path / name
-        if not fnmatch.fnmatchcase(name, pattern):
-            continue
-        if not file.is_file() or file_sha256(file) != digest:
+        if not file.is_file() or file_sha256(file) != results["files"][name]:
             state = "has changed" if file.exists() else "is missing"
             raise WorkdirError(f"{file} {state} since {RESULTS_FILE} was written. {AGAIN}")
 
@@ -134,12 +127,9 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
         for pattern in (METRICS_FILE, _PLOTS):
             check_files(path, results, pattern)
         plots = {file.stem: file.read_bytes() for file in path.glob(_PLOTS)}
-        remedy = f". {AGAIN}"
         records = read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).exists() else ()
         remedy = ". Delete it, or write it with --mode=ab"
         ab = read_json(path / AB_FILE) if (path / AB_FILE).exists() else None
-    except WorkdirError:
-        raise
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{error}{remedy}") from error
     return Workdir(label or path.resolve().name, path, results, records, plots, ab)
@@ -169,7 +159,8 @@ def _choices(missing: Path) -> str:
     beside = sorted(str(path.parent) for path in missing.parent.glob(f"*/{RESULTS_FILE}"))
     if not beside:
         return f" There is no finished workdir in {missing.parent}."
-    near = difflib.get_close_matches(str(missing), beside, n=1)
-    hint = f" Did you mean {near[0]}?" if near and near[0] != str(missing) else ""
-    more = f" and {len(beside) - 12} more" if len(beside) > 12 else ""
-    return f"{hint} Finished ones: {', '.join(beside[:12])}{more}."
+    near = [
+        name for name in difflib.get_close_matches(str(missing), beside) if name != str(missing)
+    ]
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{hint} Finished ones: {', '.join(beside[:12])}{', ...' if len(beside) > 12 else ''}."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nif_jax.metrics import ctr
-from nif_jax.reports import across, page, plots, results, significance, workdirs
+from nif_jax.reports import page, plots, results, significance, workdirs
 from nif_jax.reports.scores import Scores, fingerprint, write_scores
 
 _VOID = {"meta", "img"}
