@@ -31,7 +31,7 @@ from absl import app, flags
 from launch import pool, sharing
 from launch.jobs import Job, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
-from nif_jax.reports import sweeps
+from nif_jax.reports import page
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
@@ -95,8 +95,8 @@ def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -
     entries = []
     for job in finished:
         run, reference = job.run, job.run.reference and f"{job.run.data}-{job.run.reference}"
-        entries.append(sweeps.Entry(run.name, run.text, job.workdir, reference, run.buckets))
-    path = sweeps.write(
+        entries.append(page.Entry(run.name, run.text, job.workdir, reference, run.buckets))
+    path = page.write_sweep(
         pathlib.Path(FLAGS.output) / f"{pathlib.Path(FLAGS.sweep).stem}.md",
         entries,
         doc=doc,

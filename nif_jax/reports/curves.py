@@ -2,7 +2,7 @@
 
 Runs whose configs are equal but for one numeric key are points of a curve: AUC by
 config.data.label_share, by flow.horizon, and so on. Runs of one point (other variants, other
-seeds) are merged. `runs` is label -> results.json everywhere.
+seeds) are merged.
 """
 
 import math
@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from nif_jax.reports.plots import STYLE, png, series_style
 from nif_jax.reports.results import HISTORIES, ROW_KEYS
 from nif_jax.reports.tables import NOT_AVAILABLE, REFERENCE, Table, model_rank
-
-Runs = Mapping[str, Mapping[str, Any]]
+from nif_jax.reports.workdirs import Workdir
 
 LABEL_SHARE = "data.label_share"
 SAME = ("rows", "seed", "num_seeds", "init_from", "xla_flags", "data.cache_dir")
@@ -43,41 +42,29 @@ class Family(NamedTuple):
         return {name: found[name].to_dict() for name in model_rank(rows["model"]) if name in models}
 
 
-def config_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The flat config of a results.json."""
-    return run["run"].get("config", {})
-
-
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that do not have the same value in all configs, in their order."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
 
 
-def families(runs: Runs) -> list[Family]:
+def families(runs: Sequence[Workdir]) -> list[Family]:
     """All families of at least two points among runs."""
-    configs = {
-        label: {key: value for key, value in config_of(run).items() if key not in SAME}
-        for label, run in runs.items()
-    }
-    keys, found = differing_keys(list(configs.values())), []
+    configs = [{k: value for k, value in run.config.items() if k not in SAME} for run in runs]
+    keys, found = differing_keys(configs), []
     for key in keys:
-        groups: dict[str, list[str]] = {}
-        for label, config in configs.items():
+        groups: dict[str, list[Workdir]] = {}
+        for run, config in zip(runs, configs, strict=True):
             if type(config.get(key)) in (int, float):
                 rest = repr([config.get(other) for other in keys if other != key])
-                groups.setdefault(rest, []).append(label)
-        members = [
-            [runs[label] for label in labels]
-            for labels in groups.values()
-            if len({configs[label][key] for label in labels}) > 1
-        ]
-        names = _names([group[0] for group in members], key)
+                groups.setdefault(rest, []).append(run)
+        members = [some for some in groups.values() if len({run.config[key] for run in some}) > 1]
+        names = _names([some[0] for some in members], key)
         found += [_family(key, *named) for named in zip(names, members, strict=True)]
     return found
 
 
-def labels_saved(runs: Runs) -> Table:
+def labels_saved(runs: Sequence[Workdir]) -> Table:
     """Labels with which each model reaches the AUC of the base ranker with the most labels.
 
     Mean AUC over seeds, linear in the logarithm of the number of labels between the fractions that
@@ -151,30 +138,24 @@ def _needed_cells(labels: float | None, at_most: bool, most: int) -> dict[str, s
     return dict(zip(columns, cells, strict=True))
 
 
-def _family(key: str, name: str, runs: Sequence[Mapping[str, Any]]) -> Family:
+def _family(key: str, name: str, runs: Sequence[Workdir]) -> Family:
     """A family of runs; of rows that several of its runs have, the first counts."""
-    runs = sorted(runs, key=lambda run: config_of(run)[key])
-    parts = [
-        pd.DataFrame(r["rows"], columns=ROW_KEYS).assign(value=config_of(r)[key]) for r in runs
-    ]
+    runs = sorted(runs, key=lambda run: run.config[key])
+    parts = [pd.DataFrame(run.rows, columns=ROW_KEYS).assign(value=run.config[key]) for run in runs]
     rows = pd.concat(parts).drop_duplicates(["value", "model", "seed", "split", "history"])
     labels: dict[float, int | None] = {}
     for run in runs:
-        impressions = run["run"].get("dataset", {}).get("impressions", {})
-        labels.setdefault(config_of(run)[key], impressions.get("train"))
+        labels.setdefault(run.config[key], run.dataset.get("impressions", {}).get("train"))
     return Family(key, name, rows, labels)
 
 
-def _names(runs: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+def _names(runs: Sequence[Workdir], key: str) -> list[str]:
     """The data set of each run; where these are equal, with other keys that differ."""
-    names = []
-    for run in runs:
-        name = run["run"].get("dataset", {}).get("name") or ""
-        leaky = config_of(run).get("data.split") == "random"
-        names.append(f"{name} (leaky)".strip() if leaky else name)
+    leaky = [" (leaky)" if run.config.get("data.split") == "random" else "" for run in runs]
+    names = [f"{run.data_name}{sign}" for run, sign in zip(runs, leaky, strict=True)]
     if len(set(names)) == len(names):
         return names
-    configs = list(map(config_of, runs))
+    configs = [run.config for run in runs]
     keys = [k for k in differing_keys(configs) if k not in (*SAME, key)][:_NAMED_KEYS]
     values = [[f"{k}={c[k]}" if k in c else f"no {k}" for k in keys] for c in configs]
     return [f"{name}: {', '.join(some)}" for name, some in zip(names, values, strict=True)]

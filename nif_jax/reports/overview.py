@@ -1,98 +1,57 @@
-"""Tables over many runs, and a Markdown document of them.
-
-`runs` is label -> results.json everywhere, in the order of the lines.
-"""
+"""Tables over many runs, in the order of the runs."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from nif_jax.metrics import bootstrap
-from nif_jax.reports import curves, tables
-from nif_jax.reports.curves import Runs, config_of
-from nif_jax.reports.render import render
+from nif_jax.reports import tables
+from nif_jax.reports.curves import differing_keys
 from nif_jax.reports.results import HISTORIES
 from nif_jax.reports.tables import BAYES_SHARE, METRIC_TITLES, NOT_AVAILABLE, REFERENCE, Table
+from nif_jax.reports.workdirs import Workdir
 
 _METRICS = ("auc", "gauc", "logloss", "ece", "pcoc")
 
 
-def overview(runs: Runs, histories: Sequence[str] = HISTORIES) -> Table:
+def overview(runs: Sequence[Workdir], histories: Sequence[str] = HISTORIES) -> Table:
     """Data set x model: metrics, and differences from the run's own base with interval and verdict.
 
     A difference is the mean over seeds, its 95 % interval by paired bootstrap, and the verdict:
     "+0.48 [+0.10, +0.86] better". Runs of one data set stand together.
     """
-    compared = {label: tables.comparison(found["rows"]).lines() for label, found in runs.items()}
-    bounded = any(BAYES_SHARE in line for some in compared.values() for line in some)
+    compared = [(run, line) for run in runs for line in tables.comparison(run.rows).lines()]
+    bounded = any(BAYES_SHARE in line for _, line in compared)
+    against_base = {
+        (run.label, entry["history"], entry["model"], entry["metric"]): entry
+        for run in runs
+        for entry in run.results.get("differences", [])
+        if entry["reference"] == REFERENCE
+    }
     lines = []
-    for label, found in runs.items():
-        differences = {
-            (tables.split_label(e["split"]), e["history"], e["model"], e["metric"]): e
-            for e in found.get("differences", [])
-            if e["reference"] == REFERENCE
-        }
-        name = found["run"].get("dataset", {}).get("name", NOT_AVAILABLE)
-        for line in (line for line in compared[label] if line["history"] in histories):
-            key = line["split"], line["history"], line["model"]
-            # Rows have the split "test", which distinguishes no runs.
-            split = tables.split_label(config_of(found).get("data.split", line["split"]))
-            cells = {"data set": name, "split": split, "run": label}
-            cells |= {column: line[column] for column in ("history", "model", "seeds")}
-            for metric in _METRICS:
-                cells[METRIC_TITLES[metric]] = line[METRIC_TITLES[metric]]
-                if metric in bootstrap.SIGNS:
-                    title = f"Δ{tables.difference_title(metric)} vs base"
-                    cells[title] = _difference(line["model"], differences.get((*key, metric)))
-                if bounded and metric == "auc":
-                    cells[BAYES_SHARE] = line.get(BAYES_SHARE, NOT_AVAILABLE)
-            lines.append(cells)
-    first = list(dict.fromkeys(line["data set"] for line in lines))
-    lines.sort(
-        key=lambda cells: (first.index(cells["data set"]), histories.index(cells["history"]))
-    )
+    for run, found in compared:
+        # Rows have the split "test", which distinguishes no runs.
+        split = tables.split_label(run.config.get("data.split", found["split"]))
+        line = {"data set": run.data_name, "split": split, "run": run.label}
+        line |= {column: found[column] for column in ("history", "model", "seeds")}
+        for metric in _METRICS:
+            line[METRIC_TITLES[metric]] = found[METRIC_TITLES[metric]]
+            if metric in bootstrap.SIGNS:
+                entry = against_base.get((run.label, found["history"], found["model"], metric))
+                title = f"Δ{tables.difference_title(metric)} vs base"
+                line[title] = "–" if found["model"] == REFERENCE else _difference(entry)
+            if bounded and metric == "auc":
+                line[BAYES_SHARE] = found.get(BAYES_SHARE, NOT_AVAILABLE)
+        lines.append(line)
+    lines = [line for line in lines if line["history"] in histories]
+    first = [run.data_name for run in runs]
+    lines.sort(key=lambda line: (first.index(line["data set"]), histories.index(line["history"])))
     return Table.of(lines, labels=6)
 
 
-def run_differences(runs: Runs) -> Table:
-    """What differs between runs: keys of the config, versions, devices, commit, and data."""
-    described = {}
-    for label, found in runs.items():
-        run = {
-            key: value for key, value in found["run"].items() if key not in ("config", "dataset")
-        }
-        data = found["run"].get("dataset", {})
-        described[label] = {**config_of(found), **run}
-        described[label] |= {f"dataset.{key}": value for key, value in data.items()}
-    lines = [
-        {"key": key}
-        | {label: _plain(key, one[key]) if key in one else "–" for label, one in described.items()}
-        for key in curves.differing_keys(list(described.values()))
-    ]
-    return Table.of(lines, labels=len(runs) + 1)
-
-
-def selections(runs: Runs) -> Table:
-    """Run x seed: the selected variant, and the validation metric of each candidate."""
-    parts = [tables.selection(found.get("selection", [])) for found in runs.values()]
-    return tables.join(parts, runs)
-
-
-def document(runs: Runs, title: str, command: str) -> str:
-    """A Markdown document: overview, labels saved, config differences, and a glossary."""
-    sections = {
-        "": overview(runs),
-        "Labels saved at equal AUC": curves.labels_saved(runs),
-        "Selected on validation": selections(runs),
-        "Where the runs differ": run_differences(runs),
-    }
-    command = " ".join(command.splitlines())
-    return render("runs.md.j2", title=title, command=command, sections=sections)
-
-
-def _difference(model: str, entry: Mapping[str, Any] | None) -> str:
-    if model == REFERENCE:
-        return "–"
+def _difference(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return NOT_AVAILABLE
     cells = tables.difference_cells(entry)
@@ -100,7 +59,57 @@ def _difference(model: str, entry: Mapping[str, Any] | None) -> str:
     return f"{mean} {cells['95 % interval']} {cells['verdict']}"
 
 
+def run_differences(runs: Sequence[Workdir]) -> Table:
+    """What differs between runs: keys of the config, versions, devices, commit, and data."""
+    described = {}
+    for run in runs:
+        parts = {key: value for key, value in run.results["run"].items() if key != "config"}
+        data = {f"dataset.{key}": value for key, value in parts.pop("dataset", {}).items()}
+        described[run.label] = {**run.config, **parts, **data}
+    lines = [
+        {"key": key}
+        | {label: _plain(key, one[key]) if key in one else "–" for label, one in described.items()}
+        for key in differing_keys(list(described.values()))
+    ]
+    return Table.of(lines, labels=len(runs) + 1)
+
+
 def _plain(key: str, value: Any) -> str:
     if key == "data.split":
         return tables.split_label(value)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def selections(runs: Sequence[Workdir]) -> Table:
+    """Run x seed: the selected variant, and the validation metric of each candidate."""
+    parts = [tables.selection(run.results.get("selection", [])) for run in runs]
+    return tables.join(parts, [run.label for run in runs])
+
+
+def retrieval(runs: Sequence[Workdir]) -> Table:
+    """tables.retrieval of all runs; a metric that one lacks is empty there."""
+    parts = [tables.retrieval(run.results.get("retrieval", [])) for run in runs]
+    return tables.join(parts, [run.label for run in runs])
+
+
+def buckets(runs: Sequence[Workdir]) -> Table:
+    """tables.buckets of all runs; a model that one lacks is empty there."""
+    parts = [tables.buckets(run.results.get("buckets", {})) for run in runs]
+    return tables.join(parts, [run.label for run in runs])
+
+
+def validation(runs: Sequence[Workdir]) -> Table:
+    """The best validation metric of each ranker, which its step was selected by."""
+    lines = []
+    for run in runs:
+        metric = run.config["train.metric"]
+        found = pd.DataFrame(
+            [(r["stage"], r["seed"], r["values"].get(f"validation/{metric}")) for r in run.records],
+            columns=["model", "seed", "best"],
+        )
+        best = found.dropna().groupby(["model", "seed"])["best"].max()
+        for model in dict.fromkeys(row["model"] for row in run.rows):
+            if model in best.index.get_level_values("model"):
+                line = {"run": run.label, "model": model, "seeds": str(len(best[model]))}
+                lines.append(line | {"metric": metric, "best": tables.spread(best[model], ".4f")})
+    return Table.of(lines, labels=4)

@@ -1,16 +1,35 @@
-"""report.html: the results of one run or of many, on one page that opens offline."""
+"""Reports of one run or of many: pages that open offline (.html), and tables (.md)."""
 
+import base64
+import datetime
+import functools
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
 
 from nif_jax.data.files import write_whole
-from nif_jax.reports import curves, overview, significance, tables, workdirs
-from nif_jax.reports.render import render
-from nif_jax.reports.results import HISTORIES
+from nif_jax.metrics.bootstrap import VERDICTS
+from nif_jax.reports import curves, lifts, overview, significance, tables, workdirs
+from nif_jax.reports.results import HISTORIES, RESULTS_FILE
 from nif_jax.reports.workdirs import Workdir
 
 REPORT_FILE = "report.html"
+# The column that stays in sight where a wide table is scrolled: the first of these that it has.
+_KEYS = ("model", "measurement", "key", "run", "form", "arm", "bucket")
+
+
+class Entry(NamedTuple):
+    """A finished run of a sweep."""
+
+    name: str  # in the tables
+    text: str  # its config, as --config takes it
+    workdir: Path
+    reference: str = ""  # name of the run that it is compared with
+    buckets: bool = False  # whether its AUC by bucket (length of history, age of item) is shown
 
 
 def write_report(workdir: str | os.PathLike[str]) -> Path:
@@ -20,7 +39,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     WorkdirError where there are no results, or a file cannot be read.
     """
     path = Path(workdir) / REPORT_FILE
-    content = render("one_run.html.j2", run=workdirs.read(workdir))
+    content = _render("one_run.html.j2", run=workdirs.read(workdir))
     if not path.is_file() or path.read_bytes() != content.encode():
         write_whole(path, content)
     return path
@@ -39,9 +58,16 @@ def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command:
         )
     runs = workdirs.read_all(patterns)
     if path.suffix == ".md":
-        content = overview.document({r.label: r.results for r in runs}, path.stem, command)
+        sections = {
+            "": overview.overview(runs),
+            "Labels saved at equal AUC": curves.labels_saved(runs),
+            "Selected on validation": overview.selections(runs),
+            "Where the runs differ": overview.run_differences(runs),
+        }
+        command = " ".join(command.splitlines())
+        content = _render("runs.md.j2", title=path.stem, command=command, sections=sections)
     elif len(runs) == 1:
-        content = render("one_run.html.j2", run=runs[0])
+        content = _render("one_run.html.j2", run=runs[0])
     else:
         content = _many_runs(runs)
     return write_whole(path, content)
@@ -49,20 +75,92 @@ def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command:
 
 def _many_runs(runs: Sequence[Workdir]) -> str:
     """The page of many runs: tables over all of them, then each."""
-    results, by_dataset = {run.label: run.results for run in runs}, {}
+    by_dataset: dict[str, list[Workdir]] = {}
     for run in runs:
-        name = run.dataset.get("name", tables.NOT_AVAILABLE)
-        by_dataset.setdefault(name, {})[run.label] = run.results
-    return render(
+        by_dataset.setdefault(run.data_name, []).append(run)
+    return _render(
         "many_runs.html.j2",
         runs=runs,
-        rows=[row for run in runs for row in run.results["rows"]],
+        rows=[row for run in runs for row in run.rows],
         overviews={
             name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
             for name, some in by_dataset.items()
         },
         between=significance.between_runs(runs),
-        families=[(family, curves.curve_plot(family)) for family in curves.families(results)],
-        saved=curves.labels_saved(results),
-        differing=overview.run_differences(results),
+        families=[(family, curves.curve_plot(family)) for family in curves.families(runs)],
+        saved=curves.labels_saved(runs),
+        differing=overview.run_differences(runs),
     )
+
+
+def write_sweep(path: Path, entries: Sequence[Entry], *, doc: str, **about: Any) -> Path:
+    """Writes the Markdown of a sweep: question, command, provenance, tables; and returns where.
+
+    `doc` is the sweep's docstring. `about` has the command that runs it; absent, name of a run
+    without results -> why; and seconds, the run time of all processes. Raises WorkdirError for
+    files of a run that cannot be read; names them.
+    """
+    runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in entries}
+    found, against, notes = list(runs.values()), [], []
+    for reference in dict.fromkeys(entry.reference for entry in entries if entry.reference in runs):
+        others = [runs[entry.name] for entry in entries if entry.reference == reference]
+        between = significance.between_runs([runs[reference], *others])
+        against += [between.auc, between.others]
+        notes += between.notes
+    configurations = [{"run": entry.name, "--config": entry.text} for entry in entries]
+    sections = {
+        "Click prediction on test": overview.overview(found),
+        "Labels saved at equal AUC": curves.labels_saved(found),
+        "Differences from the run of reference": tables.join(against),
+        "Best score on validation, for choosing": overview.validation(found),
+        "Next-item retrieval over the whole catalogue": overview.retrieval(found),
+        "AUC by bucket, online histories, first seed": overview.buckets(
+            [runs[entry.name] for entry in entries if entry.buckets]
+        ),
+        "Configurations": tables.Table.of(configurations, labels=2),
+    }
+    last = max((run.path / RESULTS_FILE).stat().st_mtime for run in found)
+    about |= {"sweep": path.stem, "doc": doc.strip(), "runs": found, "notes": notes}
+    about["day"] = datetime.datetime.fromtimestamp(last, datetime.UTC).date()
+    return write_whole(path, _render("sweep.md.j2", sections=sections, **about))
+
+
+def _stage_tables(records: Sequence[Mapping[str, Any]]) -> dict[str, tables.Table]:
+    """Stage -> the last value of each of its measurements."""
+    last: dict[str, dict[str, dict[str, str]]] = {}
+    for record in records:
+        for name, value in record["values"].items():
+            line = {"measurement": name, "step": f"{record['step']:,}"}
+            line["last value"] = tables.plain(value, ".4f")
+            last.setdefault(record["stage"], {})[name] = line
+    return {stage: tables.Table.of(lines.values(), labels=1) for stage, lines in last.items()}
+
+
+def _render(template: str, **values: Any) -> str:
+    """The text of a template in nif_jax/reports/templates; that of .html.j2 is escaped."""
+    return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nif_jax.reports"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "base64": lambda data: base64.b64encode(data).decode("ascii"),
+        "escape_markdown": tables.escape,
+        "json": lambda content: json.dumps(content, indent=2, ensure_ascii=False),
+        "markdown": tables.markdown,
+    }
+    environment.globals |= {
+        "tables": tables,
+        "ab_table": lifts.table,
+        "stage_tables": _stage_tables,
+        "key_columns": _KEYS,
+        "verdicts": VERDICTS,
+    }
+    return environment

@@ -1,6 +1,6 @@
 """Tables of results.json: models side by side, mean and standard deviation over seeds.
 
-A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by render.py.
+A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by page.py.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
-from nif_jax.reports.results import METRICS
+from nif_jax.reports.results import METRICS, ROW_KEYS
 from nif_jax.variants import SELECTED
 
 Rows = Sequence[Mapping[str, Any]]
@@ -190,6 +190,11 @@ def costs(rows: Rows) -> Table:
     return _summary(list(runs.values()), ("model",), str)
 
 
+def details(rows: Rows) -> Table:
+    """All rows of results.json with six digits."""
+    return Table.of(({key: plain(row[key], ".6g") for key in ROW_KEYS} for row in rows), labels=4)
+
+
 def _summary(rows: Rows, keys: Sequence[str], title: Callable[[str], str]) -> Table:
     """Keys, number of seeds, and `spread` of each measurement, for each group of rows."""
     names = dict.fromkeys(name for row in rows for name in row if name not in (*keys, "seed"))
@@ -238,6 +243,13 @@ def spread(values: Sequence[float | None], form: str) -> str:
     if len(defined) > 1:
         text += f" ± {format(defined.std(), form.removeprefix('+'))}"
     return text if len(defined) == len(values) else f"{text} ({len(defined)} of {len(values)})"
+
+
+def plain(value: Any, form: str) -> str:
+    """Text of a JSON scalar: integers in full, other numbers in a format."""
+    if value is None:
+        return NOT_AVAILABLE
+    return format(value, form) if isinstance(value, float) else str(value)
 
 
 def split_label(split: str) -> str:

@@ -45,13 +45,23 @@ class Workdir(NamedTuple):
         """The description of the data."""
         return self.results["run"].get("dataset", {})
 
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of results.json."""
+        return self.results["rows"]
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data set, or "n/a"."""
+        return self.dataset.get("name", "n/a")
+
     def scores(self) -> dict[int, Scores]:
         """Seed -> scores of the test impressions, as far as they were kept.
 
         Raises WorkdirError for a damaged file.
         """
         check_files(self.path, self.results, f"*/{SCORES_FILE}")
-        seeds = sorted({row["seed"] for row in self.results["rows"]})
+        seeds = sorted({row["seed"] for row in self.rows})
         files = {seed: self.path / f"seed_{seed}" / SCORES_FILE for seed in seeds}
         try:
             return {seed: read_scores(file) for seed, file in files.items() if file.exists()}
