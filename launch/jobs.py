@@ -1,20 +1,31 @@
-"""The runs of a sweep as jobs of this machine: folders, commands, and configs that are checked."""
+"""The runs of a sweep as jobs of this machine: commands, configs, and stages that they share.
+
+A stage that another run has trained with equal settings is copied, not trained again.
+"""
 
 import dataclasses
 import functools
+import json
 import pathlib
 import runpy
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import common
-from nif_jax.config import flatten, run_differences
+from nif_jax.config import READ, flatten, run_differences, seen_by
 from nif_jax.data.files import read_json
-from nif_jax.data.schema import ConfigError
+from nif_jax.data.preparation.identity import load_identity
+from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.experiment.claims import DATA_FILE
+from nif_jax.metrics.records import METRICS_FILE, good_records
+from nif_jax.metrics.writer import MetricWriter
+from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
+from nif_jax.training.checkpoint import DAMAGED
 from nif_jax.variants import require_variants
 
 SWEEPS = pathlib.Path(common.__file__).parent
@@ -51,10 +62,8 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
     """Docstring and runs of a sweep file; raises ConfigError if it is none."""
     file = pathlib.Path(path)
     if file.suffix != ".py" or not file.is_file():
-        choices = sorted({p.stem for p in SWEEPS.glob("*.py")} - {"__init__", "common"})
-        raise ConfigError(
-            f"--sweep={path} is no Python file. configs/sweeps has {', '.join(choices)}."
-        )
+        names = ", ".join(sorted({p.stem for p in SWEEPS.glob("*.py")} - {"__init__", "common"}))
+        raise ConfigError(f"--sweep={path} is no Python file. configs/sweeps has {names}.")
     module = runpy.run_path(path)
     if "get_sweep" not in module:
         raise ConfigError(f"--sweep={path} has no get_sweep().")
@@ -110,20 +119,19 @@ def _fault(job: Job) -> str:
         wanted = dict(job.config)
     except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as error:
         return f"{job.run.name}: {_reason(error)}"
-    path = job.workdir / CONFIG_FILE
     try:
-        there = read_json(path) if path.exists() else wanted
-    except ValueError as error:  # its own command writes it again
+        there = read_json(job.workdir / CONFIG_FILE)
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:  # the run's own command writes it again
         logging.warning("%s", error)
-        there = wanted
+        return ""
     if job.missing:  # results can be gathered where the data is not
         wanted["source.path"] = there["source.path"]
-    changed = run_differences(wanted, there, grow=True)
-    if not changed:
-        return ""
-    return (
+    changed = "\n    ".join(run_differences(wanted, there, grow=True))
+    return changed and (
         f"{job.workdir} belongs to a run with another config (there -> here); use another "
-        "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
+        f"--workdir, or delete that folder to start over:\n    {changed}"
     )
 
 
@@ -134,3 +142,62 @@ def _reason(error: Exception) -> str:
     lines = str(error.args[0] if error.args else error).strip().splitlines()
     text = lines[-1] if "Traceback" in " ".join(lines) else " ".join(lines)
     return f"no config key {text}" if isinstance(error, LookupError) else text
+
+
+def finished_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Workdirs <folder>/<sweep>/<run> of runs that have results."""
+    return [path.parent for path in sorted(folder.glob(f"*/*/{RESULTS_FILE}"))]
+
+
+def borrow(
+    workdir: pathlib.Path, config: Mapping[str, Any], lenders: Iterable[pathlib.Path]
+) -> list[str]:
+    """Copies into a run's folder the stages that it would train to the same end.
+
+    Seed by seed: a stage that `workdir` has begun stays as it is, and one whose keys (seen_by) are
+    equal in a lender comes from there, with its lines of metrics.jsonl, without TensorBoard's. Only
+    lenders that were trained on the data that the flat config names now are used: a file at the
+    same path may have changed since. Lenders are finished runs, trained by the same code. Returns
+    "seed_0/base from <lender>" for each stage.
+    """
+    found, data = [], None
+    seeds = [f"seed_{config['seed'] + i}" for i in range(config["num_seeds"])]
+    for lender in lenders:
+        bests = sorted(path for seed in seeds for path in lender.glob(f"{seed}/*/best"))
+        try:
+            theirs = read_json(lender / CONFIG_FILE) if bests else {}
+            stages = [b.parent for b in bests if _is_wanted(b.parent, workdir, config, theirs)]
+            if stages and data is None:
+                data = load_identity(config)
+            if stages and read_json(lender / DATA_FILE) != data:
+                logging.info("%s was trained on other data; nothing is copied from it", lender)
+                continue
+        except (DataError, FileNotFoundError, ValueError) as error:
+            logging.warning("nothing is copied from %s: %s", lender, error)
+            continue
+        for stage in stages:
+            _copy(stage, workdir / stage.parent.name)
+            found.append(f"{stage.parent.name}/{stage.name} from {lender.name}")
+    return found
+
+
+def _is_wanted(
+    stage: pathlib.Path, workdir: pathlib.Path, config: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> bool:
+    """Whether a run would train a lender's stage to the same end, and has not begun it."""
+    needed = stage.name in config["rows"] or stage.name.startswith(tuple(READ))
+    begun = (workdir / stage.parent.name / stage.name).exists()
+    return needed and not begun and seen_by(stage.name, theirs) == seen_by(stage.name, config)
+
+
+def _copy(stage: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copies the records first, and renames the folder last: where it exists, it is complete."""
+    temporary = folder / f"{stage.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(stage, temporary, ignore=shutil.ignore_patterns(DAMAGED))
+    with MetricWriter(folder) as writer:
+        writer.truncate_after(-1, stage.name)  # of a copy that was cut short
+    records = [r for r in good_records(stage.parent / METRICS_FILE) if r["stage"] == stage.name]
+    with (folder / METRICS_FILE).open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    temporary.rename(folder / stage.name)

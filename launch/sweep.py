@@ -7,9 +7,9 @@
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`, with its log.txt there.
 The same command skips finished runs and resumes the others. Several calls at once, also on several
 machines that see this checkout, share the work. Stages that a finished run of the sweep, or of the
-sweeps in --lenders, has trained with equal settings are copied (launch/sharing.py), so after a
-change of the code use another --workdir. A run that fails is reported at the end and does not stop
-the others. --config.<key>=<value> holds for all runs. Relative paths start at the checkout.
+sweeps in --lenders, has trained with equal settings are copied, so after a change of the code use
+another --workdir. A run that fails is reported at the end and does not stop the others.
+--config.<key>=<value> holds for all runs. Relative paths start at the checkout.
 """
 
 import fnmatch
@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))  # a script finds the modules of its own folder on
 import tqdm
 from absl import app, flags
 
-from launch import pool, sharing
-from launch.jobs import Job, check, load_sweep, make_jobs
+from launch import pool
+from launch.jobs import Job, borrow, check, finished_below, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import page
 
@@ -49,29 +49,25 @@ LOG_LINES = 12
 say = functools.partial(tqdm.tqdm.write, file=sys.stdout)
 
 
-def borrow(job: Job, jobs: Sequence[Job]) -> None:
-    """Copies the stages of a job that finished jobs have, and prints which."""
-    lenders = [other.workdir for other in jobs if other.finished]
-    if FLAGS.lenders:
-        lenders += sharing.finished_below(pathlib.Path(FLAGS.lenders))
-    for line in sharing.borrow(job.workdir, job.config, lenders):
-        say(f"{job.run.name}: {line}")
-
-
-def note_attempt(outcome: pool.Outcome) -> None:
-    """Appends an ended run to the attempts beside its folder."""
-    attempt = {"run": outcome.task.name, "code": outcome.code, "seconds": round(outcome.seconds, 1)}
-    with (outcome.task.folder.parent / ATTEMPTS_FILE).open("a") as file:
-        file.write(json.dumps(attempt) + "\n")
-
-
 def train(jobs: Sequence[Job], lenders: Sequence[Job]) -> int:
     """Trains jobs, reports failures, and returns how many are not finished."""
+
+    def prepare(job: Job) -> None:
+        folders = [lender.workdir for lender in lenders if lender.finished]
+        folders += finished_below(pathlib.Path(FLAGS.lenders)) if FLAGS.lenders else []
+        for line in borrow(job.workdir, job.config, folders):
+            say(f"{job.run.name}: {line}")
+
+    def note(outcome: pool.Outcome) -> None:
+        name, seconds = outcome.task.name, round(outcome.seconds, 1)
+        with (outcome.task.folder.parent / ATTEMPTS_FILE).open("a") as file:
+            file.write(json.dumps({"run": name, "code": outcome.code, "seconds": seconds}) + "\n")
+
     tasks = [
-        pool.Task(job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders))
+        pool.Task(job.run.name, job.command, job.workdir, functools.partial(prepare, job))
         for job in jobs
     ]
-    outcomes = pool.run(tasks, FLAGS.jobs, note_attempt)
+    outcomes = pool.run(tasks, FLAGS.jobs, note)
     unfinished = {job.run.name for job in jobs if not job.finished}
     failures = [outcome for outcome in outcomes if outcome.task.name in unfinished]
     for (name, _, folder, _), code, _ in failures:
@@ -133,12 +129,10 @@ def main(argv: Sequence[str]) -> int:
         doc, jobs, chosen = plan(overrides, workdir)
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    pending = [job for job in chosen if not job.finished and not job.missing]
-    for job in chosen:
-        if FLAGS.dry_run:
-            say(f"{job.run.name}: {job.state}\n    {shlex.join(job.command)}")
-        elif job not in pending:
-            say(f"{job.run.name}: {job.state}")
+    pending = [job for job in chosen if job.state == "to do"]
+    for job in chosen if FLAGS.dry_run else [job for job in chosen if job not in pending]:
+        command = f"\n    {shlex.join(job.command)}" if FLAGS.dry_run else ""
+        say(f"{job.run.name}: {job.state}{command}")
     if FLAGS.dry_run:
         return 0
     try:

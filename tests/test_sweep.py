@@ -14,7 +14,7 @@ import time
 import pytest
 
 from configs.sweeps import common
-from launch import jobs, pool, sharing
+from launch import jobs, pool
 from nif_jax.config import flatten
 from nif_jax.data import files
 from nif_jax.data.schema import ConfigError
@@ -319,7 +319,7 @@ class TestSharing:
 
     @pytest.fixture(autouse=True)
     def _identity(self, monkeypatch):
-        monkeypatch.setattr(sharing, "load_identity", lambda _: _DATA)
+        monkeypatch.setattr(jobs, "load_identity", lambda _: _DATA)
 
     def _workdir(self, folder, stages=()):
         config = flatten(jobs.build_config([f"--config={self.CONFIG}"]).to_dict())
@@ -353,7 +353,7 @@ class TestSharing:
     def test_what_is_shaped_by_no_key_that_differs(self, key, trained_again, tmp_path):
         lender, _ = self._workdir(tmp_path / "lender", self.STAGES)
         borrower, config = self._workdir(tmp_path / "borrower")
-        found = sharing.borrow(borrower, config | {key: 7}, [lender])
+        found = jobs.borrow(borrower, config | {key: 7}, [lender])
         wanted = sorted(set(self.STAGES) - {"lr"} - trained_again)  # lr is no row of the borrower
         assert found == [f"seed_0/{stage} from lender" for stage in wanted]
         assert sorted(p.name for p in (borrower / "seed_0").iterdir() if p.is_dir()) == wanted
@@ -372,8 +372,8 @@ class TestSharing:
         else:
             (lender / damage).write_text("{")
         borrower, _ = self._workdir(tmp_path / "borrower")
-        assert sharing.borrow(borrower, config, [lender]) == []
-        assert sharing.borrow(borrower, config, [lender, good]) == ["seed_0/base from good"]
+        assert jobs.borrow(borrower, config, [lender]) == []
+        assert jobs.borrow(borrower, config, [lender, good]) == ["seed_0/base from good"]
 
     def test_finished_runs_of_other_sweeps_lend(self, tmp_path):
         for run, file in {
@@ -383,7 +383,7 @@ class TestSharing:
         }.items():
             (tmp_path / run).mkdir(parents=True)
             (tmp_path / run / file).touch()
-        found = sharing.finished_below(tmp_path)
+        found = jobs.finished_below(tmp_path)
         assert found == [tmp_path / "main" / "a", tmp_path / "pairs" / "c"]
 
     def test_what_is_begun_stays_and_what_was_cut_short_is_made_good(self, tmp_path):
@@ -396,13 +396,13 @@ class TestSharing:
         (borrower / "seed_0" / "metrics.jsonl").write_text(
             "".join(json.dumps(record) + "\n" for record in torn) + '{"step"'
         )
-        found = sharing.borrow(borrower, config, [lender])
+        found = jobs.borrow(borrower, config, [lender])
         assert found == ["seed_0/base from lender", "seed_0/tokenizer from lender"]
         assert own.read_text() == "begun here"
         assert not list(borrower.rglob("*.part"))
         records = writer.read_metrics(borrower / "seed_0" / "metrics.jsonl")
         assert records == [_record(stage, 1.0) for stage in ("nif", "base", "tokenizer")]
-        assert sharing.borrow(borrower, config, [lender]) == []
+        assert jobs.borrow(borrower, config, [lender]) == []
 
 
 def _record(stage, loss):
