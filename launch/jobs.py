@@ -20,10 +20,10 @@ from nif_jax.config import READ, flatten, run_differences, seen_by
 from nif_jax.data.files import read_json
 from nif_jax.data.preparation.identity import load_identity
 from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.experiment import flag_errors
 from nif_jax.experiment.claims import DATA_FILE
 from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.metrics.writer import MetricWriter
-from nif_jax.reports.results import RESULTS_FILE
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
 from nif_jax.training.checkpoint import DAMAGED
 from nif_jax.variants import require_variants
@@ -42,8 +42,13 @@ class Job:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """Flat; raises what nif_jax.main would raise."""
+        """Flat; raises or exits as nif_jax.main would."""
         return flatten(build_config(self.command).to_dict())
+
+    @property
+    def reference(self) -> str:
+        """Name of the run that it is compared with, or ""."""
+        return self.run.reference and f"{self.run.data}-{self.run.reference}"
 
     @property
     def finished(self) -> bool:
@@ -97,11 +102,11 @@ def make_jobs(
 
 
 def build_config(command: Sequence[str]) -> ConfigDict:
-    """The config that nif_jax.main would make of its command; raises what it would raise."""
+    """The config that nif_jax.main would make of its command; raises or exits as it would."""
     values = flags.FlagValues()
     argv = ["sweep", *(word for word in command if word.startswith("--config"))]
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
-    values(argv)
+    flag_errors.parse(argv, values)
     require_variants(values.config)
     return values.config
 
@@ -117,8 +122,8 @@ def _fault(job: Job) -> str:
     """Why a job cannot be started, or ""."""
     try:
         wanted = dict(job.config)
-    except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as error:
-        return f"{job.run.name}: {_reason(error)}"
+    except (ConfigError, SystemExit) as error:
+        return f"{job.run.name}: {error}"
     try:
         there = read_json(job.workdir / CONFIG_FILE)
     except FileNotFoundError:
@@ -133,20 +138,6 @@ def _fault(job: Job) -> str:
         f"{job.workdir} belongs to a run with another config (there -> here); use another "
         f"--workdir, or delete that folder to start over:\n    {changed}"
     )
-
-
-def _reason(error: Exception) -> str:
-    """The message of an error of a config in one line, without the traceback that some carry."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    lines = str(error.args[0] if error.args else error).strip().splitlines()
-    text = lines[-1] if "Traceback" in " ".join(lines) else " ".join(lines)
-    return f"no config key {text}" if isinstance(error, LookupError) else text
-
-
-def finished_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Workdirs <folder>/<sweep>/<run> of runs that have results."""
-    return [path.parent for path in sorted(folder.glob(f"*/*/{RESULTS_FILE}"))]
 
 
 def borrow(

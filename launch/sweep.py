@@ -29,9 +29,10 @@ import tqdm
 from absl import app, flags
 
 from launch import pool
-from launch.jobs import Job, borrow, check, finished_below, load_sweep, make_jobs
+from launch.jobs import Job, borrow, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import page
+from nif_jax.reports.results import RESULTS_FILE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
@@ -54,7 +55,9 @@ def train(jobs: Sequence[Job], lenders: Sequence[Job]) -> int:
 
     def prepare(job: Job) -> None:
         folders = [lender.workdir for lender in lenders if lender.finished]
-        folders += finished_below(pathlib.Path(FLAGS.lenders)) if FLAGS.lenders else []
+        if FLAGS.lenders:
+            found = sorted(pathlib.Path(FLAGS.lenders).glob(f"*/*/{RESULTS_FILE}"))
+            folders += [path.parent for path in found]
         for line in borrow(job.workdir, job.config, folders):
             say(f"{job.run.name}: {line}")
 
@@ -88,15 +91,14 @@ def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -
         return
     attempts = workdir / ATTEMPTS_FILE
     lines = attempts.read_text().splitlines() if attempts.exists() else []
-    entries = []
-    for job in finished:
-        run, reference = job.run, job.run.reference and f"{job.run.data}-{job.run.reference}"
-        entries.append(page.Entry(run.name, run.text, job.workdir, reference, run.buckets))
     path = page.write_sweep(
         pathlib.Path(FLAGS.output) / f"{pathlib.Path(FLAGS.sweep).stem}.md",
-        entries,
+        {job.run.name: job.workdir for job in finished},
+        references={job.run.name: job.reference for job in finished},
+        with_buckets=[job.run.name for job in finished if job.run.buckets],
         doc=doc,
         command=command,
+        configs={job.run.name: job.run.text for job in finished},
         absent={job.run.name: job.state for job in jobs if not job.finished},
         seconds=sum(json.loads(line)["seconds"] for line in lines),
     )

@@ -375,17 +375,6 @@ class TestSharing:
         assert jobs.borrow(borrower, config, [lender]) == []
         assert jobs.borrow(borrower, config, [lender, good]) == ["seed_0/base from good"]
 
-    def test_finished_runs_of_other_sweeps_lend(self, tmp_path):
-        for run, file in {
-            "main/a": "results.json",
-            "labels/b": "config.json",
-            "pairs/c": "results.json",
-        }.items():
-            (tmp_path / run).mkdir(parents=True)
-            (tmp_path / run / file).touch()
-        found = jobs.finished_below(tmp_path)
-        assert found == [tmp_path / "main" / "a", tmp_path / "pairs" / "c"]
-
     def test_what_is_begun_stays_and_what_was_cut_short_is_made_good(self, tmp_path):
         lender, config = self._workdir(tmp_path / "lender", ("base", "nif", "tokenizer"))
         borrower, _ = self._workdir(tmp_path / "borrower", ("nif",))

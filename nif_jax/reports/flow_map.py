@@ -42,7 +42,7 @@ def flow_map(
 
     Args:
       items: [N, D] item embeddings.
-      flows: [P, T, D] predicted flows of P users, in the space of `items`.
+      flows: [P, T, D] predicted flows of P users.
       next_items: [P, M] rows of `items` that came next, in order; -1 pads.
       path: of the PNG; it is returned.
       categories: [N] names; the five most frequent get a colour. None draws all items grey.

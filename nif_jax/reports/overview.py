@@ -80,22 +80,26 @@ def _plain(key: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def selections(runs: Sequence[Workdir]) -> Table:
-    """Run x seed: the selected variant, and the validation metric of each candidate."""
-    parts = [tables.selection(run.results.get("selection", [])) for run in runs]
-    return tables.join(parts, [run.label for run in runs])
-
-
-def retrieval(runs: Sequence[Workdir]) -> Table:
-    """tables.retrieval of all runs; a metric that one lacks is empty there."""
-    parts = [tables.retrieval(run.results.get("retrieval", [])) for run in runs]
+def section(runs: Sequence[Workdir], name: str) -> Table:
+    """The table of "selection" or "retrieval" of all runs; what a run lacks is empty there."""
+    parts = [getattr(tables, name)(run.results.get(name, [])) for run in runs]
     return tables.join(parts, [run.label for run in runs])
 
 
 def buckets(runs: Sequence[Workdir]) -> Table:
-    """tables.buckets of all runs; a model that one lacks is empty there."""
-    parts = [tables.buckets(run.results.get("buckets", {})) for run in runs]
-    return tables.join(parts, [run.label for run in runs])
+    """AUC by bucket of each property, models side by side, where a bucket has impressions."""
+    lines = []
+    parts = [(run, part) for run in runs for part in run.results.get("buckets", {}).items()]
+    for run, (name, by_model) in parts:
+        for same in zip(*by_model.values(), strict=True):
+            lower, upper, count = (same[0][key] for key in ("lower", "upper", "count"))
+            line = {"run": run.label, "property": name.replace("_", " ")}
+            line["bucket"] = f"{lower} and up" if upper is None else f"{lower} and below {upper}"
+            line["impressions"] = str(count)
+            for model, bucket in zip(by_model, same, strict=True):
+                line[model] = tables.spread([bucket["auc"]], ".4f")
+            lines += [line] if count else []
+    return Table.of(lines, labels=3)
 
 
 def validation(runs: Sequence[Workdir]) -> Table:

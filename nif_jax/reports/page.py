@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
@@ -20,16 +20,6 @@ from nif_jax.reports.workdirs import Workdir
 REPORT_FILE = "report.html"
 # The column that stays in sight where a wide table is scrolled: the first of these that it has.
 _KEYS = ("model", "measurement", "key", "run", "form", "arm", "bucket")
-
-
-class Entry(NamedTuple):
-    """A finished run of a sweep."""
-
-    name: str  # in the tables
-    text: str  # its config, as --config takes it
-    workdir: Path
-    reference: str = ""  # name of the run that it is compared with
-    buckets: bool = False  # whether its AUC by bucket (length of history, age of item) is shown
 
 
 def write_report(workdir: str | os.PathLike[str]) -> Path:
@@ -61,7 +51,7 @@ def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command:
         sections = {
             "": overview.overview(runs),
             "Labels saved at equal AUC": curves.labels_saved(runs),
-            "Selected on validation": overview.selections(runs),
+            "Selected on validation": overview.section(runs, "selection"),
             "Where the runs differ": overview.run_differences(runs),
         }
         command = " ".join(command.splitlines())
@@ -78,6 +68,7 @@ def _many_runs(runs: Sequence[Workdir]) -> str:
     by_dataset: dict[str, list[Workdir]] = {}
     for run in runs:
         by_dataset.setdefault(run.data_name, []).append(run)
+    between, notes = significance.between_runs(runs)
     return _render(
         "many_runs.html.j2",
         runs=runs,
@@ -86,54 +77,57 @@ def _many_runs(runs: Sequence[Workdir]) -> str:
             name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
             for name, some in by_dataset.items()
         },
-        between=significance.between_runs(runs),
+        between=between,
+        notes=notes,
         families=[(family, curves.curve_plot(family)) for family in curves.families(runs)],
         saved=curves.labels_saved(runs),
         differing=overview.run_differences(runs),
     )
 
 
-def write_sweep(path: Path, entries: Sequence[Entry], *, doc: str, **about: Any) -> Path:
+def write_sweep(
+    path: Path,
+    workdirs_of: Mapping[str, Path],
+    *,
+    references: Mapping[str, str],
+    with_buckets: Sequence[str],
+    **about: Any,
+) -> Path:
     """Writes the Markdown of a sweep: question, command, provenance, tables; and returns where.
 
-    `doc` is the sweep's docstring. `about` has the command that runs it; absent, name of a run
-    without results -> why; and seconds, the run time of all processes. Raises WorkdirError for
-    files of a run that cannot be read; names them.
+    Raises WorkdirError for files of a run that cannot be read; names them.
+
+    Args:
+      path: of the file.
+      workdirs_of: name of each finished run -> its workdir.
+      references: name of a run -> name of the run that it is compared with, or "".
+      with_buckets: runs whose AUC by bucket (length of history, age of item) is shown.
+      **about: `doc`, the sweep's docstring; `command`, which runs it; `configs`, name of each run
+        -> its --config; `absent`, name of a run without results -> why; `seconds` of all processes.
     """
-    runs = {entry.name: workdirs.read(entry.workdir, entry.name) for entry in entries}
+    runs = {name: workdirs.read(folder, name) for name, folder in workdirs_of.items()}
     found, against, notes = list(runs.values()), [], []
-    for reference in dict.fromkeys(entry.reference for entry in entries if entry.reference in runs):
-        others = [runs[entry.name] for entry in entries if entry.reference == reference]
-        between = significance.between_runs([runs[reference], *others])
-        against += [between.auc, between.others]
-        notes += between.notes
-    configurations = [{"run": entry.name, "--config": entry.text} for entry in entries]
+    for reference in dict.fromkeys(references[name] for name in runs if references[name] in runs):
+        others = [runs[name] for name in runs if references[name] == reference]
+        table, why = significance.between_runs([runs[reference], *others])
+        against.append(table)
+        notes += why
+    configs = [{"run": name, "--config": about["configs"][name]} for name in runs]
     sections = {
         "Click prediction on test": overview.overview(found),
         "Labels saved at equal AUC": curves.labels_saved(found),
         "Differences from the run of reference": tables.join(against),
         "Best score on validation, for choosing": overview.validation(found),
-        "Next-item retrieval over the whole catalogue": overview.retrieval(found),
+        "Next-item retrieval over the whole catalogue": overview.section(found, "retrieval"),
         "AUC by bucket, online histories, first seed": overview.buckets(
-            [runs[entry.name] for entry in entries if entry.buckets]
+            [runs[name] for name in runs if name in with_buckets]
         ),
-        "Configurations": tables.Table.of(configurations, labels=2),
+        "Configurations": tables.Table.of(configs, labels=2),
     }
     last = max((run.path / RESULTS_FILE).stat().st_mtime for run in found)
-    about |= {"sweep": path.stem, "doc": doc.strip(), "runs": found, "notes": notes}
     about["day"] = datetime.datetime.fromtimestamp(last, datetime.UTC).date()
-    return write_whole(path, _render("sweep.md.j2", sections=sections, **about))
-
-
-def _stage_tables(records: Sequence[Mapping[str, Any]]) -> dict[str, tables.Table]:
-    """Stage -> the last value of each of its measurements."""
-    last: dict[str, dict[str, dict[str, str]]] = {}
-    for record in records:
-        for name, value in record["values"].items():
-            line = {"measurement": name, "step": f"{record['step']:,}"}
-            line["last value"] = tables.plain(value, ".4f")
-            last.setdefault(record["stage"], {})[name] = line
-    return {stage: tables.Table.of(lines.values(), labels=1) for stage, lines in last.items()}
+    about |= {"sweep": path.stem, "runs": found, "notes": notes, "sections": sections}
+    return write_whole(path, _render("sweep.md.j2", **about))
 
 
 def _render(template: str, **values: Any) -> str:
@@ -159,7 +153,7 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "tables": tables,
         "ab_table": lifts.table,
-        "stage_tables": _stage_tables,
+        "buckets": overview.buckets,
         "key_columns": _KEYS,
         "verdicts": VERDICTS,
     }

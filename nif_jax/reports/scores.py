@@ -51,13 +51,12 @@ def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     columns = {
         "label": np.asarray(scores.label, np.int8),
         "user": np.asarray(scores.user, np.int32),
-        "fingerprint": np.array(scores.fingerprint),
     }
     for model, by_history in scores.logits.items():
         for history, logits in by_history.items():
             columns[f"{_LOGIT}{history}/{model}"] = np.asarray(logits, np.float32)
     file = io.BytesIO()
-    np.savez_compressed(file, **columns)
+    np.savez_compressed(file, fingerprint=np.array(scores.fingerprint), **columns)
     write_whole(path, file.getvalue())
 
 
@@ -74,6 +73,5 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
-        raise ValueError(
-            f"{path} is not a file of scores ({type(error).__name__}: {error}). {AGAIN}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not a file of scores ({reason}). {AGAIN}") from error

@@ -4,7 +4,7 @@ They have the form of "differences" in results.json.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,10 @@ Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 def differences(
     scores: Mapping[int, Scores], split: str, *, unit: str, resamples: int
 ) -> list[dict[str, Any]]:
-    """Each model of a run against `base`, the strongest of BASELINES, and its own references.
+    """Each model of a run against `base`, the strongest of BASELINES, and its Row.against.
 
-    The last are those of the variant registry (Row.against): the hybrid against its parts, an
-    ablation against the whole. `scores` is seed -> scores, `split` as in "rows" of results.json;
-    for `unit` see metrics.bootstrap. Raises ValueError for seeds with different impressions.
+    `scores` is seed -> scores, `split` as in "rows" of results.json; for `unit` see
+    metrics.bootstrap. Raises ValueError for seeds with different impressions.
     """
     if len({one.fingerprint for one in scores.values()}) > 1:
         raise ValueError(f"seeds {list(scores)} were tested on different impressions")
@@ -54,10 +53,7 @@ def strongest_baseline(scores: Mapping[int, Scores], history: str = "frozen") ->
 
 
 def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resampled:
-    """Metrics of every model, history and seed on the same resamples.
-
-    They are the same for all scores with one fingerprint, also of several workdirs.
-    """
+    """Metrics on resamples that are the same for all scores with one fingerprint."""
     found = {}
     for seed, one in scores.items():
         keys = [(model, history) for model, own in one.logits.items() for history in own]
@@ -73,18 +69,12 @@ def resample(scores: Mapping[int, Scores], *, unit: str, resamples: int) -> Resa
 def compare(
     models: Resampled, references: Resampled, pairs: Sequence[tuple[str, str]], split: str
 ) -> list[dict[str, Any]]:
-    """Differences of pairs (model, reference), for each history and metric, over common seeds.
-
-    The references are resampled on the same impressions, and may be of another workdir.
-    """
+    """Differences of pairs (model, reference), for each history and metric, over common seeds."""
     found = []
     for model, reference in pairs:
         for history in dict.fromkeys(history for name, history, _ in models if name == model):
-            seeds = [
-                seed
-                for name, past, seed in models
-                if (name, past) == (model, history) and (reference, history, seed) in references
-            ]
+            keys = [key for key in models if key[:2] == (model, history)]
+            seeds = [seed for *_, seed in keys if (reference, history, seed) in references]
             about = {"model": model, "reference": reference, "split": split, "history": history}
             for metric in bootstrap.SIGNS if seeds else ():
                 ours = np.stack([models[model, history, seed][metric] for seed in seeds])
@@ -94,26 +84,19 @@ def compare(
     return found
 
 
-class Between(NamedTuple):
-    """Differences between runs; AUC and GAUC in points of 0.01."""
-
-    auc: Table
-    others: Table  # in the other metrics
-    notes: list[str]  # which runs could not be compared, and why
-
-
-def between_runs(runs: Sequence[Workdir]) -> Between:
-    """Each run against the first one that has the same test impressions.
+def between_runs(runs: Sequence[Workdir]) -> tuple[Table, list[str]]:
+    """Each run against the first one with the same test impressions; and why some could not be.
 
     A model is compared with the model of its name, or with the base ranker where the first run has
-    none of its name, seed by seed. Raises WorkdirError for a damaged file of scores.
+    none of its name, seed by seed. AUC and GAUC are in points of 0.01. Raises WorkdirError for a
+    damaged file of scores.
     """
-    lines, notes = [], []
+    lines = []
     groups: dict[str, list[Workdir]] = {}
     for run in runs:
         groups.setdefault(run.dataset.get("test_fingerprint", ""), []).append(run)
     why = "it kept no scores of its test impressions; run it again with --mode=evaluate"
-    notes += [f"{run.label} cannot be compared: {why}." for run in groups.pop("", [])]
+    notes = [f"{run.label} cannot be compared: {why}." for run in groups.pop("", [])]
     for first, *others in groups.values():
         if not others:
             why = "no other run has the same test impressions"
@@ -122,13 +105,11 @@ def between_runs(runs: Sequence[Workdir]) -> Between:
         theirs = resample(first.scores(), **_draws(first))
         for run in others:
             entries = differences_of_runs(run, first, theirs)
-            lines += [(entry["metric"], _line(entry, run, first)) for entry in entries]
+            lines += [_line(entry, run, first) for entry in entries]
             if not entries:
                 why = "they have no seed, or no model, in common whose scores both kept"
                 notes.append(f"{run.label} cannot be compared with {first.label}: {why}.")
-    auc = Table.of((line for metric, line in lines if metric == "auc"), labels=6)
-    others = Table.of((line for metric, line in lines if metric != "auc"), labels=6)
-    return Between(auc, others, notes)
+    return Table.of(lines, labels=6), notes
 
 
 def differences_of_runs(run: Workdir, first: Workdir, theirs: Resampled) -> list[dict[str, Any]]:

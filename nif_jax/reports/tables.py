@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
-from nif_jax.reports.results import METRICS, ROW_KEYS
+from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.variants import SELECTED
 
 Rows = Sequence[Mapping[str, Any]]
@@ -151,21 +151,6 @@ def selection(entries: Rows) -> Table:
     return Table.of(lines, labels=3)
 
 
-def buckets(found: Mapping[str, Mapping[str, Rows]]) -> Table:
-    """AUC by bucket of each property, models side by side, where a bucket has impressions."""
-    lines = []
-    for name, by_model in found.items():
-        for same in zip(*by_model.values(), strict=True):
-            lower, upper, count = (same[0][key] for key in ("lower", "upper", "count"))
-            line = {"property": name.replace("_", " ")}
-            line["bucket"] = f"{lower} and up" if upper is None else f"{lower} and below {upper}"
-            line["impressions"] = str(count)
-            aucs = zip(by_model, same, strict=True)
-            line |= {model: spread([bucket["auc"]], ".4f") for model, bucket in aucs}
-            lines += [line] if count else []
-    return Table.of(lines, labels=2)
-
-
 def retrieval(entries: Rows) -> Table:
     """Retrieval metrics by split x targets x model."""
     labelled = [entry | {"split": split_label(entry["split"])} for entry in entries]
@@ -181,18 +166,11 @@ def costs(rows: Rows) -> Table:
     """Cost of each model: examples per second in training, parameters, peak memory in MiB."""
     runs = {}
     for row in rows:  # those of a model and seed on other splits and histories repeat its cost
-        peak = row["peak_rss_bytes"]
-        speed = row["train_examples_per_second"]
+        speed, parameters, peak = (row[key] for key in COSTS)
         cost = {"model": row["model"], "seed": row["seed"], "train examples/s": speed}
-        cost["parameters"] = row["parameters"]
-        cost["peak RSS, MiB"] = None if peak is None else peak / 2**20
-        runs[row["model"], row["seed"]] = cost
+        peak = None if peak is None else peak / 2**20
+        runs[row["model"], row["seed"]] = cost | {"parameters": parameters, "peak RSS, MiB": peak}
     return _summary(list(runs.values()), ("model",), str)
-
-
-def details(rows: Rows) -> Table:
-    """All rows of results.json with six digits."""
-    return Table.of(({key: plain(row[key], ".6g") for key in ROW_KEYS} for row in rows), labels=4)
 
 
 def _summary(rows: Rows, keys: Sequence[str], title: Callable[[str], str]) -> Table:
@@ -243,13 +221,6 @@ def spread(values: Sequence[float | None], form: str) -> str:
     if len(defined) > 1:
         text += f" ± {format(defined.std(), form.removeprefix('+'))}"
     return text if len(defined) == len(values) else f"{text} ({len(defined)} of {len(values)})"
-
-
-def plain(value: Any, form: str) -> str:
-    """Text of a JSON scalar: integers in full, other numbers in a format."""
-    if value is None:
-        return NOT_AVAILABLE
-    return format(value, form) if isinstance(value, float) else str(value)
 
 
 def split_label(split: str) -> str:

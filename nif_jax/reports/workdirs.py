@@ -72,8 +72,7 @@ class Workdir(NamedTuple):
 def find(patterns: Sequence[str]) -> list[Path]:
     """Finished workdirs by path or by pattern (runs/*), each once, in the order given.
 
-    Other matches of a pattern are skipped. Raises WorkdirError where there is no pattern or no
-    match, and for a run that has not finished.
+    Raises WorkdirError where there is no pattern or no match, and for a run that has not finished.
     """
     found: dict[Path, Path] = {}
     for pattern in patterns:
@@ -112,9 +111,9 @@ def is_finished(path: Path, config: Mapping[str, Any]) -> bool:
 
 def list_files(path: Path) -> dict[str, str]:
     """Value of "files" in results.json: {file that reports read: SHA-256}."""
-    found = [path / METRICS_FILE, *path.glob(f"seed_*/{SCORES_FILE}"), *path.glob(_PLOTS)]
-    there = sorted(file for file in found if file.is_file())
-    return {file.relative_to(path).as_posix(): file_sha256(file) for file in there}
+    patterns = (METRICS_FILE, f"seed_*/{SCORES_FILE}", _PLOTS)
+    files = sorted(file for pattern in patterns for file in path.glob(pattern))
+    return {file.relative_to(path).as_posix(): file_sha256(file) for file in files}
 
 
 def check_files(path: Path, results: Mapping[str, Any], pattern: str = "*") -> None:
@@ -152,12 +151,10 @@ def read_all(patterns: Sequence[str]) -> list[Workdir]:
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each of several paths, as many as distinguish them."""
-    for count in range(1, max(len(path.resolve().parts) for path in paths)):
-        names = ["/".join(path.resolve().parts[-count:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
+    """The paths below the folder that they have in common."""
+    whole = [path.resolve() for path in paths]
+    common = os.path.commonpath([path.parent for path in whole])
+    return [path.relative_to(common).as_posix() for path in whole]
 
 
 def _is_workdir(path: Path) -> bool:

@@ -165,7 +165,7 @@ def test_selections_of_all_runs_stand_together(tmp_path):
     validation = {"base": 0.7, "amen": 0.8}
     entry = {"seed": 3, "selected": "amen", "metric": "auc", "validation": validation}
     runs = {"one": _run({"base": [0.7]}), "two": _run({"base": [0.7]}) | {"selection": [entry]}}
-    table = overview.selections(_workdirs(runs))
+    table = overview.section(_workdirs(runs), "selection")
     assert table.header == ["run", "seed", "selected", "metric", "base", "amen"]
     assert table.rows == [["two", "3", "amen", "AUC", "0.7000", "0.8000"]]
     for name, found in runs.items():

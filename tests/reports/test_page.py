@@ -271,8 +271,8 @@ def test_between_runs_is_the_difference_of_their_scores(runs):
     ]
     assert by_model["amen"]["mean"] == pytest.approx(np.mean(aucs[1]) - np.mean(aucs[0]))
     assert by_model["amen"]["verdict"] == "better"
-    found = significance.between_runs([first, workdirs.read(runs / "other")])
-    assert found.auc.rows == [] and len(found.notes) == 2
+    table, notes = significance.between_runs([first, workdirs.read(runs / "other")])
+    assert table.rows == [] and len(notes) == 2
 
 
 def test_all_runs_are_on_the_page(runs):
@@ -371,6 +371,7 @@ def test_labels_are_as_short_as_they_can_be(tmp_path):
     paths = [tmp_path / part for part in ("a/x", "b/x", "b/y")]
     assert workdirs.labels(paths[1:]) == ["x", "y"]
     assert workdirs.labels(paths) == ["a/x", "b/x", "b/y"]
+    assert workdirs.labels(paths[:1]) == ["x"]
 
 
 def test_runs_without_scores_say_so(runs, tmp_path):

@@ -79,13 +79,12 @@ def sweep(tmp_path):
         },
     )
     less = _workdir(tmp_path / "less", [_row("amen", 0, 0.725, logloss=0.45), _row("tsp", 0, 0.9)])
-    entries = [
-        page.Entry("full", "configs/nif.py:synthetic", full, buckets=True),
-        page.Entry("less", "configs/nif.py:synthetic,a=1", less, reference="full"),
-    ]
     doc = "\nAre toys fun?\n\n    python launch/sweep.py --data=<folder>\n\nThe paper says so.\n"
     return {
-        "entries": entries,
+        "workdirs_of": {"full": full, "less": less},
+        "references": {"full": "", "less": "full"},
+        "with_buckets": ["full"],
+        "configs": {"full": "configs/nif.py:synthetic", "less": "configs/nif.py:synthetic,a=1"},
         "doc": doc,
         "command": "python launch/sweep.py",
         "absent": {"none": "skipped"},
@@ -94,7 +93,7 @@ def sweep(tmp_path):
 
 
 def _runs(sweep):
-    return [workdirs.read(entry.workdir, entry.name) for entry in sweep["entries"]]
+    return [workdirs.read(folder, name) for name, folder in sweep["workdirs_of"].items()]
 
 
 LABELS, USERS = np.array([1, 0, 1, 0] * 20), np.repeat(np.arange(20), 4)
@@ -113,7 +112,7 @@ def _cells(line):
 
 
 def test_a_run_is_compared_with_its_reference_model_by_model(sweep, tmp_path):
-    full, less = (entry.workdir for entry in sweep["entries"])
+    full, less = sweep["workdirs_of"].values()
     before = _scores(full, 0, base=0.0, amen=0.0)
     after = _scores(less, 0, amen=3.0)
     text = page.write_sweep(tmp_path / "toy.md", **sweep).read_text()
@@ -127,7 +126,7 @@ def test_a_run_is_compared_with_its_reference_model_by_model(sweep, tmp_path):
 
 
 def test_a_run_without_its_reference_is_not_compared(sweep, tmp_path):
-    less = sweep | {"entries": sweep["entries"][1:]}
+    less = sweep | {"workdirs_of": {"less": sweep["workdirs_of"]["less"]}}
     assert "Differences from" not in page.write_sweep(tmp_path / "toy.md", **less).read_text()
 
 
@@ -146,8 +145,8 @@ def test_buckets_stand_side_by_side(sweep):
 
 
 def test_the_document_has_question_command_and_tables(sweep, tmp_path):
-    for entry in sweep["entries"]:
-        _scores(entry.workdir, 0, amen=0.0)
+    for folder in sweep["workdirs_of"].values():
+        _scores(folder, 0, amen=0.0)
     path = page.write_sweep(tmp_path / "out" / "toy.md", **sweep)
     assert list((tmp_path / "out").iterdir()) == [path]
     text = path.read_text()
