@@ -123,7 +123,7 @@ def _fault(job: Job) -> str:
     try:
         wanted = dict(job.config)
     except (ConfigError, SystemExit) as error:
-        return f"{job.run.name}: {error}"
+        return f"{job.run.name}: {str(error).removeprefix('error: ')}"
     try:
         there = read_json(job.workdir / CONFIG_FILE)
     except FileNotFoundError:

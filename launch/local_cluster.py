@@ -62,16 +62,15 @@ def run(commands: Sequence[Sequence[str]], environment: dict[str, str], grace: f
             arguments = (f"[{number}]", processes[-1])
             readers.append(threading.Thread(target=_copy_lines, args=arguments, daemon=True))
             readers[-1].start()
-        while True:
-            codes = [process.poll() for process in processes]
-            for number, code in enumerate(codes):
-                if code:
-                    text = f"process {number} failed with {code}; ended the others."
-                    print(text, file=sys.stderr)
-                    return code if code > 0 else 128 - code
-            if None not in codes:
-                return 0
+        codes = [None]
+        while None in codes and not any(codes):
             time.sleep(POLL_SECONDS)
+            codes = [process.poll() for process in processes]
+        for number, code in enumerate(codes):
+            if code:
+                print(f"process {number} failed with {code}; ended the others.", file=sys.stderr)
+                return code if code > 0 else 128 - code
+        return 0
     finally:
         end(processes, grace)
         for reader in readers:
@@ -88,11 +87,10 @@ def main(argv: Sequence[str]) -> int:
     commands = [[*command, f"--process_id={number}"] for number in range(FLAGS.processes)]
     xla_flags = re.sub(rf"{DEVICES_FLAG}=\S*", "", os.environ.get("XLA_FLAGS", "")).split()
     xla_flags.append(f"{DEVICES_FLAG}={FLAGS.devices_per_process}")
-    environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(xla_flags)}
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(xla_flags), "PYTHONUNBUFFERED": "1"}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        whole = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
-        return run(commands, whole, FLAGS.grace_seconds)
+        return run(commands, os.environ | own, FLAGS.grace_seconds)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

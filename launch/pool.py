@@ -93,11 +93,18 @@ def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> 
         outcomes.append(outcome)
         on_end(outcome)
         bar.update()
+        show()
 
     def show() -> None:
         failed = sum(outcome.code != 0 for outcome in outcomes)
         failures = f"{failed} failed, " if failed else ""
         bar.set_postfix_str(f"{failures}running {', '.join(running) or 'nothing'}")
+
+    def collect() -> None:
+        for task, process, cores, started in list(running.values()):
+            if process.poll() is not None:
+                free.append(cores)
+                note(Outcome(task, process.returncode, time.monotonic() - started))
 
     try:
         while waiting or running:
@@ -105,18 +112,13 @@ def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> 
                 task = waiting.popleft()
                 if process := start(task, free[-1]):
                     running[task.name] = task, process, free.pop(), time.monotonic()
+                    show()
                 else:
                     note(Outcome(task, None, 0.0))
-                show()
-            for task, process, cores, started in list(running.values()):
-                if process.poll() is not None:
-                    free.append(cores)
-                    note(Outcome(task, process.returncode, time.monotonic() - started))
-                    show()
+            collect()
             time.sleep(POLL_SECONDS)
     finally:
         local_cluster.end([process for _, process, *_ in running.values()], GRACE_SECONDS)
-        for task, process, _, started in list(running.values()):
-            note(Outcome(task, process.returncode, time.monotonic() - started))
+        collect()
         bar.close()
     return outcomes

@@ -105,19 +105,6 @@ def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -
     say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
 
 
-def plan(overrides: Sequence[str], workdir: pathlib.Path) -> tuple[str, list[Job], list[Job]]:
-    """Docstring of the sweep, all of its jobs, and those that --only names; all are checked."""
-    doc, runs = load_sweep(FLAGS.sweep)
-    command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
-    jobs = make_jobs(runs, workdir, command, overrides, data=FLAGS.data)
-    check(jobs)
-    chosen = [job for job in jobs if fnmatch.fnmatchcase(job.run.name, FLAGS.only)]
-    if not chosen:
-        names = ", ".join(job.run.name for job in jobs)
-        raise ConfigError(f"--only={FLAGS.only} matches no run. There are {names}.")
-    return doc, jobs, chosen
-
-
 def main(argv: Sequence[str]) -> int:
     """Trains unfinished runs, gathers, and returns the exit code."""
     overrides = argv[1:]
@@ -127,10 +114,17 @@ def main(argv: Sequence[str]) -> int:
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{pathlib.Path(FLAGS.sweep).stem}")
+    command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
     try:
-        doc, jobs, chosen = plan(overrides, workdir)
+        doc, runs = load_sweep(FLAGS.sweep)
+        jobs = make_jobs(runs, workdir, command, overrides, data=FLAGS.data)
+        check(jobs)
     except ConfigError as error:
         sys.exit(f"error: {error}")
+    chosen = [job for job in jobs if fnmatch.fnmatchcase(job.run.name, FLAGS.only)]
+    if not chosen:
+        names = ", ".join(job.run.name for job in jobs)
+        sys.exit(f"error: --only={FLAGS.only} matches no run. There are {names}.")
     pending = [job for job in chosen if job.state == "to do"]
     for job in chosen if FLAGS.dry_run else [job for job in chosen if job not in pending]:
         command = f"\n    {shlex.join(job.command)}" if FLAGS.dry_run else ""

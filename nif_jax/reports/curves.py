@@ -1,8 +1,7 @@
 """AUC over runs that differ in one number, and how many labels a model saves.
 
-Runs whose configs are equal but for one numeric key are points of a curve: AUC by
-config.data.label_share, by flow.horizon, and so on. Runs of one point (other variants, other
-seeds) are merged.
+Runs whose configs are equal but for one numeric key, such as flow.horizon, are points of a curve.
+Runs of one point (other variants, other seeds) are merged.
 """
 
 import math
@@ -78,9 +77,11 @@ def labels_saved(runs: Sequence[Workdir]) -> Table:
         for history in HISTORIES:
             by_model = family.values(history)
             base = by_model.pop(REFERENCE, {})
-            target = statistics.fmean(base[most]) if most in base else math.nan
+            if most not in base:
+                continue
+            target = statistics.fmean(base[most])
             for model, by_share in by_model.items():
-                if most not in base or len(by_share) < 2:
+                if len(by_share) < 2:
                     continue
                 areas = list(map(statistics.fmean, by_share.values()))
                 found = labels_needed([family.labels[share] for share in by_share], areas, target)

@@ -107,11 +107,10 @@ def validation(runs: Sequence[Workdir]) -> Table:
     lines = []
     for run in runs:
         metric = run.config["train.metric"]
-        found = pd.DataFrame(
-            [(r["stage"], r["seed"], r["values"].get(f"validation/{metric}")) for r in run.records],
-            columns=["model", "seed", "best"],
-        )
-        best = found.dropna().groupby(["model", "seed"])["best"].max()
+        name = f"validation/{metric}"
+        values = [(r["stage"], r["seed"], r["values"].get(name)) for r in run.records]
+        frame = pd.DataFrame(values, columns=["model", "seed", "best"]).dropna()
+        best = frame.groupby(["model", "seed"])["best"].max()
         for model in dict.fromkeys(row["model"] for row in run.rows):
             if model in best.index.get_level_values("model"):
                 line = {"run": run.label, "model": model, "seeds": str(len(best[model]))}

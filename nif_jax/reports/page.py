@@ -95,15 +95,11 @@ def write_sweep(
 ) -> Path:
     """Writes the Markdown of a sweep: question, command, provenance, tables; and returns where.
 
+    `workdirs_of` is name of each finished run -> its workdir, `references` the name of the run that
+    each is compared with, or "", and `with_buckets` has the runs whose AUC by bucket is shown.
+    `about` has doc, the docstring of the sweep; command, which runs it; configs, name of each run
+    -> its --config; absent, name of a run without results -> why; and seconds of all processes.
     Raises WorkdirError for files of a run that cannot be read; names them.
-
-    Args:
-      path: of the file.
-      workdirs_of: name of each finished run -> its workdir.
-      references: name of a run -> name of the run that it is compared with, or "".
-      with_buckets: runs whose AUC by bucket (length of history, age of item) is shown.
-      **about: `doc`, the sweep's docstring; `command`, which runs it; `configs`, name of each run
-        -> its --config; `absent`, name of a run without results -> why; `seconds` of all processes.
     """
     runs = {name: workdirs.read(folder, name) for name, folder in workdirs_of.items()}
     found, against, notes = list(runs.values()), [], []

@@ -1,7 +1,6 @@
 """Figures of a run, from plain arrays to PNG files; each function returns the path of its PNG.
 
-Colours are Okabe and Ito's, which colour-blind readers can distinguish, and series differ in marker
-or line style too. Figures are made without pyplot: no global state, no display.
+Figures are made without pyplot: no global state, no display.
 """
 
 import io
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from nif_jax.data.files import write_whole
 from nif_jax.metrics import ctr
 
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 BLUE, RED, INK, GREY = PALETTE[0], PALETTE[5], "#222222", "#8A8A8A"
 STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
@@ -32,28 +32,24 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
 
     Takes the records of metrics.jsonl. Raises ValueError if none of them holds a loss or a score.
     """
-    points = [
-        (record["stage"], name, record["step"], record["values"].get(name))
-        for record in records
-        for name in (_LOSS, *_SCORES)
-    ]
-    frame = pd.DataFrame(points, columns=["stage", "name", "step", "value"]).dropna()
+    names = [_LOSS, *_SCORES]
+    wide = pd.DataFrame([{"stage": r["stage"], "step": r["step"], **r["values"]} for r in records])
+    frame = wide.reindex(columns=["stage", "step", *names]).dropna(subset=names, how="all")
     if frame.empty:
-        raise ValueError(f"none of the {len(records)} records holds {[_LOSS, *_SCORES]}")
+        raise ValueError(f"none of the {len(records)} records holds {names}")
     stages = frame["stage"].unique()
     figure = Figure(figsize=(max(5.0, 3.6 * len(stages)), 5.0), layout="constrained")
     axes = figure.subplots(2, len(stages), squeeze=False, sharex="col")
     for (upper, lower), stage in zip(axes.T, stages, strict=True):
-        found = dict(list(frame[frame["stage"] == stage].sort_values("step").groupby("name")))
+        found = frame[frame["stage"] == stage].set_index("step").sort_index()
         upper.set_title(stage)
-        if _LOSS in found:
-            upper.plot(found[_LOSS]["step"], found[_LOSS]["value"], color=BLUE)
+        upper.plot(found[_LOSS].dropna(), color=BLUE)
         title = "not evaluated"
-        for score in [name for name in _SCORES if name in found][:1]:
-            steps, values = found[score]["step"], found[score]["value"]
-            lower.plot(steps, values, color=RED, marker="o", markersize=3.5)
+        for score in [name for name in _SCORES if found[name].notna().any()][:1]:
+            values = found[score].dropna()
+            lower.plot(values, color=RED, marker="o", markersize=3.5)
             lower.set_ylabel(score)
-            title = f"best {values.max():.4f} at step {steps[values.idxmax()]:,}"
+            title = f"best {values.max():.4f} at step {values.idxmax():,}"
         lower.set_title(title, fontsize=9, fontweight="normal")
         lower.set_xlabel("step")
         lower.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,7 +1,6 @@
-"""scores.npz: logits of each model of one seed for every test impression.
+"""scores.npz: logits of each model of one seed for the R test impressions, in store order.
 
-Kept beside the seed's checkpoints, so that differences can be tested without scoring again, between
-models of one workdir and of several. R test impressions in store order.
+Kept so that differences within and across workdirs can be tested without scoring again.
 """
 
 import hashlib

@@ -1,7 +1,4 @@
-"""Tables of results.json: models side by side, mean and standard deviation over seeds.
-
-A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by page.py.
-"""
+"""Tables of results.json as text: models side by side, mean and standard deviation over seeds."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

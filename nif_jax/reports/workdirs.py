@@ -83,8 +83,7 @@ def find(patterns: Sequence[str]) -> list[Path]:
             if not (path / RESULTS_FILE).exists():
                 problem = f"{path} is no workdir of a run" if matches else f"no workdir at {path}"
                 if _is_workdir(path):
-                    again = "Give its command again to go on with it"
-                    problem = f"{path} has not finished: it has no {RESULTS_FILE}. {again}"
+                    problem = f"{path} has not finished (no {RESULTS_FILE}). Give its command again"
                 raise WorkdirError(f"{problem}.{_choices(path)}")
             found.setdefault(path.resolve(), path)
     if not found:

@@ -343,7 +343,7 @@ def test_one_run_has_its_own_page(runs):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("unfinished", r"unfinished has not finished: it has no results\.json.*again"),
+        ("unfinished", r"unfinished has not finished \(no results\.json\).*again"),
         ("lab*", None),
         ("*", "unfinished has not finished"),
         (
