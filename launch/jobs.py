@@ -46,11 +46,6 @@ class Job:
         return flatten(build_config(self.command).to_dict())
 
     @property
-    def reference(self) -> str:
-        """Name of the run that it is compared with, or ""."""
-        return self.run.reference and f"{self.run.data}-{self.run.reference}"
-
-    @property
     def finished(self) -> bool:
         """Whether it has the results of all its seeds and rows."""
         return is_finished(self.workdir, self.config)

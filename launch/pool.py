@@ -5,7 +5,6 @@ import fcntl
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -68,14 +67,6 @@ def last_lines(folder: pathlib.Path, count: int) -> list[str]:
     """The last lines of a task's log; a line of progress counts once for each state of it."""
     text = (folder / LOG_FILE).read_text(errors="replace").replace("\r", "\n")
     return [line for line in text.splitlines() if line.strip()][-count:]
-
-
-def ending(code: int) -> str:
-    """An exit code in words: "ended with exit code 1", or "was ended by SIGKILL"."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
 
 
 def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> list[Outcome]:

@@ -77,8 +77,8 @@ def train(jobs: Sequence[Job], lenders: Sequence[Job]) -> int:
         if code is None:
             say(f"\n{name} is being trained by another process.")
             continue
-        log = folder / pool.LOG_FILE
-        say(f"\n{name} {pool.ending(code)} and left no results; the end of its {log}:")
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        say(f"\n{name} ended with {how} and left no results; from {folder / pool.LOG_FILE}:")
         say("\n".join(f"    {line}" for line in pool.last_lines(folder, LOG_LINES)))
     return len(failures)
 
@@ -94,7 +94,10 @@ def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -
     path = page.write_sweep(
         pathlib.Path(FLAGS.output) / f"{pathlib.Path(FLAGS.sweep).stem}.md",
         {job.run.name: job.workdir for job in finished},
-        references={job.run.name: job.reference for job in finished},
+        references={
+            job.run.name: job.run.reference and f"{job.run.data}-{job.run.reference}"
+            for job in finished
+        },
         with_buckets=[job.run.name for job in finished if job.run.buckets],
         doc=doc,
         command=command,

@@ -66,18 +66,16 @@ def run_differences(runs: Sequence[Workdir]) -> Table:
         parts = {key: value for key, value in run.results["run"].items() if key != "config"}
         data = {f"dataset.{key}": value for key, value in parts.pop("dataset", {}).items()}
         described[run.label] = {**run.config, **parts, **data}
-    lines = [
-        {"key": key}
-        | {label: _plain(key, one[key]) if key in one else "–" for label, one in described.items()}
-        for key in differing_keys(list(described.values()))
-    ]
+    lines = []
+    for key in differing_keys(list(described.values())):
+        line = {"key": key}
+        for label, one in described.items():
+            value = one.get(key, "–")
+            line[label] = value if isinstance(value, str) else json.dumps(value)
+        if key == "data.split":
+            line = {label: tables.split_label(text) for label, text in line.items()}
+        lines.append(line)
     return Table.of(lines, labels=len(runs) + 1)
-
-
-def _plain(key: str, value: Any) -> str:
-    if key == "data.split":
-        return tables.split_label(value)
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def section(runs: Sequence[Workdir], name: str) -> Table:

@@ -59,30 +59,25 @@ def write_many(patterns: Sequence[str], output: str | os.PathLike[str], command:
     elif len(runs) == 1:
         content = _render("one_run.html.j2", run=runs[0])
     else:
-        content = _many_runs(runs)
+        by_dataset: dict[str, list[Workdir]] = {}
+        for run in runs:
+            by_dataset.setdefault(run.data_name, []).append(run)
+        between, notes = significance.between_runs(runs)
+        content = _render(
+            "many_runs.html.j2",
+            runs=runs,
+            rows=[row for run in runs for row in run.rows],
+            overviews={
+                name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
+                for name, some in by_dataset.items()
+            },
+            between=between,
+            notes=notes,
+            families=[(family, curves.curve_plot(family)) for family in curves.families(runs)],
+            saved=curves.labels_saved(runs),
+            differing=overview.run_differences(runs),
+        )
     return write_whole(path, content)
-
-
-def _many_runs(runs: Sequence[Workdir]) -> str:
-    """The page of many runs: tables over all of them, then each."""
-    by_dataset: dict[str, list[Workdir]] = {}
-    for run in runs:
-        by_dataset.setdefault(run.data_name, []).append(run)
-    between, notes = significance.between_runs(runs)
-    return _render(
-        "many_runs.html.j2",
-        runs=runs,
-        rows=[row for run in runs for row in run.rows],
-        overviews={
-            name: [overview.overview(some, (history,)) for history in reversed(HISTORIES)]
-            for name, some in by_dataset.items()
-        },
-        between=between,
-        notes=notes,
-        families=[(family, curves.curve_plot(family)) for family in curves.families(runs)],
-        saved=curves.labels_saved(runs),
-        differing=overview.run_differences(runs),
-    )
 
 
 def write_sweep(

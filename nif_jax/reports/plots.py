@@ -147,7 +147,8 @@ def reliability(
         title = f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
         panel.set_title(title if ratio is None else f"{title}, PCOC {ratio:.3f}")
         panel.set(xlabel="predicted click rate", ylabel="observed click rate", aspect="equal")
-        panel.set(xlim=(0, None), ylim=(0, None))
+    top = min(1.0, max(panels[0].get_xlim()[1], panels[0].get_ylim()[1]))
+    panels[0].set(xlim=(0, top), ylim=(0, top))  # and so all panels
     panels[0].legend(loc="upper left")
     return save(figure, path)
 

@@ -102,7 +102,7 @@ def between_runs(runs: Sequence[Workdir]) -> tuple[Table, list[str]]:
             why = "no other run has the same test impressions"
             notes.append(f"{first.label} cannot be compared: {why}.")
             continue
-        theirs = resample(first.scores(), **_draws(first))
+        theirs = resample_run(first, first)
         for run in others:
             entries = differences_of_runs(run, first, theirs)
             lines += [_line(entry, run, first) for entry in entries]
@@ -112,19 +112,20 @@ def between_runs(runs: Sequence[Workdir]) -> tuple[Table, list[str]]:
     return Table.of(lines, labels=6), notes
 
 
+def resample_run(run: Workdir, first: Workdir) -> Resampled:
+    """Metrics of a run on the draws of the first: only equal draws can be paired."""
+    unit, resamples = (first.config[f"eval.{key}"] for key in ("resample_unit", "resamples"))
+    return resample(run.scores(), unit=unit, resamples=resamples)
+
+
 def differences_of_runs(run: Workdir, first: Workdir, theirs: Resampled) -> list[dict[str, Any]]:
     """The models of one run against those of another, whose resampled metrics are `theirs`."""
-    own = resample(run.scores(), **_draws(first))  # only equal draws can be paired
+    own = resample_run(run, first)
     names = {model for model, _, _ in theirs}
     models = dict.fromkeys(model for model, _, _ in own)
     pairs = [(model, model if model in names else REFERENCE) for model in models]
     split = "random" if run.config.get("data.split") == "random" else "test"
     return compare(own, theirs, pairs, split)
-
-
-def _draws(run: Workdir) -> dict[str, Any]:
-    config = run.config
-    return {"unit": config["eval.resample_unit"], "resamples": config["eval.resamples"]}
 
 
 def _line(entry: Mapping[str, Any], run: Workdir, first: Workdir) -> dict[str, str]:
