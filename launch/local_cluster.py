@@ -28,21 +28,21 @@ POLL_SECONDS = 0.1
 
 def end(processes: Sequence[subprocess.Popen], grace_seconds: float) -> None:
     """Ends the groups of processes that still run: SIGTERM, and SIGKILL after some seconds."""
+
+    def send(process: subprocess.Popen, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
     running = [process for process in processes if process.poll() is None]
     for process in running:
-        _signal_group(process, signal.SIGTERM)
+        send(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
     for process in running:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
+            send(process, signal.SIGKILL)
             process.wait()
-
-
-def _signal_group(process: subprocess.Popen, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 def _copy_lines(prefix: str, process: subprocess.Popen) -> None:

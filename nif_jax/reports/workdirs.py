@@ -144,7 +144,7 @@ def read(path: str | os.PathLike[str], label: str | None = None) -> Workdir:
 
 
 def read_all(patterns: Sequence[str]) -> list[Workdir]:
-    """Finds and reads workdirs; labels are as short as they can be and differ."""
+    """Finds and reads workdirs; their labels differ."""
     paths = find(patterns)
     return [read(path, label) for path, label in zip(paths, labels(paths), strict=True)]
 
@@ -165,8 +165,6 @@ def _choices(missing: Path) -> str:
     beside = sorted(str(path.parent) for path in missing.parent.glob(f"*/{RESULTS_FILE}"))
     if not beside:
         return f" There is no finished workdir in {missing.parent}."
-    near = [
-        name for name in difflib.get_close_matches(str(missing), beside) if name != str(missing)
-    ]
+    near = difflib.get_close_matches(str(missing), beside, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"{hint} Finished ones: {', '.join(beside[:12])}{', ...' if len(beside) > 12 else ''}."
