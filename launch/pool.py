@@ -77,7 +77,7 @@ def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> 
     """
     waiting, free, outcomes = collections.deque(tasks), core_sets(jobs), []
     running: dict[str, tuple[Task, subprocess.Popen, Sequence[int], float]] = {}
-    bar = tqdm.tqdm(total=len(tasks), unit="run", smoothing=0)
+    bar = tqdm.tqdm(total=len(tasks), unit="run", smoothing=0, disable=not tasks)
 
     def note(outcome: Outcome) -> None:
         running.pop(outcome.task.name, None)
