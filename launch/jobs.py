@@ -1,22 +1,31 @@
-"""The runs of a sweep as jobs of this machine: folders, commands, and configs that are checked."""
+"""The runs of a sweep as jobs of this machine: commands, configs, and stages that they share.
 
-import collections
+A stage that another run has trained with equal settings is copied, not trained again.
+"""
+
 import dataclasses
 import functools
+import json
 import pathlib
 import runpy
-import sys
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import common
-from nif_jax.config import flatten, run_differences
+from nif_jax.config import STAGE_KEYS, flatten, run_differences, stage_settings
 from nif_jax.data.files import read_json
-from nif_jax.data.schema import ConfigError
+from nif_jax.data.preparation.identity import load_identity
+from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.experiment import flag_errors
+from nif_jax.experiment.claims import DATA_FILE
+from nif_jax.metrics.records import METRICS_FILE, good_records
+from nif_jax.metrics.writer import MetricWriter
 from nif_jax.reports.workdirs import CONFIG_FILE, is_finished
+from nif_jax.training.checkpoint import DAMAGED
 from nif_jax.variants import require_variants
 
 SWEEPS = pathlib.Path(common.__file__).parent
@@ -33,9 +42,8 @@ class Job:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """Flat; raises what nif_jax.main would raise."""
-        words = [word for word in self.command if word.startswith(("--config", "--workdir"))]
-        return flatten(build_config(words).to_dict())
+        """Flat; raises or exits as nif_jax.main would."""
+        return flatten(build_config(self.command).to_dict())
 
     @property
     def finished(self) -> bool:
@@ -54,10 +62,8 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
     """Docstring and runs of a sweep file; raises ConfigError if it is none."""
     file = pathlib.Path(path)
     if file.suffix != ".py" or not file.is_file():
-        choices = sorted({p.stem for p in SWEEPS.glob("*.py")} - {"__init__", "common"})
-        raise ConfigError(
-            f"--sweep={path} is no Python file. configs/sweeps has {', '.join(choices)}."
-        )
+        names = ", ".join(sorted({p.stem for p in SWEEPS.glob("*.py")} - {"__init__", "common"}))
+        raise ConfigError(f"--sweep={path} is no Python file. configs/sweeps has {names}.")
     module = runpy.run_path(path)
     if "get_sweep" not in module:
         raise ConfigError(f"--sweep={path} has no get_sweep().")
@@ -67,42 +73,35 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
 def make_jobs(
     runs: Sequence[common.Run],
     workdir: pathlib.Path,
-    *,
-    data: str = "",
+    command: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    command: Sequence[str] = (sys.executable, "-m", "nif_jax.main"),
+    data: str = "",
 ) -> list[Job]:
-    """The runs with folders and commands; raises ConfigError for a name that occurs twice.
+    """The runs with folders in `workdir` and commands; raises ConfigError for a name used twice.
 
-    Args:
-      runs: of the sweep.
-      workdir: folder of their folders.
-      data: folder of parquet files; "" skips the runs that need one.
-      overrides: --config.<key>=<value> of all runs.
-      command: what trains a run; --config, --workdir and overrides are appended.
+    A run's --config and --workdir and the overrides, --config.<key>=<value>, follow `command`.
+    `data` is the folder of parquet files; without it, runs that need one are skipped.
     """
-    counts = collections.Counter(run.name for run in runs)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ConfigError(f"the sweep has several runs called {', '.join(twice)}.")
-    jobs = []
+    jobs: dict[str, Job] = {}
     for run in runs:
+        if run.name in jobs:
+            raise ConfigError(f"the sweep has several runs called {run.name}.")
         folder, file, missing = workdir / run.name, common.DATA[run.data].file, ""
         words = [f"--config={run.text}", f"--workdir={folder}"]
         if file:
             path = pathlib.Path(data or "<--data>") / file
             words.append(f"--config.source.path={path}")
             missing = "" if path.exists() else str(path)
-        jobs.append(Job(run, folder, [*command, *words, *overrides], missing))
-    return jobs
+        jobs[run.name] = Job(run, folder, [*command, *words, *overrides], missing)
+    return list(jobs.values())
 
 
-def build_config(arguments: Sequence[str]) -> ConfigDict:
-    """The config that nif_jax.main would make of its arguments; raises what it would raise."""
-    values, argv = flags.FlagValues(), ["sweep", *arguments]
+def build_config(command: Sequence[str]) -> ConfigDict:
+    """The config that nif_jax.main would make of its command; raises or exits as it would."""
+    values = flags.FlagValues()
+    argv = ["sweep", *(word for word in command if word.startswith("--config"))]
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    values(argv)
+    flag_errors.parse(argv, values)
     require_variants(values.config)
     return values.config
 
@@ -118,31 +117,77 @@ def _fault(job: Job) -> str:
     """Why a job cannot be started, or ""."""
     try:
         wanted = dict(job.config)
-    except (ConfigError, ValueError, TypeError, LookupError, AttributeError, flags.Error) as error:
-        return f"{job.run.name}: {_reason(error)}"
-    path = job.workdir / CONFIG_FILE
+    except (ConfigError, SystemExit) as error:
+        return f"{job.run.name}: {str(error).removeprefix('error: ')}"
     try:
-        there = read_json(path) if path.exists() else wanted
-    except ValueError as error:  # its own command writes it again
+        there = read_json(job.workdir / CONFIG_FILE)
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:  # the run's own command writes it again
         logging.warning("%s", error)
-        there = wanted
+        return ""
     if job.missing:  # results can be gathered where the data is not
         wanted["source.path"] = there["source.path"]
-    changed = run_differences(wanted, there, extend=True)
-    return (
-        ""
-        if not changed
-        else (
-            f"{job.workdir} belongs to a run with another config (there -> here); use another "
-            "--workdir, or delete that folder to start over:\n    " + "\n    ".join(changed)
-        )
+    changed = "\n    ".join(run_differences(wanted, there, extend=True))
+    return changed and (
+        f"{job.workdir} belongs to a run with another config (there -> here); use another "
+        f"--workdir, or delete that folder to start over:\n    {changed}"
     )
 
 
-def _reason(error: Exception) -> str:
-    """The message of an error of a config in one line, without the traceback that some carry."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    lines = str(error.args[0] if error.args else error).strip().splitlines()
-    text = lines[-1] if "Traceback" in " ".join(lines) else " ".join(lines)
-    return f"no config key {text}" if isinstance(error, LookupError) else text
+def borrow(
+    workdir: pathlib.Path, config: Mapping[str, Any], lenders: Iterable[pathlib.Path]
+) -> list[str]:
+    """Copies into a run's folder the stages that it would train to the same end.
+
+    Seed by seed: a stage that `workdir` has begun stays as it is. One whose stage_settings are
+    equal in a lender comes from there, with its lines of metrics.jsonl, without TensorBoard's. Only
+    lenders that were trained on the data that the flat config names now are used: a file at the
+    same path may have changed since. Lenders are finished runs, trained by the same code. Returns
+    "seed_0/base from <lender>" for each stage.
+    """
+    found, data = [], None
+    seeds = [f"seed_{config['seed'] + i}" for i in range(config["num_seeds"])]
+    for lender in lenders:
+        bests = sorted(path for seed in seeds for path in lender.glob(f"{seed}/*/best"))
+        try:
+            theirs = read_json(lender / CONFIG_FILE) if bests else {}
+            stages = [b.parent for b in bests if _is_wanted(b.parent, workdir, config, theirs)]
+            if stages and data is None:
+                data = load_identity(config)
+            if stages and read_json(lender / DATA_FILE) != data:
+                logging.info("%s was trained on other data; nothing is copied from it", lender)
+                continue
+        except (DataError, FileNotFoundError, ValueError) as error:
+            logging.warning("nothing is copied from %s: %s", lender, error)
+            continue
+        for stage in stages:
+            _copy(stage, workdir / stage.parent.name)
+            found.append(f"{stage.parent.name}/{stage.name} from {lender.name}")
+    return found
+
+
+def _is_wanted(
+    stage: pathlib.Path, workdir: pathlib.Path, config: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> bool:
+    """Whether a run would train a lender's stage to the same end, and has not begun it."""
+    needed = stage.name in config["rows"] or stage.name.startswith(tuple(STAGE_KEYS))
+    begun = (workdir / stage.parent.name / stage.name).exists()
+    return (
+        needed
+        and not begun
+        and stage_settings(stage.name, theirs) == stage_settings(stage.name, config)
+    )
+
+
+def _copy(stage: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copies the records first, and renames the folder last: where it exists, it is complete."""
+    temporary = folder / f"{stage.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(stage, temporary, ignore=shutil.ignore_patterns(DAMAGED))
+    with MetricWriter(folder) as writer:
+        writer.truncate_after(-1, stage.name)  # of a copy that was cut short
+    records = [r for r in good_records(stage.parent / METRICS_FILE) if r["stage"] == stage.name]
+    with (folder / METRICS_FILE).open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    temporary.rename(folder / stage.name)

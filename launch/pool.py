@@ -1,22 +1,22 @@
 """Several processes at a time, each on its own cores and with its own log, until all have ended."""
 
+import collections
 import fcntl
 import os
 import pathlib
-import queue
-import signal
+import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import tqdm
 
 from launch import local_cluster
 
 LOG_FILE = "log.txt"
 GRACE_SECONDS = 10.0
+POLL_SECONDS = 0.1
 
 
 class Task(NamedTuple):
@@ -36,15 +36,15 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def core_sets(jobs: int) -> list[set[int]]:
-    """Cores of each of `jobs` threads: disjoint and of even size; empty where that cannot be."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # Linux
+def core_sets(jobs: int) -> list[list[int]]:
+    """Cores of each of `jobs` tasks: disjoint and of even size; empty where that cannot be."""
+    cores = sorted(os.sched_getaffinity(0)) if shutil.which("taskset") else []  # Linux
     if jobs == 1 or jobs > len(cores):
-        return [set()] * jobs
-    return [set(cores[slot::jobs]) for slot in range(jobs)]
+        return [[]] * jobs
+    return [cores[slot::jobs] for slot in range(jobs)]
 
 
-def start(task: Task) -> subprocess.Popen | None:
+def start(task: Task, cores: Sequence[int] = ()) -> subprocess.Popen | None:
     """Starts a task, its output appended to its log; None if another process runs it.
 
     The log is locked. The lock belongs to the open file, which the child inherits, so it lasts as
@@ -57,14 +57,10 @@ def start(task: Task) -> subprocess.Popen | None:
         except BlockingIOError:
             return None
         task.prepare()
+        pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
         # A group of its own: Ctrl-C reaches this process alone, which ends it with its workers.
-        return subprocess.Popen(
-            task.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        return subprocess.Popen([*pinned, *task.command], start_new_session=True, **streams)
 
 
 def last_lines(folder: pathlib.Path, count: int) -> list[str]:
@@ -73,88 +69,47 @@ def last_lines(folder: pathlib.Path, count: int) -> list[str]:
     return [line for line in text.splitlines() if line.strip()][-count:]
 
 
-def ending(code: int) -> str:
-    """An exit code in words: "ended with exit code 1", or "was ended by SIGKILL"."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
-
-
-def progress_line(total: int, outcomes: Sequence[Outcome], running: Mapping[str, float]) -> str:
-    """Done of total, failures, running tasks, and the time left by the mean of finished ones.
-
-    `running` is name -> time.monotonic() at its start.
-    """
-    failed, left = sum(outcome.code != 0 for outcome in outcomes), "unknown"
-    taken = [outcome.seconds for outcome in outcomes if outcome.code == 0]
-    if taken and running:
-        mean, now = sum(taken) / len(taken), time.monotonic()
-        waiting = total - len(outcomes) - len(running)
-        rest = sum(max(0.0, mean - (now - started)) for started in running.values())
-        left = f"about {timedelta(seconds=round((waiting * mean + rest) / len(running)))}"
-    names = ", ".join(running) or "nothing"
-    failures = f", {failed} failed" if failed else ""
-    return f"{len(outcomes)}/{total} done{failures}; running {names}; time left {left}"
-
-
-def run(
-    tasks: Sequence[Task],
-    jobs: int,
-    *,
-    on_end: Callable[[Outcome], None],
-    on_change: Callable[[str], None],
-) -> list[Outcome]:
+def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> list[Outcome]:
     """Runs tasks in order, `jobs` at a time, and returns how they ended, in order of their ends.
 
     Where there are cores enough, each has its own. on_end is called when a task has ended, also
-    because this function is interrupted; on_change with a line of progress when a task has started
-    or ended. Only one thread at a time prepares a task or calls them.
+    because this function is interrupted. A bar shows progress, failures and what is running.
     """
-    processes: list[subprocess.Popen] = []
-    outcomes: list[Outcome] = []
-    running: dict[str, float] = {}
-    lock, stopped, cores = threading.Lock(), threading.Event(), queue.SimpleQueue()
-    for part in core_sets(jobs):
-        cores.put(part)
+    waiting, free, outcomes = collections.deque(tasks), core_sets(jobs), []
+    running: dict[str, tuple[Task, subprocess.Popen, Sequence[int], float]] = {}
+    bar = tqdm.tqdm(total=len(tasks), unit="run", smoothing=0, disable=not tasks)
 
-    def pin() -> None:
-        part = cores.get()
-        if part:
-            os.sched_setaffinity(0, part)  # of this thread; the processes that it starts inherit it
+    def note(outcome: Outcome) -> None:
+        running.pop(outcome.task.name, None)
+        outcomes.append(outcome)
+        on_end(outcome)
+        bar.update()
+        show()
 
-    def note(task: Task, code: int | None, seconds: float) -> None:
-        outcomes.append(Outcome(task, code, seconds))
-        on_end(outcomes[-1])
+    def show() -> None:
+        failed = sum(outcome.code != 0 for outcome in outcomes)
+        failures = f"{failed} failed, " if failed else ""
+        bar.set_postfix_str(f"{failures}running {', '.join(running) or 'nothing'}")
 
-    def work(task: Task) -> None:
-        with lock:
-            if stopped.is_set():
-                return
-            process, started = start(task), time.monotonic()
-            if process is None:
-                note(task, None, 0.0)
-            else:
-                processes.append(process)
-                running[task.name] = started
-            on_change(progress_line(len(tasks), outcomes, running))
-        if process is not None:
-            code = process.wait()
-            with lock:
-                del running[task.name]
-                note(task, code, time.monotonic() - started)
-                if not stopped.is_set():
-                    on_change(progress_line(len(tasks), outcomes, running))
+    def collect() -> None:
+        for task, process, cores, started in list(running.values()):
+            if process.poll() is not None:
+                free.append(cores)
+                note(Outcome(task, process.returncode, time.monotonic() - started))
 
-    executor = futures.ThreadPoolExecutor(jobs, initializer=pin)
     try:
-        for future in futures.as_completed([executor.submit(work, task) for task in tasks]):
-            future.result()  # raises what the preparation or a callback raised
+        while waiting or running:
+            while waiting and free:
+                task = waiting.popleft()
+                if process := start(task, free[-1]):
+                    running[task.name] = task, process, free.pop(), time.monotonic()
+                    show()
+                else:
+                    note(Outcome(task, None, 0.0))
+            collect()
+            time.sleep(POLL_SECONDS)
     finally:
-        stopped.set()
-        executor.shutdown(wait=False, cancel_futures=True)
-        with lock:  # nothing is being started now, nor will be
-            started = list(processes)
-        local_cluster.end(started, GRACE_SECONDS)
-        executor.shutdown()
+        local_cluster.end([process for _, process, *_ in running.values()], GRACE_SECONDS)
+        collect()
+        bar.close()
     return outcomes

@@ -5,17 +5,11 @@
     python launch/sweep.py --sweep=configs/sweeps/labels.py --config.num_seeds=1 --workdir=runs/try
 
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`, with its log.txt there.
-The same command skips finished runs and resumes the others; several calls at once share the work.
-Stages that a finished run of the sweep, or of the sweeps in --lenders, has trained with equal
-settings are copied (launch/sharing.py), so after a change of the code use another --workdir. A run
-that fails is reported at the end and does not stop the others. --config.<key>=<value> holds for all
-runs. On a cluster whose nodes see this checkout:
-
-    python launch/sweep.py --sweep=... --print_commands > commands
-    sbatch --array=1-$(wc -l < commands) --wrap='sed -n "${SLURM_ARRAY_TASK_ID}p" commands | bash'
-    python launch/sweep.py --sweep=... --gather_only
-
-Relative paths start at the checkout.
+The same command skips finished runs and resumes the others. Several calls at once, also on several
+machines that see this checkout, share the work. Stages that a finished run of the sweep, or of the
+sweeps in --lenders, has trained with equal settings are copied, so after a change of the code use
+another --workdir. A run that fails is reported at the end and does not stop the others.
+--config.<key>=<value> holds for all runs. Relative paths start at the checkout.
 """
 
 import fnmatch
@@ -31,12 +25,14 @@ from collections.abc import Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script finds the modules of its own folder only
 
+import tqdm
 from absl import app, flags
 
-from launch import pool, sharing
-from launch.jobs import Job, check, load_sweep, make_jobs
+from launch import pool
+from launch.jobs import Job, borrow, check, load_sweep, make_jobs
 from nif_jax.data.schema import ConfigError
-from nif_jax.reports import sweeps
+from nif_jax.reports import page
+from nif_jax.reports.results import RESULTS_FILE
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
@@ -45,82 +41,71 @@ flags.DEFINE_string("only", "*", "Train the runs whose names match this pattern.
 flags.DEFINE_string("data", "", "Folder of the parquet files that configs/sweeps/common.py names.")
 flags.DEFINE_string("workdir", None, "Folder of the runs; default runs/sweeps/<sweep>.")
 flags.DEFINE_string("lenders", "", "Folder of other sweeps' workdirs, to copy equal stages from.")
-flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md and <sweep>.json.")
+flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md.")
 flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.")
-flags.DEFINE_bool("print_commands", False, "Print the commands of unfinished runs, one a line.")
-flags.DEFINE_bool("gather_only", False, "Gather what is finished; train nothing.")
 flags.DEFINE_string("command", None, "What trains a run; default: this Python -m nif_jax.main.")
 
 ATTEMPTS_FILE = "attempts.jsonl"
 LOG_LINES = 12
-say = functools.partial(print, flush=True)
+say = functools.partial(tqdm.tqdm.write, file=sys.stdout)
 
 
-def borrow(job: Job, jobs: Sequence[Job]) -> None:
-    """Copies the stages of a job that finished jobs have, and prints which."""
-    lenders = [other.workdir for other in jobs if other.finished]
-    if FLAGS.lenders:
-        lenders += sharing.finished_below(pathlib.Path(FLAGS.lenders))
-    for line in sharing.borrow(job.workdir, job.config, lenders):
-        say(f"{job.run.name}: {line}")
-
-
-def note_attempt(outcome: pool.Outcome) -> None:
-    """Appends an ended run to the attempts beside its folder."""
-    attempt = {"run": outcome.task.name, "code": outcome.code, "seconds": round(outcome.seconds, 1)}
-    with (outcome.task.folder.parent / ATTEMPTS_FILE).open("a") as file:
-        file.write(json.dumps(attempt) + "\n")
-
-
-def train(jobs: Sequence[Job], lenders: Sequence[Job], at_a_time: int) -> int:
+def train(jobs: Sequence[Job], lenders: Sequence[Job]) -> int:
     """Trains jobs, reports failures, and returns how many are not finished."""
+
+    def prepare(job: Job) -> None:
+        folders = [lender.workdir for lender in lenders if lender.finished]
+        if FLAGS.lenders:
+            found = sorted(pathlib.Path(FLAGS.lenders).glob(f"*/*/{RESULTS_FILE}"))
+            folders += [path.parent for path in found]
+        for line in borrow(job.workdir, job.config, folders):
+            say(f"{job.run.name}: {line}")
+
+    def note(outcome: pool.Outcome) -> None:
+        name, seconds = outcome.task.name, round(outcome.seconds, 1)
+        with (outcome.task.folder.parent / ATTEMPTS_FILE).open("a") as file:
+            file.write(json.dumps({"run": name, "code": outcome.code, "seconds": seconds}) + "\n")
+
     tasks = [
-        pool.Task(job.run.name, job.command, job.workdir, functools.partial(borrow, job, lenders))
+        pool.Task(job.run.name, job.command, job.workdir, functools.partial(prepare, job))
         for job in jobs
     ]
-    outcomes = pool.run(tasks, at_a_time, on_end=note_attempt, on_change=say)
+    outcomes = pool.run(tasks, FLAGS.jobs, note)
     unfinished = {job.run.name for job in jobs if not job.finished}
     failures = [outcome for outcome in outcomes if outcome.task.name in unfinished]
     for (name, _, folder, _), code, _ in failures:
         if code is None:
             say(f"\n{name} is being trained by another process.")
             continue
-        log = folder / pool.LOG_FILE
-        say(f"\n{name} {pool.ending(code)} and left no results; the end of its {log}:")
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        say(f"\n{name} ended with {how} and left no results; from {folder / pool.LOG_FILE}:")
         say("\n".join(f"    {line}" for line in pool.last_lines(folder, LOG_LINES)))
     return len(failures)
 
 
-def gather(jobs: Sequence[Job], name: str, doc: str, command: str, workdir: pathlib.Path) -> None:
-    """Writes <output>/<name>.md and .json from the runs that are finished, if there are any."""
+def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -> None:
+    """Writes <output>/<sweep>.md from the runs that are finished, if there are any."""
     finished = [job for job in jobs if job.finished]
     if not finished:
         say("No run has results yet: nothing to gather.")
         return
     attempts = workdir / ATTEMPTS_FILE
     lines = attempts.read_text().splitlines() if attempts.exists() else []
-    entries = []
-    for job in finished:
-        run, reference = job.run, job.run.reference and f"{job.run.data}-{job.run.reference}"
-        entries.append(sweeps.Entry(run.name, run.text, job.workdir, reference, run.buckets))
-    absent = {job.run.name: job.state for job in jobs if not job.finished}
-    seconds = sum(json.loads(line)["seconds"] for line in lines)
-    sweep = sweeps.Sweep(name, doc, command, entries, absent, seconds)
-    for path in sweeps.write(sweep, pathlib.Path(FLAGS.output)):
-        say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
-
-
-def plan(overrides: Sequence[str], workdir: pathlib.Path) -> tuple[str, list[Job], list[Job]]:
-    """Docstring of the sweep, all of its jobs, and those that --only names; all are checked."""
-    doc, runs = load_sweep(FLAGS.sweep)
-    more = {"command": shlex.split(FLAGS.command)} if FLAGS.command else {}
-    jobs = make_jobs(runs, workdir, data=FLAGS.data, overrides=overrides, **more)
-    check(jobs)
-    chosen = [job for job in jobs if fnmatch.fnmatchcase(job.run.name, FLAGS.only)]
-    if not chosen:
-        names = ", ".join(job.run.name for job in jobs)
-        raise ConfigError(f"--only={FLAGS.only} matches no run. There are {names}.")
-    return doc, jobs, chosen
+    path = page.write_sweep(
+        pathlib.Path(FLAGS.output) / f"{pathlib.Path(FLAGS.sweep).stem}.md",
+        {job.run.name: job.workdir for job in finished},
+        references={
+            job.run.name: job.run.reference and f"{job.run.data}-{job.run.reference}"
+            for job in finished
+        },
+        with_buckets=[job.run.name for job in finished if job.run.buckets],
+        doc=doc,
+        command=command,
+        configs={job.run.name: job.run.text for job in finished},
+        absent={job.run.name: job.state for job in jobs if not job.finished},
+        seconds=sum(json.loads(line)["seconds"] for line in lines),
+    )
+    say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -131,41 +116,40 @@ def main(argv: Sequence[str]) -> int:
         raise app.UsageError(f"what is {odd[0]!r}? Write --config.<key>=<value>.")
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    name = pathlib.Path(FLAGS.sweep).stem
-    workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{name}")
+    workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{pathlib.Path(FLAGS.sweep).stem}")
+    command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
     try:
-        doc, jobs, chosen = plan(overrides, workdir)
+        doc, runs = load_sweep(FLAGS.sweep)
+        jobs = make_jobs(runs, workdir, command, overrides, data=FLAGS.data)
+        check(jobs)
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    pending = [job for job in chosen if not job.finished and not job.missing]
-    if FLAGS.print_commands:
-        for job in pending:
-            say(shlex.join(job.command))
-        return 0
-    for job in chosen:
-        if FLAGS.dry_run:
-            say(f"{job.run.name}: {job.state}\n    {shlex.join(job.command)}")
-        elif job not in pending:
-            say(f"{job.run.name}: {job.state}")
+    chosen = [job for job in jobs if fnmatch.fnmatchcase(job.run.name, FLAGS.only)]
+    if not chosen:
+        names = ", ".join(job.run.name for job in jobs)
+        sys.exit(f"error: --only={FLAGS.only} matches no run. There are {names}.")
+    pending = [job for job in chosen if job.state == "to do"]
+    for job in chosen if FLAGS.dry_run else [job for job in chosen if job not in pending]:
+        command = f"\n    {shlex.join(job.command)}" if FLAGS.dry_run else ""
+        say(f"{job.run.name}: {job.state}{command}")
     if FLAGS.dry_run:
         return 0
     try:
-        failures = 0 if FLAGS.gather_only else train(pending, jobs, FLAGS.jobs)
+        failures = train(pending, jobs)
     except KeyboardInterrupt:
         say("\nInterrupted; the same command goes on from here.")
         return 128 + signal.SIGINT
     # The command without what belongs to one machine.
     data = ["--data=<folder>"] if FLAGS.data else []
     words = [f"--sweep={FLAGS.sweep}", *data, *map(shlex.quote, overrides)]
-    gather(jobs, name, doc, " ".join(["python launch/sweep.py", *words]), workdir)
+    gather(jobs, doc, " ".join(["python launch/sweep.py", *words]), workdir)
     return 1 if failures else 0
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Reads this command's flags; the rest is its name and overrides of the runs' configs."""
-    ours = [word for word in argv if not word.startswith("--config.")]
     overrides = [word for word in argv if word.startswith("--config.")]
-    return app.parse_flags_with_usage(ours) + overrides
+    return app.parse_flags_with_usage([word for word in argv if word not in overrides]) + overrides
 
 
 if __name__ == "__main__":

@@ -10,20 +10,16 @@ AB_FILE = "ab.json"
 
 def table(records: Sequence[Mapping[str, Any]]) -> tables.Table:
     """Arms side by side; lifts in per cent."""
-    header = ["arm", "CTR", "lift, %", "95 % interval", "true CTR", "true lift, %", "of oracle's"]
-    rows = []
-    for arm in records:
-        keys = ("lift", "low", "high", "true_lift")
-        lift, low, high, true_lift = (f"{100 * arm[key]:+.2f}" for key in keys)
-        rows.append(
-            [
-                arm["model"],
-                f"{arm['ctr']:.4f}",
-                lift,
-                f"{low} to {high}",
-                f"{arm['true_ctr']:.4f}",
-                true_lift,
-                tables.spread([arm["oracle_share"]], ".3f"),
-            ]
-        )
-    return tables.Table(header, rows, labels=1)
+    lines = [
+        {
+            "arm": arm["model"],
+            "CTR": f"{arm['ctr']:.4f}",
+            "lift, %": f"{100 * arm['lift']:+.2f}",
+            "95 % interval": f"{100 * arm['low']:+.2f} to {100 * arm['high']:+.2f}",
+            "true CTR": f"{arm['true_ctr']:.4f}",
+            "true lift, %": f"{100 * arm['true_lift']:+.2f}",
+            "of oracle's": tables.spread([arm["oracle_share"]], ".3f"),
+        }
+        for arm in records
+    ]
+    return tables.Table.of(lines, labels=1)

@@ -1,7 +1,6 @@
 """Figures of a run, from plain arrays to PNG files; each function returns the path of its PNG.
 
-Colours are Okabe and Ito's, which colour-blind readers can distinguish, and series differ in marker
-or line style too. Figures are made without pyplot: no global state, no display.
+Figures are made without pyplot: no global state, no display.
 """
 
 import io
@@ -12,11 +11,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from nif_jax.data.files import write_whole
 from nif_jax.metrics import ctr
 
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 BLUE, RED, INK, GREY = PALETTE[0], PALETTE[5], "#222222", "#8A8A8A"
 STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
@@ -31,30 +32,25 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLik
 
     Takes the records of metrics.jsonl. Raises ValueError if none of them holds a loss or a score.
     """
-    names = dict.fromkeys(record["stage"] for record in records)
-    series = {stage: _series(records, stage) for stage in names}
-    series = {stage: found for stage, found in series.items() if found}
-    if not series:
-        raise ValueError(f"none of the {len(records)} records holds {[_LOSS, *_SCORES]}")
-    figure = Figure(figsize=(max(5.0, 3.6 * len(series)), 5.0), layout="constrained")
-    axes = figure.subplots(2, len(series), squeeze=False, sharex="col")
-    for (upper, lower), (stage, found) in zip(axes.T, series.items(), strict=True):
+    names = [_LOSS, *_SCORES]
+    wide = pd.DataFrame([{"stage": r["stage"], "step": r["step"], **r["values"]} for r in records])
+    frame = wide.reindex(columns=["stage", "step", *names]).dropna(subset=names, how="all")
+    if frame.empty:
+        raise ValueError(f"none of the {len(records)} records holds {names}")
+    stages = frame["stage"].unique()
+    figure = Figure(figsize=(max(5.0, 3.6 * len(stages)), 5.0), layout="constrained")
+    axes = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    for (upper, lower), stage in zip(axes.T, stages, strict=True):
+        found = frame[frame["stage"] == stage].set_index("step").sort_index()
         upper.set_title(stage)
-        upper.plot(*found.get(_LOSS, ((), ())), color=BLUE)
-        score = next((name for name in _SCORES if name in found), None)
-        if score is None:
-            lower.text(
-                0.5, 0.5, "not evaluated", color=GREY, ha="center", transform=lower.transAxes
-            )
-            lower.set_yticks([])
-        else:
-            steps, values = found[score]
-            best = int(np.argmax(values))
-            lower.plot(steps, values, color=RED, marker="o", markersize=3.5)
+        upper.plot(found[_LOSS].dropna(), color=BLUE)
+        title = "not evaluated"
+        for score in [name for name in _SCORES if found[name].notna().any()][:1]:
+            values = found[score].dropna()
+            lower.plot(values, color=RED, marker="o", markersize=3.5)
             lower.set_ylabel(score)
-            lower.set_title(
-                f"best {values[best]:.4f} at step {steps[best]:,}", fontsize=9, fontweight="normal"
-            )
+            title = f"best {values.max():.4f} at step {values.idxmax():,}"
+        lower.set_title(title, fontsize=9, fontweight="normal")
         lower.set_xlabel("step")
         lower.xaxis.set_major_formatter("{x:,.0f}")
     axes[0, 0].set_ylabel(_LOSS)
@@ -67,12 +63,9 @@ def calibration_scores(
 ) -> Path:
     """NIF paper, Figure 3: calibration scores of positives and negatives, one panel per variant.
 
-    The title gives the separation: difference of means, and AUC of the score alone. Raises
-    ValueError for no variants, or one without positives or negatives.
-
-    Args:
-      scores: variant -> (logits of positives [P], of negatives [M]), drawn left to right.
-      path: of the PNG.
+    Takes variant -> (logits of positives [P], of negatives [M]). The title gives the separation:
+    difference of means, and AUC of the score alone. Raises ValueError for no variants, or one
+    without positives or negatives.
     """
     if not scores or not all(len(one) and len(other) for one, other in scores.values()):
         raise ValueError(f"each of {list(scores)} needs scores of positives and of negatives")
@@ -82,10 +75,8 @@ def calibration_scores(
     bins = np.linspace(low - margin, high + margin, 61)
     figure, axes = panel_grid(len(scores), len(scores), 5.0 * len(scores), 3.8)
     for axis, (variant, (positive, negative)) in zip(axes, scores.items(), strict=True):
-        for values, color, line, name in (
-            (negative, BLUE, "--", "no click"),
-            (positive, RED, "-", "click"),
-        ):
+        sides = ((negative, BLUE, "--", "no click"), (positive, RED, "-", "click"))
+        for values, color, line, name in sides:
             style = {"bins": bins, "density": True, "color": color}
             axis.hist(values, histtype="stepfilled", alpha=0.25, **style)
             axis.hist(values, histtype="step", linestyle=line, linewidth=1.6, **style)
@@ -126,8 +117,8 @@ def auc_by_history(
     lower.bar_label(bars, labels=[f"{count:,}" for count in counts], fontsize=8)
     lower.margins(y=0.3)
     lower.yaxis.set_major_formatter("{x:,.0f}")
-    lower.set_xticks(range(len(names)), names)
     lower.set(ylabel="impressions", xlabel="history length (events)")
+    lower.set_xticks(range(len(names)), names)
     lower.grid(visible=False)
     return save(figure, path)
 
@@ -144,45 +135,20 @@ def reliability(
     if not logits:
         raise ValueError("reliability needs the logits of at least one model")
     found = {model: ctr.calibration_bins(labels, values, _BINS) for model, values in logits.items()}
-    errors = {
-        model: 2 * np.sqrt(observed * (1 - observed) / count)
-        for model, (_, observed, count) in found.items()
-    }
-    top = min(
-        1.0,
-        1.1
-        * max(
-            max(predicted.max(), (observed + errors[model]).max())
-            for model, (predicted, observed, _) in found.items()
-        ),
-    )
     columns = min(len(found), 3)
     figure, panels = panel_grid(len(found), columns, max(4.8, 3.6 * columns), 4.2)
     for panel, (model, (predicted, observed, count)) in zip(panels, found.items(), strict=True):
-        panel.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="calibrated")
-        panel.errorbar(
-            predicted,
-            observed,
-            yerr=errors[model],
-            color=BLUE,
-            marker="o",
-            markersize=4,
-            capsize=2,
-            linewidth=1.2,
-            label=f"{len(count)} bins, ± 2 s.e.",
-        )
+        panel.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, label="calibrated")
+        errors = 2 * np.sqrt(observed * (1 - observed) / count)
+        style = {"color": BLUE, "marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
+        name = f"{len(count)} bins, ± 2 s.e."
+        panel.errorbar(predicted, observed, yerr=errors, label=name, **style)
         ratio = ctr.pcoc(labels, logits[model])
-        panel.set_title(
-            f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
-            + ("" if ratio is None else f", PCOC {ratio:.3f}")
-        )
-        panel.set(
-            xlim=(0, top),
-            ylim=(0, top),
-            aspect="equal",
-            xlabel="predicted click rate",
-            ylabel="observed click rate",
-        )
+        title = f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
+        panel.set_title(title if ratio is None else f"{title}, PCOC {ratio:.3f}")
+        panel.set(xlabel="predicted click rate", ylabel="observed click rate", aspect="equal")
+    top = min(1.0, max(panels[0].get_xlim()[1], panels[0].get_ylim()[1]))
+    panels[0].set(xlim=(0, top), ylim=(0, top))  # and so all panels
     panels[0].legend(loc="upper left")
     return save(figure, path)
 
@@ -214,18 +180,6 @@ def png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, dpi=150, format="png")
     return file.getvalue()
-
-
-def _series(
-    records: Sequence[Mapping[str, Any]], stage: str
-) -> dict[str, tuple[tuple[Any, ...], ...]]:
-    """Loss and scores of a stage, where defined: name -> steps, values; by step."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for record in records:
-        for name in (_LOSS, *_SCORES):
-            if record["stage"] == stage and record["values"].get(name) is not None:
-                found.setdefault(name, []).append((record["step"], record["values"][name]))
-    return {name: tuple(zip(*sorted(points), strict=True)) for name, points in found.items()}
 
 
 def _bucket_name(lower: float, upper: float | None) -> str:

@@ -1,20 +1,21 @@
-"""results.json: the results of a run, under a fixed schema (see SCHEMA), as strict JSON.
+"""results.json: the results of a run, in a fixed form, as strict JSON.
 
 "run" describes config, commit, versions, devices and data set; "rows" has one object per model x
-seed x split x history; "differences" one per pair x split x history x metric; "files" is path of a
-file that reports read, within the workdir -> its SHA-256; "checksum" is the SHA-256 of all else.
+seed x split x history; "differences" one per pair x split x history x metric; "buckets" is
+property -> model -> list of buckets; "files" is path of a file that reports read, within the
+workdir -> its SHA-256; "checksum" is the SHA-256 of all else. "run" and "rows" are required.
 """
 
-import math
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nif_jax.data.files import read_json, write_json
-from nif_jax.metrics import bootstrap
+from nif_jax.metrics.bootstrap import VERDICTS, Difference
 
 RESULTS_FILE = "results.json"
 HISTORIES = ("online", "frozen")
@@ -24,55 +25,30 @@ ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
 AGAIN = "Give the command of that run again: --mode=train writes the file again"
 """The remedy for a damaged file of a finished run."""
 
-# A field is what a value must be, a tuple of choices, [item of a list], {field of an object}, or
-# {...: item}, which stands for all keys that are not named.
-_NAME, _INTEGER, _NUMBER, _OBJECT = "a name", "an integer", "a number or null", "an object"
-_IS: Mapping[str, Callable[[Any], bool]] = {
-    _NAME: lambda value: isinstance(value, str) and value != "",
-    _INTEGER: lambda value: type(value) is int,  # isinstance would accept a bool
-    _NUMBER: lambda value: value is None or type(value) in (int, float),
-    _OBJECT: lambda value: isinstance(value, dict),
-    "a string": lambda value: isinstance(value, str),
+_COMPARED = ("model", "reference", "split", "history", "metric", "seeds")
+KEYS: Mapping[str, Sequence[str]] = {
+    "rows": ROW_KEYS,
+    "differences": (*_COMPARED, *Difference._fields),
+    "selection": ("seed", "selected", "metric", "validation"),
+    "retrieval": ("model", "seed", "split", "targets"),
+    "semantic_ids": ("seed", "form", "level"),
+    "bucket": ("lower", "upper", "count", "auc"),
 }
-_BUCKET = dict.fromkeys(("lower", "upper", "count", "auc"), _NUMBER)
-SCHEMA: Mapping[str, Any] = {
-    "run": _OBJECT,
-    "rows": [
-        {
-            "model": _NAME,
-            "seed": _INTEGER,
-            "split": _NAME,
-            "history": HISTORIES,
-            **dict.fromkeys((*METRICS, *COSTS), _NUMBER),
-        }
-    ],
-    "differences": [
-        {
-            "model": _NAME,
-            "reference": _NAME,
-            "split": _NAME,
-            "history": HISTORIES,
-            "metric": tuple(bootstrap.SIGNS),
-            "seeds": _INTEGER,
-            "mean": _NUMBER,
-            "sd": _NUMBER,
-            "low": _NUMBER,
-            "high": _NUMBER,
-            "verdict": bootstrap.VERDICTS,
-        }
-    ],
-    "selection": [
-        {"seed": _INTEGER, "selected": _NAME, "metric": _NAME, "validation": {...: _NUMBER}}
-    ],
-    "retrieval": [
-        {"model": _NAME, "seed": _INTEGER, "split": _NAME, "targets": _NAME, ...: _NUMBER}
-    ],
-    "semantic_ids": [{"seed": _NUMBER, "form": _NAME, "level": _NUMBER, ...: _NUMBER}],
-    "buckets": {...: {...: [_BUCKET]}},  # property -> model -> buckets
-    "files": {...: "a string"},
-    "notes": ["a string"],
+"""The keys of the objects in each list of results.json."""
+_OPEN = ("retrieval", "semantic_ids")  # further keys of these are measurements
+
+_NAME = ("a name", lambda value: isinstance(value, str) and value != "")
+_INTEGER = ("an integer", lambda value: type(value) is int)  # isinstance would accept a bool
+_NUMBER = ("a number or null", lambda value: value is None or type(value) in (int, float))
+_NAMES = ("model", "reference", "split", "metric", "selected", "targets", "form")
+_VALUES = dict.fromkeys(_NAMES, _NAME) | {
+    "seed": _INTEGER,
+    "seeds": _INTEGER,
+    "history": (f"one of {HISTORIES}", HISTORIES.__contains__),
+    "verdict": (f"one of {VERDICTS}", VERDICTS.__contains__),
+    "validation": ("numbers by name", lambda value: all(map(_NUMBER[1], value.values()))),
 }
-"""Of the keys of results.json, "run" and "rows" are required; further ones are not checked."""
+"""Key -> what its value must be, in words and as a test; all others are numbers or null."""
 
 
 def write_results(
@@ -81,13 +57,11 @@ def write_results(
     """Writes results.json in one step: a reader sees the old file or the new one, whole.
 
     Numbers that are not finite become null, arrays and tuples lists, and NumPy or JAX scalars
-    Python ones. A metric or cost that was not measured is None.
-
-    Raises:
-      ValueError: a key or value that breaks SCHEMA, with its place and what is allowed.
-      TypeError: a value that JSON has no form for, with its place.
+    Python ones. A metric or cost that was not measured is None. Raises a ValueError for a key or
+    value that is not allowed, with its place, and a TypeError for one that JSON has no form for.
     """
-    results = _plain({"run": run, "rows": rows, **extra}, "results")
+    text = json.dumps({"run": run, "rows": rows, **extra}, default=_plain)
+    results = json.loads(text, parse_constant=lambda _: None)
     check_results(results)
     write_json(path, results)
 
@@ -95,9 +69,8 @@ def write_results(
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks results.json, given its path or that of its workdir.
 
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: the file is damaged; names it, the place and the remedy.
+    Raises a FileNotFoundError if there is none, and a ValueError for a damaged file, which names
+    the file, the place and the remedy.
     """
     path = Path(path)
     path = path / RESULTS_FILE if path.is_dir() else path
@@ -110,57 +83,44 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_results(results: Any) -> None:
-    """Raises a ValueError that names the first place where plain JSON data breaks SCHEMA."""
-    if not isinstance(results, dict):
-        raise ValueError(f"results must be an object, got {results!r}")
-    for key, field in SCHEMA.items():
-        if key in results or key in ("run", "rows"):
-            _check(results.get(key), field, key)
-    for index, entry in enumerate(results.get("selection", [])):
-        _check(entry["selected"], tuple(entry["validation"]), f"selection[{index}].selected")
+    """Raises a ValueError that names the first place where plain JSON data has another form."""
+    try:
+        if not isinstance(results["run"], dict):
+            raise ValueError(f"run must be an object, got {results['run']!r}")
+        for name in KEYS:
+            if name == "rows" or name in results:
+                _check(results[name], name, name)
+        for name, by_model in results.get("buckets", {}).items():
+            for model, buckets in by_model.items():
+                _check(buckets, "bucket", f"buckets.{name}.{model}")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"these are no results ({type(error).__name__}: {error})") from error
 
 
-def _check(value: Any, field: Any, where: str) -> None:
-    """Raises a ValueError unless a value is what a field of SCHEMA allows."""
-    if isinstance(field, str):
-        if not _IS[field](value):
-            raise ValueError(f"{where} must be {field}, got {value!r}")
-    elif isinstance(field, tuple):
-        if value not in field:
-            raise ValueError(f"{where} is {value!r}; choose from {field}")
-    elif isinstance(field, list):
-        if not isinstance(value, list):
-            raise ValueError(f"{where} must be a list, got {value!r}")
-        for index, item in enumerate(value):
-            _check(item, field[0], f"{where}[{index}]")
-    else:
-        _check(value, _OBJECT, where)
-        required = [key for key in field if key is not ...]
-        missing = [key for key in required if key not in value]
-        unknown = [] if ... in field else [key for key in value if key not in field]
+def _check(entries: Any, kind: str, where: str) -> None:
+    """Raises a ValueError unless entries is a list of objects of a kind of KEYS."""
+    if not isinstance(entries, list):
+        raise ValueError(f"{where} must be a list, got {entries!r}")
+    for index, entry in enumerate(entries):
+        missing = [key for key in KEYS[kind] if key not in entry]
+        unknown = [key for key in entry if key not in KEYS[kind] and kind not in _OPEN]
         if missing or unknown:
             raise ValueError(
-                f"{where}: missing keys {missing}, unknown keys {unknown}; the keys are {required}"
+                f"{where}[{index}]: missing keys {missing}, unknown keys {unknown}; "
+                f"the keys are {KEYS[kind]}"
             )
-        for key, item in value.items():
-            _check(item, field.get(key, field.get(...)), f"{where}.{key}")
+        for key, value in entry.items():
+            what, is_right = _VALUES.get(key, _NUMBER)
+            if not is_right(value):
+                raise ValueError(f"{where}[{index}].{key} must be {what}, got {value!r}")
 
 
-def _plain(value: Any, where: str) -> Any:
-    """The value as what strict JSON can hold."""
+def _plain(value: Any) -> Any:
+    """What strict JSON can hold, of a value that it cannot."""
     if hasattr(value, "__array__"):  # of NumPy or JAX, scalars too
-        value = np.asarray(value).tolist()
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return np.asarray(value).tolist()
     if isinstance(value, Mapping):
-        odd = [key for key in value if not isinstance(key, str)]
-        if odd:
-            raise TypeError(f"{where}: JSON keys are strings, got {odd[0]!r}")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return dict(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"{where}: JSON has no form for a {type(value).__name__}: {value!r}")
+    raise TypeError(f"JSON has no form for a {type(value).__name__}: {value!r}")

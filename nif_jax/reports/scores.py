@@ -1,7 +1,6 @@
-"""scores.npz: logits of each model of one seed for every test impression.
+"""scores.npz: logits of each model of one seed for the R test impressions, in store order.
 
-Kept beside the seed's checkpoints, so that differences can be tested without scoring again, between
-models of one workdir and of several. R test impressions in store order.
+Kept so that differences within and across workdirs can be tested without scoring again.
 """
 
 import hashlib
@@ -19,16 +18,8 @@ from nif_jax.reports.results import AGAIN
 
 SCORES_FILE = "scores.npz"
 # What zipfile, zlib and NumPy raise for a damaged file.
-_DAMAGE = (
-    KeyError,
-    ValueError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_DAMAGE = (EOFError, KeyError, MemoryError, OSError, RuntimeError, ValueError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
 _LOGIT = "logit/"
 
 
@@ -59,15 +50,12 @@ def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     columns: dict[str, Any] = {
         "label": np.asarray(scores.label, np.int8),
         "user": np.asarray(scores.user, np.int32),
-        "fingerprint": np.array(scores.fingerprint),
     }
-    columns |= {
-        f"{_LOGIT}{history}/{model}": np.asarray(logits, np.float32)
-        for model, by_history in scores.logits.items()
-        for history, logits in by_history.items()
-    }
+    for model, by_history in scores.logits.items():
+        for history, logits in by_history.items():
+            columns[f"{_LOGIT}{history}/{model}"] = np.asarray(logits, np.float32)
     file = io.BytesIO()
-    np.savez_compressed(file, **columns)
+    np.savez_compressed(file, fingerprint=np.array(scores.fingerprint), **columns)
     write_whole(path, file.getvalue())
 
 
@@ -84,6 +72,5 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
-        raise ValueError(
-            f"{path} is not a file of scores ({type(error).__name__}: {error}). {AGAIN}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not a file of scores ({reason}). {AGAIN}") from error

@@ -1,46 +1,30 @@
-"""Tables of results.json: models side by side, mean and standard deviation over seeds.
-
-A table is built once, as a `Table` of text, and rendered as Markdown here or as HTML by page.py.
-"""
+"""Tables of results.json as text: models side by side, mean and standard deviation over seeds."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
+from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.variants import SELECTED
 
 Rows = Sequence[Mapping[str, Any]]
+BySeed = Mapping[int, Mapping[str, Any]]
+"""Seed -> row."""
 
 BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
 """Published baselines; the strongest of them is a reference beside the base ranker."""
 FIRST = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
-LAST = (SELECTED, "bayes")
-"""Order of models in tables: FIRST, then all others as they come, then LAST."""
+LAST = (SELECTED, "bayes")  # order of models in tables: FIRST, all others as they come, LAST
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
 NOT_AVAILABLE = "n/a"
-METRIC_TITLES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "logloss": "LogLoss",
-    "ne": "NE",
-    "ece": "ECE",
-    "pcoc": "PCOC",
-}
-_POINTS = {"auc": 100, "gauc": 100}  # differences of these are in points of 0.01
-_CODES = {
-    "codes": ",.0f",
-    "fillable": ",.0f",
-    "perplexity": ".1f",
-    "prefixes": ",.0f",
-    "collision_rate": ".4f",
-    "nearest_collision_rate": ".4f",
-    "purity": ".3f",
-    "r2": ".3f",
-}
+METRIC_TITLES = {name: name.upper() for name in METRICS} | {"logloss": "LogLoss"}
+_POINTS = ("auc", "gauc")  # differences of these are in points of 0.01
+_COUNTS = ("codes", "fillable", "prefixes", "train examples/s", "parameters", "peak RSS, MiB")
+_FORMS = dict.fromkeys(_COUNTS, ",.0f") | {"perplexity": ".1f"}  # of all others .4f
 
 
 class Table(NamedTuple):
@@ -49,6 +33,27 @@ class Table(NamedTuple):
     header: list[str]
     rows: list[list[str]]
     labels: int
+
+    @classmethod
+    def of(cls, lines: Iterable[Mapping[str, str]], labels: int) -> Self:
+        """A table of lines {column: text}; a column that a line lacks is empty there."""
+        lines = list(lines)
+        header = list(dict.fromkeys(column for line in lines for column in line))
+        return cls(header, [[line.get(column, "") for column in header] for line in lines], labels)
+
+    def lines(self) -> list[dict[str, str]]:
+        """The lines as {column: text}."""
+        return [dict(zip(self.header, row, strict=True)) for row in self.rows]
+
+
+def join(parts: Sequence[Table], runs: Iterable[str] = ()) -> Table:
+    """Several tables as one; "run" is the first column where the names of their runs are given."""
+    names = [{"run": name} for name in runs] or [{}] * len(parts)
+    lines, labels = [], 0
+    for name, part in zip(names, parts, strict=True):
+        labels = max(labels, len(name) + part.labels)
+        lines += [name | line for line in part.lines()]
+    return Table.of(lines, labels)
 
 
 def comparison_table(rows: Rows) -> str:
@@ -69,49 +74,31 @@ def comparison(rows: Rows) -> Table:
     Raises ValueError for the same model, split, history and seed twice.
     """
     groups, lines = grouped(rows, ("split", "history", "model")), []
-    share = [BAYES_SHARE] if has_bounds(rows) else []
+    bounded = {row["model"] for row in rows}.issuperset(BOUNDS)
     for (split, history, model), by_seed in groups.items():
-        cells = [split_label(split), history, model, str(len(by_seed)), *metric_cells(by_seed)]
-        cells += [bayes_cell(groups, (split, history, model)) for _ in share]
+        line = {"split": split_label(split), "history": history, "model": model}
+        line["seeds"] = str(len(by_seed))
+        for metric, title in METRIC_TITLES.items():
+            line[title] = spread([row[metric] for row in by_seed.values()], ".4f")
+        if bounded:
+            bounds = (groups.get((split, history, bound), {}) for bound in BOUNDS)
+            line[BAYES_SHARE] = spread(bayes_shares(by_seed, *bounds), ".3f")
         base = groups.get((split, history, REFERENCE), {})
         pairs = [(by_seed[s]["auc"], base[s]["auc"]) for s in by_seed if s in base]
         lifts = [None if None in pair else 100 * (pair[0] - pair[1]) for pair in pairs]
-        lines.append([*cells, "–" if model == REFERENCE else spread(lifts, "+.2f")])
-    titles = [*METRIC_TITLES.values(), *share, "ΔAUC vs base, pt"]
-    return Table(["split", "history", "model", "seeds", *titles], lines, labels=4)
+        line["ΔAUC vs base, pt"] = "–" if model == REFERENCE else spread(lifts, "+.2f")
+        lines.append(line)
+    return Table.of(lines, labels=4)
 
 
-def metric_cells(
-    by_seed: Mapping[int, Mapping[str, Any]], metrics: Iterable[str] = METRIC_TITLES
-) -> list[str]:
-    """One cell per metric: mean ± standard deviation of a model's seeds."""
-    return [spread([row[name] for row in by_seed.values()], ".4f") for name in metrics]
-
-
-def has_bounds(rows: Rows) -> bool:
-    """Whether the rows hold both ends of the Bayes gap."""
-    return {row["model"] for row in rows}.issuperset(BOUNDS)
-
-
-def bayes_cell(groups: Mapping[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
-    """`bayes_shares` of a group of `grouped`, whose keys end in the model."""
-    return spread(
-        bayes_shares(groups[key], *(groups.get((*key[:-1], m), {}) for m in BOUNDS)), ".3f"
-    )
-
-
-def bayes_shares(
-    model: Mapping[int, Mapping[str, Any]],
-    popularity: Mapping[int, Mapping[str, Any]],
-    bayes: Mapping[int, Mapping[str, Any]],
-) -> list[float | None]:
+def bayes_shares(model: BySeed, popularity: BySeed, bayes: BySeed) -> list[float | None]:
     """(AUC - popularity) / (Bayes - popularity) of each seed that all three have.
 
     0 is the AUC of popularity, 1 that of the simulator's click probabilities; None where an AUC is
-    undefined or popularity is no worse than Bayes. Each argument is seed -> row.
+    undefined or popularity is no worse than Bayes.
     """
     shares: list[float | None] = []
-    for seed in (seed for seed in model if seed in popularity and seed in bayes):
+    for seed in model.keys() & popularity.keys() & bayes.keys():
         value, low, high = (side[seed]["auc"] for side in (model, popularity, bayes))
         undefined = None in (value, low, high) or high <= low
         shares.append(None if undefined else (value - low) / (high - low))
@@ -120,42 +107,13 @@ def bayes_shares(
 
 def differences(entries: Rows) -> Table:
     """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points."""
-    rank = model_rank(entry[side] for entry in entries for side in ("reference", "model"))
-    entries = sorted(
-        entries,
-        key=lambda e: (
-            e["split"],
-            e["history"],
-            list(METRIC_TITLES).index(e["metric"]),
-            rank[e["reference"]],
-            rank[e["model"]],
-        ),
-    )
-    rows = [
-        [
-            split_label(e["split"]),
-            e["history"],
-            difference_title(e["metric"]),
-            e["model"],
-            e["reference"],
-            str(e["seeds"]),
-            *difference_cells(e),
-            e["verdict"],
-        ]
-        for e in entries
-    ]
-    header = [
-        "split",
-        "history",
-        "metric",
-        "model",
-        "reference",
-        "seeds",
-        "difference",
-        "95 % interval",
-        "verdict",
-    ]
-    return Table(header, rows, labels=6)
+    lines = []
+    for entry in sorted(entries, key=lambda e: (e["split"], e["history"], e["metric"])):
+        line = {"split": split_label(entry["split"]), "history": entry["history"]}
+        line["metric"] = difference_title(entry["metric"])
+        line |= {side: entry[side] for side in ("model", "reference")} | difference_cells(entry)
+        lines.append(line)
+    return Table.of(lines, labels=6)
 
 
 def difference_title(metric: str) -> str:
@@ -163,72 +121,66 @@ def difference_title(metric: str) -> str:
     return METRIC_TITLES[metric] + (", pt" if metric in _POINTS else "")
 
 
-def difference_cells(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """ "+0.48 ± 0.08" and "[+0.10, +0.86]": mean ± standard deviation over seeds, and interval."""
-    scale = _POINTS.get(entry["metric"], 1)
-    form = ".2f" if scale != 1 else ".4f"
+def difference_cells(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Number of seeds, mean ± standard deviation over them, 95 % interval, and verdict."""
+    scale, form = (100, ".2f") if entry["metric"] in _POINTS else (1, ".4f")
     mean, sd, low, high = (
         None if entry[key] is None else scale * entry[key] for key in ("mean", "sd", "low", "high")
     )
-    text = NOT_AVAILABLE if mean is None else f"{mean:+{form}}"
-    text += "" if sd is None else f" ± {sd:{form}}"
-    return text, NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]"
+    spread_of_seeds = "" if sd is None else f" ± {sd:{form}}"
+    return {
+        "seeds": str(entry["seeds"]),
+        "difference": NOT_AVAILABLE if mean is None else f"{mean:+{form}}{spread_of_seeds}",
+        "95 % interval": NOT_AVAILABLE if low is None else f"[{low:+{form}}, {high:+{form}}]",
+        "verdict": entry["verdict"],
+    }
 
 
 def selection(entries: Rows) -> Table:
     """The selected variant of each seed, and the validation metric of each candidate."""
     models = dict.fromkeys(model for entry in entries for model in entry["validation"])
-    rows = [
-        [
-            str(e["seed"]),
-            e["selected"],
-            METRIC_TITLES.get(e["metric"], e["metric"]),
-            *(spread([e["validation"].get(model)], ".4f") for model in models),
-        ]
-        for e in entries
-    ]
-    return Table(["seed", "selected", "metric", *models], rows, labels=3)
+    lines = []
+    for entry in entries:
+        metric = METRIC_TITLES.get(entry["metric"], entry["metric"])
+        line = {"seed": str(entry["seed"]), "selected": entry["selected"], "metric": metric}
+        scores = entry["validation"]
+        lines.append(line | {model: spread([scores.get(model)], ".4f") for model in models})
+    return Table.of(lines, labels=3)
 
 
 def retrieval(entries: Rows) -> Table:
-    """Retrieval metrics by split x targets x model; the columns are all metrics of any entry."""
-    keys = ("split", "targets", "model")
-    names = list(dict.fromkeys(k for e in entries for k in e if k not in (*keys, "seed")))
-    rows = _summary(entries, keys, dict.fromkeys(names, ".4f"))
-    rows = [[split_label(split), *cells] for split, *cells in rows]
-    return Table([*keys, "seeds", *(name.upper() for name in names)], rows, labels=4)
+    """Retrieval metrics by split x targets x model."""
+    labelled = [dict(entry) | {"split": split_label(entry["split"])} for entry in entries]
+    return _summary(labelled, ("split", "targets", "model"), str.upper)
 
 
 def semantic_ids(entries: Rows) -> Table:
     """How a catalogue fills its codes, by form and level."""
-    titles = [name.replace("_", " ") for name in _CODES]
-    rows = _summary(entries, ("form", "level"), _CODES)
-    return Table(["form", "level", "seeds", *titles], rows, labels=3)
+    return _summary(entries, ("form", "level"), lambda name: name.replace("_", " "))
 
 
 def costs(rows: Rows) -> Table:
     """Cost of each model: examples per second in training, parameters, peak memory in MiB."""
-    # A training run is one model and seed; its rows on other splits and histories repeat its cost.
-    runs = {
-        (row["model"], row["seed"]): dict(row)
-        | {"mib": None if row["peak_rss_bytes"] is None else row["peak_rss_bytes"] / 2**20}
-        for row in rows
-    }
-    forms = dict.fromkeys(("train_examples_per_second", "parameters", "mib"), ",.0f")
-    header = ["model", "seeds", "train examples/s", "parameters", "peak RSS, MiB"]
-    return Table(header, _summary(list(runs.values()), ("model",), forms), labels=2)
+    runs = {}
+    for row in rows:  # those of a model and seed on other splits and histories repeat its cost
+        speed, parameters, peak = (row[key] for key in COSTS)
+        cost = {"model": row["model"], "seed": row["seed"], "train examples/s": speed}
+        peak = None if peak is None else peak / 2**20
+        runs[row["model"], row["seed"]] = cost | {"parameters": parameters, "peak RSS, MiB": peak}
+    return _summary(list(runs.values()), ("model",), str)
 
 
-def _summary(rows: Rows, keys: Sequence[str], forms: Mapping[str, str]) -> list[list[str]]:
+def _summary(rows: Rows, keys: Sequence[str], title: Callable[[str], str]) -> Table:
     """Keys, number of seeds, and `spread` of each measurement, for each group of rows."""
-    return [
-        [
-            *map(str, key),
-            str(len(by_seed)),
-            *(spread([row.get(name) for row in by_seed.values()], f) for name, f in forms.items()),
-        ]
-        for key, by_seed in grouped(rows, keys).items()
-    ]
+    names = dict.fromkeys(name for row in rows for name in row if name not in (*keys, "seed"))
+    lines = []
+    for group, by_seed in grouped(rows, keys).items():
+        line = dict(zip(keys, map(str, group), strict=True)) | {"seeds": str(len(by_seed))}
+        for name in names:
+            values = [row.get(name) for row in by_seed.values()]
+            line[title(name)] = spread(values, _FORMS.get(name, ".4f"))
+        lines.append(line)
+    return Table.of(lines, labels=len(keys) + 1)
 
 
 def markdown(table: Table) -> str:
@@ -240,9 +192,8 @@ def markdown(table: Table) -> str:
     for index, cells in enumerate(zip(*lines, strict=True)):
         width, name = max(3, *map(len, cells)), index < table.labels
         rule = ":" + "-" * (width - 1) if name else "-" * (width - 1) + ":"
-        columns.append(
-            [f"{cell:{'<' if name else '>'}{width}}" for cell in (cells[0], rule, *cells[1:])]
-        )
+        aligned = [cell.ljust(width) if name else cell.rjust(width) for cell in cells]
+        columns.append([aligned[0], rule, *aligned[1:]])
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
 
 

@@ -1,12 +1,14 @@
 """Tables over many runs and curves of what was swept, by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nif_jax.reports import curves, overview
+from nif_jax.reports import curves, overview, page, results
+from nif_jax.reports.workdirs import Workdir
 
 
 def _rows(aucs, split="test"):
@@ -44,6 +46,11 @@ def _run(aucs, dataset="ml", train=1000, differences=(), **config):
         "rows": _rows(aucs, split),
         "differences": list(differences),
     }
+
+
+def _workdirs(runs):
+    """Label -> results.json as finished runs."""
+    return [Workdir(label, Path(label), found, (), {}, None) for label, found in runs.items()]
 
 
 def _fractions():
@@ -85,7 +92,7 @@ def test_overview_by_hand():
         "b": _run({"base": [0.5]}, dataset="logs", data__split="random"),
         "c": _run({"base": [0.6]}),
     }
-    table = overview.overview(runs, ("frozen",))
+    table = overview.overview(_workdirs(runs), ("frozen",))
     assert table.header[:9] == [
         "data set",
         "split",
@@ -113,7 +120,7 @@ def test_overview_by_hand():
         ["logs", "random (leaky)", "b", "frozen", "base", "1", "0.5000", "–"],
     ]
     assert table.rows[1][9] == "n/a"  # no difference in GAUC was measured
-    both = overview.overview(runs)
+    both = overview.overview(_workdirs(runs))
     assert [line[3] for line in both.rows[:4]] == ["online"] * 3 + ["frozen"]
     assert [line[6] for line in both.rows[:1]] == ["0.8100 ± 0.0141"]
 
@@ -123,7 +130,7 @@ def test_overview_has_the_share_of_the_bayes_gap_where_it_is_known():
         "sim": _run({"popularity": [0.5], "base": [0.6], "bayes": [0.7]}),
         "ml": _run({"base": [0.6]}),
     }
-    table = overview.overview(runs, ("frozen",))
+    table = overview.overview(_workdirs(runs), ("frozen",))
     shares = {
         (line[2], line[4]): line[table.header.index("share of the Bayes gap")]
         for line in table.rows
@@ -136,59 +143,49 @@ def test_overview_has_the_share_of_the_bayes_gap_where_it_is_known():
     }
 
 
-def test_config_differences_are_the_keys_that_differ():
+def test_run_differences_are_the_keys_that_differ():
     runs = {
         "a": _run({"base": [0.5]}, tsp__weight=0.1, ranker__tower=[8, 4]),
         "b": _run({"base": [0.5]}, tsp__weight=0.1, data__split="random", flow__horizon=3),
     }
-    table = overview.config_differences(runs)
+    runs["b"]["run"] |= {"jax": "0.10.2", "commit": "0123456789abcdef"}
+    runs["b"]["run"]["dataset"]["items"] = 7
+    table = overview.run_differences(_workdirs(runs))
     assert table.header == ["key", "a", "b"]
     assert sorted(table.rows) == [
         ["data.split", "temporal_user", "random (leaky)"],
+        ["dataset.items", "1682", "7"],
         ["flow.horizon", "–", "3"],
+        ["jax", "–", "0.10.2"],
         ["ranker.tower", "[8, 4]", "–"],
     ]
 
 
-def test_selections_of_all_runs_stand_together():
+def test_selections_of_all_runs_stand_together(tmp_path):
     validation = {"base": 0.7, "amen": 0.8}
     entry = {"seed": 3, "selected": "amen", "metric": "auc", "validation": validation}
     runs = {"one": _run({"base": [0.7]}), "two": _run({"base": [0.7]}) | {"selection": [entry]}}
-    table = overview.selections(runs)
+    table = overview.section(_workdirs(runs), "selection")
     assert table.header == ["run", "seed", "selected", "metric", "base", "amen"]
     assert table.rows == [["two", "3", "amen", "AUC", "0.7000", "0.8000"]]
-    assert "## Selected on validation" in overview.document(runs, "title", "command")
-    assert "Selected" not in overview.document({"one": runs["one"]}, "title", "command")
-
-
-def test_environment_says_what_is_known():
-    line = overview.environment({"a": _run({"base": [0.5]})}).rows[0]
-    assert line == [
-        "a",
-        "ml",
-        "n/a",
-        "n/a",
-        "1,682",
-        "500",
-        "n/a",
-        "n/a",
-        "n/a",
-        "n/a",
-        "0123456789ab",
-        "n/a",
-    ]
+    for name, found in runs.items():
+        results.write_results(tmp_path / name / "results.json", **found)
+    paths = [str(tmp_path / name) for name in runs]
+    text = page.write_many(paths, tmp_path / "tables.md", "command").read_text()
+    assert "## Selected on validation" in text
+    assert "Selected" not in page.write_many(paths[:1], tmp_path / "a.md", "command").read_text()
 
 
 def test_a_family_differs_in_one_number_only():
     runs = _fractions()
-    (family,) = curves.families(runs)
+    (family,) = curves.families(_workdirs(runs))
     assert (family.key, family.name) == ("data.label_share", "ml")
-    assert list(family.points) == [0.01, 0.1, 1.0]
+    assert list(family.labels) == [0.01, 0.1, 1.0]
     assert family.values("frozen")["base"] == {0.01: [0.61], 0.1: [0.66], 1.0: [0.70, 0.72]}
     assert list(family.values("frozen")) == ["din", "base", "amen"]
     other = _run({"base": [0.5]}, data__label_share=0.5, tsp__weight=0.2)
-    assert len(curves.families(runs | {"other": other})[0].points) == 3
-    assert curves.families({"a": runs["all"], "other": other}) == []
+    assert len(curves.families(_workdirs(runs | {"other": other}))[0].labels) == 3
+    assert curves.families(_workdirs({"a": runs["all"], "other": other})) == []
 
 
 def test_families_of_a_grid_are_told_apart():
@@ -200,7 +197,7 @@ def test_families_of_a_grid_are_told_apart():
         for weight in (0.1, 0.2)
         for share in (0.5, 1.0)
     }
-    by_share = [f for f in curves.families(grid) if f.key == "data.label_share"]
+    by_share = [f for f in curves.families(_workdirs(grid)) if f.key == "data.label_share"]
     assert [f.name for f in by_share] == [
         "ml: tsp.weight=0.1, data.source=ml",
         "ml: tsp.weight=0.2, data.source=ml",
@@ -211,19 +208,19 @@ def test_families_of_a_grid_are_told_apart():
         str(share): _run({"base": [0.5]}, data__split="random", data__label_share=share)
         for share in (0.1, 1.0)
     }
-    assert curves.families(leaky)[0].name == "ml (leaky)"
+    assert curves.families(_workdirs(leaky))[0].name == "ml (leaky)"
 
 
 def test_switches_and_words_make_no_curve():
     for values in ((True, False), ("a", "b")):
         runs = {str(value): _run({"base": [0.5]}, flow__cache=value) for value in values}
-        assert curves.families(runs) == []
+        assert curves.families(_workdirs(runs)) == []
 
 
 def test_runs_of_one_point_are_put_together():
     runs = _fractions()
     runs["again"] = _run({"base": [0.9], "nif": [0.8]}, train=1000, data__label_share=0.1)
-    (values,) = [family.values("frozen") for family in curves.families(runs)]
+    (values,) = [family.values("frozen") for family in curves.families(_workdirs(runs))]
     assert values["nif"] == {0.1: [0.8]}
     assert values["base"][0.1] == [0.66]  # of the same seed the first run counts
 
@@ -240,7 +237,7 @@ def test_labels_needed_are_log_linear():
 
 
 def test_labels_saved_by_hand():
-    table = curves.labels_saved(_fractions())
+    table = curves.labels_saved(_workdirs(_fractions()))
     assert [line[:5] for line in table.rows if line[1] == "frozen"] == [
         ["ml", "frozen", "din", "2", "0.7100"],
         ["ml", "frozen", "amen", "1–2", "0.7100"],
@@ -251,13 +248,13 @@ def test_labels_saved_by_hand():
     assert cells["online", "amen"] == cells["frozen", "amen"]
     runs = _fractions()
     runs["hundredth"]["rows"] = _rows({"base": [0.61], "amen": [0.75]})
-    cells = {(line[1], line[2]): line[5:] for line in curves.labels_saved(runs).rows}
+    cells = {(line[1], line[2]): line[5:] for line in curves.labels_saved(_workdirs(runs)).rows}
     assert cells["frozen", "amen"] == ["≤ 100 of 10,000", "≤ 1.0%", "≥ 99.0%"]
 
 
 def test_other_keys_save_no_labels():
     runs = {str(w): _run({"base": [0.5], "tsp": [0.6]}, tsp__weight=w) for w in (0.1, 0.2)}
-    assert curves.labels_saved(runs).rows == []
+    assert curves.labels_saved(_workdirs(runs)).rows == []
 
 
 def test_the_curve_shows_means_and_spreads(monkeypatch):
@@ -266,7 +263,7 @@ def test_the_curve_shows_means_and_spreads(monkeypatch):
     monkeypatch.setattr(
         Figure, "savefig", lambda self, *a, **k: (seen.append(self), save(self, *a, **k))
     )
-    (family,) = curves.families(_fractions())
+    (family,) = curves.families(_workdirs(_fractions()))
     assert curves.curve_plot(family).startswith(b"\x89PNG")
     online, frozen = seen[0].axes
     assert frozen.get_xscale() == "log"

@@ -110,6 +110,8 @@ def test_reliability(tmp_path, figures):
     np.testing.assert_allclose(base.lines[1].get_xydata(), [[0.25, 0.25], [0.75, 0.5]])
     assert base.get_title("left") == "base: ECE 0.1250, PCOC 1.333"  # .5 predicted of .375
     np.testing.assert_allclose(amen.lines[1].get_xydata(), [[0.5, 0.375]])
+    for panel in (base, amen):  # nothing is cut off
+        assert panel.get_xlim() == panel.get_ylim() and panel.get_xlim()[1] > 0.75
     with pytest.raises(ValueError, match="at least one model"):
         plots.reliability(labels, {}, tmp_path / "none.png")
 
