@@ -124,6 +124,12 @@ def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker.dropout = 0.4
     # Share of items that a train step sees as unknown.
     config.ranker.id_dropout = 0.1
+    # Count features (nif_jax/data/statistics.py) of earlier events: of the labels of "all" events
+    # of the movelines, as the generator reads them, of those that rankers may use ("labelled"), or
+    # "none".
+    config.ranker.statistics = "all"
+    # Hidden widths of the MLP that makes a field of them.
+    config.ranker.statistics_widths = (16,) if smoke else (64,)
     # Heads of the Semantic Alignment Module.
     config.ranker.align_heads = 2
     # Dropout rate on what a frozen generator gives: its item vectors and the aligned flow.

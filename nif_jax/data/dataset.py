@@ -2,16 +2,40 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from nif_jax.data import labels, splits
 from nif_jax.data.negatives import sample_negatives
 from nif_jax.data.schema import ID_FEATURE, NO_LABEL, DataError, Movelines, require_choice
+from nif_jax.data.statistics import Counters, Queries, Statistics, fit
 from nif_jax.data.windows import Store
 
 OOV = 1
 """Row of an id embedding for items and users that the train period has not seen; 2.. are known."""
+
+
+class RowStatistics(NamedTuple):
+    """Statistics of the rows of the local shards, standardised on the train impressions.
+
+    Attributes:
+      fitted: what they were computed by.
+      values: [D_local, E, F] float16, of each row with all that it may see.
+      cut_values: [D_local, C, F] float16, of each row after train as if its user's events ended
+        where the row's period begins.
+      cut: [D_local, E] int32, place in cut_values, -1 for a train row.
+    """
+
+    fitted: Statistics
+    values: np.ndarray
+    cut_values: np.ndarray
+    cut: np.ndarray
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What windows.gather_statistics reads, leaves [D_local, ...]."""
+        return {"values": self.values, "cut_values": self.cut_values, "cut": self.cut}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +59,7 @@ class Dataset:
       answer: [E] int8, the label of every event, as histories and generators know it;
         movelines.label has those only that rankers may use.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
+      statistics: labels that they read ("all" or "labelled") -> count features of the rows.
     """
 
     movelines: Movelines
@@ -52,6 +77,7 @@ class Dataset:
     answer: np.ndarray
     cold_item: np.ndarray
     cold_user: np.ndarray
+    statistics: Mapping[str, RowStatistics]
 
     def impressions(self, shard: int, split: int, sampled: bool = True) -> np.ndarray:
         """[R] int32 rows, in the shard's numbering, of the impressions of a period.
@@ -123,18 +149,27 @@ def history_bounds(
     if history == "positive":
         eligible &= movelines.label != 0
     before = np.append(0, np.cumsum(eligible))  # [E + 1] entries before each row
+    visible, cut = visible_rows(movelines, split, ties)
+    begin = before[movelines.user_offsets[movelines.user]]
+    return eligible, begin, before[visible], before[cut]
+
+
+def visible_rows(
+    movelines: Movelines, split: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """[E] int64 each: a row sees its user's events before `visible`, and before `cut` where what it
+    sees ends at the beginning of its period; for a train row both are the same."""
     rows, user = np.arange(movelines.num_events), movelines.user
     visible = rows
     if ties == "exclude":
         new = np.ones(len(rows), bool)
         new[1:] = (np.diff(movelines.time) != 0) | (np.diff(user) != 0)
         visible = np.maximum.accumulate(np.where(new, rows, 0))
-    # The first row of each (user, period) in store order: frozen histories end there.
+    # The first row of each (user, period) in store order: cut histories end there.
     key = user.astype(np.int64) * 3 + split
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    frozen = np.where(split == splits.TRAIN, visible, np.minimum(first[inverse], visible))
-    begin = before[movelines.user_offsets[user]]
-    return eligible, begin, before[visible], before[frozen]
+    cut = np.where(split == splits.TRAIN, visible, np.minimum(first[inverse], visible))
+    return visible, cut
 
 
 def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
@@ -187,6 +222,45 @@ def _stack(stores: Sequence[Store], rows: int, users: int, entries: int) -> Stor
     return Store(*map(stack_field, Store._fields, zip(*stores, strict=True)))
 
 
+def _row_statistics(
+    lines: Movelines,
+    label: np.ndarray,
+    impressions: np.ndarray,
+    period: np.ndarray,
+    sampled: np.ndarray,
+    ties: str,
+    shard_rows: Sequence[np.ndarray],
+    local_shards: Sequence[int],
+) -> RowStatistics:
+    """Statistics that read `label` [E], standardised on the train rows of `impressions` [E]."""
+    train = period == splits.TRAIN
+    columns = (lines.user, lines.item, lines.scene, lines.time)
+    counters = Counters(*columns, label, ~sampled, train, lines.item_features)
+    visible, cut = visible_rows(lines, period, ties)
+    later = np.flatnonzero(~train)
+    row = np.append(np.arange(lines.num_events), later)
+    user, item, scene, time = (column[row] for column in columns)
+    queries = Queries(user, np.append(visible, cut[later]), time, item, scene, ~train[row])
+    fitted, values = fit(counters, queries, np.flatnonzero(train & impressions))
+    values, cut_values = values[: lines.num_events], values[lines.num_events :]
+    place = np.zeros(lines.num_events, np.int32)
+    place[later] = np.arange(len(later))
+    sizes = [(len(rows), max(1, int((~train[rows]).sum()))) for rows in shard_rows]
+    longest, most = np.max(sizes, axis=0)
+
+    def of_shard(rows):
+        after = rows[~train[rows]]
+        own = np.cumsum(~train[rows]) - 1
+        return (
+            np.pad(values[rows], ((0, longest - len(rows)), (0, 0))),
+            np.pad(cut_values[place[after]], ((0, most - len(after)), (0, 0))),
+            np.pad(np.where(train[rows], -1, own).astype(np.int32), (0, longest - len(rows))),
+        )
+
+    parts = [of_shard(shard_rows[shard]) for shard in local_shards]
+    return RowStatistics(fitted, *map(np.stack, zip(*parts, strict=True)))
+
+
 def build_dataset(
     movelines: Movelines,
     *,
@@ -202,6 +276,7 @@ def build_dataset(
     seed: int,
     num_shards: int = 1,
     local_shards: Sequence[int] = (0,),
+    statistics: Sequence[str] = (),
 ) -> Dataset:
     """Splits a store and lays it out for `num_shards` devices.
 
@@ -219,6 +294,8 @@ def build_dataset(
       seed: of the random split, of the label sample and of sampled negatives.
       num_shards: devices of the whole run.
       local_shards: those of this process.
+      statistics: labels that count features read: "all" of the movelines, or those "labelled" for
+        rankers; one or both, or none.
 
     Raises:
       ConfigError: for a bad choice.
@@ -285,4 +362,17 @@ def build_dataset(
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],
         cold_user=~seen_user[movelines.user],
+        statistics={
+            name: _row_statistics(
+                complete,
+                {"all": complete.label, "labelled": label}[name],
+                label != NO_LABEL,
+                period,
+                sampled,
+                ties,
+                shard_rows,
+                local_shards,
+            )
+            for name in statistics
+        },
     )

@@ -83,6 +83,7 @@ class Impressions(NamedTuple):
         entries, or None.
       past_mask: [B, S] bool, which of them are real, or None.
       response: [B] float32, the frozen generator's log odds that the answer is 1, or None.
+      statistics: [B, F] float32 standardised count features, or None; see data/statistics.py.
     """
 
     item: Array
@@ -101,6 +102,7 @@ class Impressions(NamedTuple):
     past: Array | None = None
     past_mask: Array | None = None
     response: Array | None = None
+    statistics: Array | None = None
 
 
 def log2_bucket(values: Array) -> Array:
@@ -205,6 +207,25 @@ def gather_past(
     return past[position * mask], mask
 
 
+def gather_statistics(
+    index: dict[str, Array], values: Array, cut_values: Array, cut: Array
+) -> Array:
+    """[B, F] float32 count features of rows, cut where the history is.
+
+    Args:
+      index: see history_bounds.
+      values, cut_values, cut: of one shard, see dataset.RowStatistics.
+    """
+    rows = index["row"]
+    xp = rows.__array_namespace__()
+    found = values[rows]
+    if "frozen" in index:
+        place = cut[rows]
+        chosen = index["frozen"] & (place >= 0)
+        found = xp.where(chosen[:, None], cut_values[xp.maximum(place, 0)], found)
+    return found.astype(xp.float32)
+
+
 def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window:
     """The last `length` entries that each row may see, with gap = time from the entry to the row.
 
@@ -226,6 +247,7 @@ def gather_impressions(
     length: int,
     flow: Array | None = None,
     context: int = 0,
+    statistics: dict[str, Array] | None = None,
 ) -> Impressions:
     """Batch from row numbers.
 
@@ -236,6 +258,7 @@ def gather_impressions(
       length: L.
       flow: [M, T, D] flow after each history entry, or None.
       context: S of the generator's window where the flow is to be computed from it, or 0.
+      statistics: "values" and "cut", see gather_statistics, or None.
     """
     rows = index["row"]
     xp = rows.__array_namespace__()
@@ -256,4 +279,5 @@ def gather_impressions(
         flow_mask=end > begin,
         events=gather_history(store, begin, end, context)[0] if context else None,
         pair=index["pair"],
+        statistics=None if statistics is None else gather_statistics(index, **statistics),
     )

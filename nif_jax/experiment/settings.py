@@ -88,6 +88,8 @@ SETTINGS: Mapping[str, Setting] = {
     "ranker.tower": widths,
     "ranker.dropout": dropout,
     "ranker.id_dropout": share,
+    "ranker.statistics": one_of("all", "labelled", "none"),
+    "ranker.statistics_widths": Several(whole(1), fewest=0),
     "ranker.align_heads": whole(1),
     "ranker.align_dropout": dropout,
     "ranker.calibration": whole(1),

@@ -15,7 +15,7 @@ from nif_jax.models.flow import unit
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages.context import Context
-from nif_jax.stages.ranking import make_ranking_stage, table_sizes
+from nif_jax.stages.ranking import make_ranker, make_ranking_stage, statistics_arrays
 from nif_jax.stages.step_counts import per_device
 from nif_jax.training.stage import Aux, Stage
 
@@ -24,7 +24,9 @@ def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:
     """(arrays, index) -> Impressions with histories of `length`."""
 
     def gather(arrays, index):
-        return gather_impressions(arrays["store"], index, length)
+        return gather_impressions(
+            arrays["store"], index, length, statistics=arrays.get("statistics")
+        )
 
     return gather
 
@@ -56,7 +58,7 @@ def init(model: Ranker, rng: jax.Array, batch: Impressions, constants):
 def make(run: Context) -> Stage:
     """The stage `base`."""
     run = run.seen_by("base")
-    model = Ranker(**table_sizes(run.dataset), **run.config.ranker)
+    model = make_ranker(run)
     gather = gather_rows(run.config.data.history_length)
     return make_ranking_stage(
         run,
@@ -67,7 +69,7 @@ def make(run: Context) -> Stage:
         predict=functools.partial(predict, model),
         gather_scores=gather,
         plan=ImpressionPlan(run.dataset, per_device(run, run.config.train), run.seed),
-        data=run.place(),
+        data=run.place(statistics_arrays(run)),
     )
 
 

@@ -17,6 +17,7 @@ from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import require_choice
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.pmap import Placed, Pmap
+from nif_jax.variants import variant_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Context:
 def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
     """The configured data set, laid out for the devices."""
     data = config.data
+    statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
     lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)
     return build_dataset(
         lines,
@@ -117,4 +119,5 @@ def load_dataset(config: ConfigDict, parallel: Pmap) -> Dataset:
         seed=data.seed,
         num_shards=parallel.num_shards,
         local_shards=tuple(parallel.local_shards),
+        statistics=sorted(statistics - {"none"}),
     )

@@ -37,7 +37,13 @@ from nif_jax.stages.flow_input import (
 from nif_jax.stages.generator import flow_decoder
 from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
-from nif_jax.stages.ranking import make_ranking_stage, table_sizes
+from nif_jax.stages.ranking import (
+    make_ranker,
+    make_ranking_stage,
+    ranker_settings,
+    statistics_arrays,
+    table_sizes,
+)
 from nif_jax.stages.step_counts import per_device, stretched, total_steps
 from nif_jax.training.devices.pmap import AXIS
 from nif_jax.training.stage import Aux, Stage
@@ -205,11 +211,11 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         cohorts, network, side = cohort_input.configured(
             run, config, steps, ids.num_codes, ids.num_digits
         )
-    sizes = table_sizes(run.dataset)
     if variant.model == "ranker":
-        model = Ranker(**sizes, cohorts=network, side=side, **config.ranker)
+        model = make_ranker(run, cohorts=network, side=side)
     else:
-        model = make_baseline(variant.model, sizes, config.ranker, config.baselines)
+        settings = (table_sizes(run.dataset), ranker_settings(config), config.baselines)
+        model = make_baseline(variant.model, *settings)
     decoder = flow_decoder(run) if variant.flow else None
     parts, length = (model, decoder, flow, cohorts), config.data.history_length
     return make_ranking_stage(
@@ -221,7 +227,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         predict=functools.partial(predict, *parts),
         gather_scores=gather_rows(length, flow),
         plan=plan,
-        data=run.place(_flow_arrays(flow, outputs), **extra),
+        data=run.place(statistics_arrays(run) | _flow_arrays(flow, outputs), **extra),
         generators=_generators(run, cohorts),
         predict_candidates=functools.partial(predict_candidates, *parts),
     )

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.metrics import ctr, mix
+from nif_jax.models.ranker import Ranker
 from nif_jax.stages.context import Context
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, stretched
 from nif_jax.training.scoring import Scorer, ScoringPlan
@@ -23,6 +25,22 @@ def table_sizes(data: Dataset) -> dict[str, Any]:
         "num_scenes": data.num_scenes,
         "num_actions": data.num_actions,
     }
+
+
+def ranker_settings(config: ConfigDict) -> dict[str, Any]:
+    """Fields of a ranker that config.ranker gives."""
+    return {key: value for key, value in config.ranker.items() if key != "statistics"}
+
+
+def make_ranker(run: Context, **parts: Any) -> Ranker:
+    """The ranker of a run's config, with cohorts and side head if given."""
+    return Ranker(**table_sizes(run.dataset), **parts, **ranker_settings(run.config))
+
+
+def statistics_arrays(run: Context) -> dict[str, Any]:
+    """The count features that config.ranker.statistics names, as further arrays of a stage."""
+    name = run.config.ranker.statistics
+    return {} if name == "none" else {"statistics": run.dataset.statistics[name].arrays}
 
 
 def validation_plan(run: Context, limit: int = 0, sampled: bool = True) -> ScoringPlan:
