@@ -143,6 +143,11 @@ def _baselines(config: ConfigDict) -> None:
     config.baselines = ConfigDict()
     # Popularity: impressions at the mean click rate that every item is given.
     config.baselines.prior = 2.0
+    # LightGBM: trees at most (validation chooses how many), and leaves of a tree.
+    config.baselines.num_trees = 1000
+    config.baselines.leaves = 31
+    # FM: width of the factors.
+    config.baselines.factors = 16
     # DCN-V2: cross layers.
     config.baselines.cross_layers = 2
     # SASRec: blocks of the encoder, their heads and dropout rate.

@@ -59,8 +59,22 @@ SELECTED = "selected"
 CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
 """One dispatch of the loop that changes nothing: scores and checkpoint come as any row's do."""
 
+BPR = {
+    "tsp.score": "logit",
+    "tsp.moveline": "own",
+    "tsp.weight": 1.0,
+    "tsp.min_events": 1,
+    "tsp.min_seconds": 0,
+}
+"""Bayesian personalised ranking: TSP's loss on the logits of any two rows of a user."""
+
 VARIANTS: Mapping[str, Variant] = {
+    "constant": Variant("constant", settings=CLOSED_FORM),
+    "counters": Variant("counters", settings=CLOSED_FORM),
+    "lightgbm": Variant("lightgbm", settings=CLOSED_FORM),
     "popularity": Variant("popularity", settings=CLOSED_FORM),
+    "fm": Variant("fm"),
+    "fm_bpr": Variant("fm", tsp=True, settings=BPR, against=("fm",)),
     "lr": Variant("lr", settings=LINEAR),
     "deepfm": Variant("deepfm"),
     "dcn": Variant("dcn"),

@@ -59,6 +59,7 @@ class Dataset:
       answer: [E] int8, the label of every event, as histories and generators know it;
         movelines.label has those only that rankers may use.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
+      visible: [E] int64, a row sees its user's events before this row, see visible_rows.
       statistics: labels that they read ("all" or "labelled") -> count features of the rows.
     """
 
@@ -77,6 +78,7 @@ class Dataset:
     answer: np.ndarray
     cold_item: np.ndarray
     cold_user: np.ndarray
+    visible: np.ndarray
     statistics: Mapping[str, RowStatistics]
 
     def impressions(self, shard: int, split: int, sampled: bool = True) -> np.ndarray:
@@ -362,6 +364,7 @@ def build_dataset(
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],
         cold_user=~seen_user[movelines.user],
+        visible=visible_rows(complete, period, ties)[0],
         statistics={
             name: _row_statistics(
                 complete,

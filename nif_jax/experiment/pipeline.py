@@ -16,10 +16,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from nif_jax.data import splits
-from nif_jax.data.schema import NO_LABEL
 from nif_jax.experiment import selection
 from nif_jax.experiment.start import initial_state, made_from
-from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.stages import base, finetune, generator, tokenizer, tokens
 from nif_jax.stages.checks import require_settings
 from nif_jax.stages.context import Context
@@ -161,10 +159,11 @@ def run_seed(run: Context) -> tuple[Mapping[str, Trained], GeneratorOutputs]:
 def _source(run: Context, row: str, base_params: Any, outputs: GeneratorOutputs) -> Any:
     """What a fine-tuned ranker copies equal layers from, by config.init_rows and config.flow.
 
-    Popularity has nothing to learn: it starts from its closed form.
+    A baseline that is not trained by gradients starts from what it was fitted to.
     """
-    if VARIANTS[row].model == "popularity":
-        return {"logit": _click_logits(run)}
+    fitted = finetune.fit_baseline(run, row) if run.train else None
+    if fitted is not None:
+        return fitted
     source = dict(base_params) if run.config.init_rows == "base" else {}
     if VARIANTS[row].flow:
         flow = variant_config(run.config, row).flow
@@ -184,11 +183,3 @@ def _reads(config: ConfigDict, row: str) -> list[str]:
     if VARIANTS[row].cohorts and variant_config(config, row).tokenizer.form in tokens.TRAINED:
         names.append("tokenizer")
     return names
-
-
-def _click_logits(run: Context) -> np.ndarray:
-    """[N + 1] popularity of the items among the train impressions."""
-    lines = run.dataset.movelines
-    rows = (run.dataset.split == splits.TRAIN) & (lines.label != NO_LABEL)
-    prior = run.config.baselines.prior
-    return click_logits(lines.item[rows], lines.label[rows], lines.num_items, prior)

@@ -9,11 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nif_jax.data import splits
+from nif_jax.data.dataset import Dataset
 from nif_jax.data.sampling import ImpressionPlan
+from nif_jax.data.schema import NO_LABEL
+from nif_jax.data.statistics import Queries, Statistics
 from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
-from nif_jax.models.baselines.registry import make_baseline
+from nif_jax.models.baselines.interface import Examples, FitData
+from nif_jax.models.baselines.registry import BASELINES, make_baseline
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
@@ -231,6 +236,39 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         generators=_generators(run, cohorts),
         predict_candidates=functools.partial(predict_candidates, *parts),
     )
+
+
+def fit_baseline(run: Context, name: str) -> dict | None:
+    """Parameters of a variant that is not trained by gradients, None for every other one."""
+    if VARIANTS[name].model == "ranker":
+        return None
+    config = variant_config(run.config, name)
+    found = run.dataset.statistics.get(config.ranker.statistics)
+    statistics = found and found.fitted
+    return BASELINES[VARIANTS[name].model].fit(
+        FitData(
+            train=_examples(run.dataset, splits.TRAIN, statistics),
+            validation=_examples(run.dataset, splits.VALIDATION, statistics),
+            num_items=run.dataset.movelines.num_items,
+            statistics=statistics,
+            settings=config.baselines.to_dict(),
+            seed=run.seed,
+        )
+    )
+
+
+def _examples(data: Dataset, period: int, statistics: Statistics | None) -> Examples:
+    """The labelled impressions of a period, with rolling histories."""
+    lines = data.movelines
+    rows = np.flatnonzero((data.split == period) & (lines.label != NO_LABEL))
+    user, item, scene = lines.user[rows], lines.item[rows], lines.scene[rows]
+    values = None
+    if statistics is not None:
+        later = np.full(len(rows), period != splits.TRAIN)
+        queries = Queries(user, data.visible[rows], lines.time[rows], item, scene, later)
+        values = statistics.values(queries)
+    profile = {name: ids[user] for name, ids in lines.user_features.items()}
+    return Examples(item, scene, profile, values, lines.label[rows])
 
 
 def _flow_arrays(flow: FlowInput, outputs: GeneratorOutputs) -> dict[str, np.ndarray]:

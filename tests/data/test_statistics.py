@@ -126,7 +126,9 @@ def test_own_and_later_labels_change_nothing(random_movelines, seed, data):
     split = splits.assign_splits(lines, "temporal_global", 0.6, 0.2, 0)
     changed = data.draw(st.integers(0, lines.num_events - 1))
     label = lines.label.copy()
-    label[changed] = data.draw(st.sampled_from([v for v in (0, 1, NO_LABEL) if v != label[changed]]))
+    label[changed] = data.draw(
+        st.sampled_from([v for v in (0, 1, NO_LABEL) if v != label[changed]])
+    )
     other = dataclasses.replace(lines, label=label)
     cut = data.draw(st.booleans())
     ties = data.draw(st.sampled_from(["order", "exclude"]))

@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from nif_jax.data.schema import require_choice
+from nif_jax.models.baselines.constant import Constant
+from nif_jax.models.baselines.counters import Counters
 from nif_jax.models.baselines.dcn import DeepCross
 from nif_jax.models.baselines.deepfm import DeepFactorization
 from nif_jax.models.baselines.din import DeepInterest
+from nif_jax.models.baselines.fm import FactorizationMachine
 from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.logistic import LogisticRegression
 from nif_jax.models.baselines.popularity import Popularity
 from nif_jax.models.baselines.sasrec import SasRec
+from nif_jax.models.baselines.trees import Trees
 
 BASELINES: Mapping[str, type[Baseline]] = {
+    "constant": Constant,
+    "counters": Counters,
     "popularity": Popularity,
+    "lightgbm": Trees,
+    "fm": FactorizationMachine,
     "lr": LogisticRegression,
     "deepfm": DeepFactorization,
     "dcn": DeepCross,
