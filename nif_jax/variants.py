@@ -1,6 +1,7 @@
 """The models that a run compares: what each row of a table consists of."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ class Variant:
     cohorts: generated interest cohorts.
     settings: keys of the config that this row has otherwise.
     against: rows that it is compared with beside the base: its parts, or what it is a variant of.
+    package: an optional dependency without which the row is left out.
     """
 
     model: str = "ranker"
@@ -26,6 +28,7 @@ class Variant:
     cohorts: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     against: tuple[str, ...] = ()
+    package: str = ""
 
     def __post_init__(self):
         if self.model != "ranker" and (self.flow or self.cohorts):
@@ -71,7 +74,7 @@ BPR = {
 VARIANTS: Mapping[str, Variant] = {
     "constant": Variant("constant", settings=CLOSED_FORM),
     "counters": Variant("counters", settings=CLOSED_FORM),
-    "lightgbm": Variant("lightgbm", settings=CLOSED_FORM),
+    "lightgbm": Variant("lightgbm", settings=CLOSED_FORM, package="lightgbm"),
     "popularity": Variant("popularity", settings=CLOSED_FORM),
     "fm": Variant("fm"),
     "fm_bpr": Variant("fm", tsp=True, settings=BPR, against=("fm",)),
@@ -117,6 +120,16 @@ VARIANTS: Mapping[str, Variant] = {
 _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
 
 
+NOT_SELECTED = (SELECTED, *(name for name, v in VARIANTS.items() if v.settings is CLOSED_FORM))
+"""Rows that are never selected: what is not trained here is there to compare with."""
+
+
+def missing_packages(config: ConfigDict) -> dict[str, str]:
+    """Row -> the optional package that it needs and that is not installed."""
+    needed = {name: VARIANTS[name].package for name in config.rows if VARIANTS[name].package}
+    return {name: pkg for name, pkg in needed.items() if importlib.util.find_spec(pkg) is None}
+
+
 def require_variants(config: ConfigDict) -> None:
     """Raises ConfigError for a row that is unknown, or that this config does not provide for.
 
@@ -137,10 +150,11 @@ def require_variants(config: ConfigDict) -> None:
                 f"row {name!r} has no calibration head, with which config.tsp.moveline='positive' "
                 "scores a negative: use config.tsp.moveline='own', or leave the row out."
             )
-    if SELECTED in config.rows and len(set(config.rows)) < 3:
+    candidates = [row for row in dict.fromkeys(config.rows) if row not in NOT_SELECTED]
+    if SELECTED in config.rows and len(candidates) < 2:
         raise ConfigError(
-            f"row {SELECTED!r} is the best on validation of the other rows, which are "
-            f"{[name for name in config.rows if name != SELECTED]} here: name two or more."
+            f"row {SELECTED!r} is the best on validation of the other rows that are trained, which "
+            f"are {candidates} here: name two or more."
         )
     flows = [variant_config(config, name).flow for name in config.rows if VARIANTS[name].flow]
     if flows:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from nif_jax.data import splits
 from nif_jax.data.schema import Movelines
-from nif_jax.metrics import ctr, retrieval
+from nif_jax.metrics import calibration, ctr, retrieval
 from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
 from nif_jax.simulation import bounds
@@ -125,6 +125,20 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
                 }
             )
     return rows + bayes_rows(run)
+
+
+def calibration_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
+    """ "calibration" of results.json for one seed: what it changes on test, row by row."""
+    found = []
+    for row in run.config.rows:
+        for history in HISTORIES:
+            label = run.dataset.movelines.label[test_plan(run, history).rows]
+            entry = {"model": row, "seed": run.seed, "history": history}
+            entry["method"] = stages[row].calibration.method
+            for when, logits in (("before", "raw_logit"), ("after", "logit")):
+                entry[when] = calibration.measures(label, scores[row][history][logits])
+            found.append(entry)
+    return found
 
 
 def bayes_rows(run: Context) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from nif_jax.stages.checks import require_settings
 from nif_jax.stages.context import Context
 from nif_jax.stages.flow_cache import generator_outputs
 from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.stages.ranking import calibrated
 from nif_jax.training import checkpoint
 from nif_jax.training.loop import train_and_evaluate
 from nif_jax.training.scoring import ScoringPlan
@@ -73,7 +74,7 @@ def train_stage(
         logging.info(
             "%s: weight of the label head's log odds %.1f", stage.name, trained.metrics["mix"]
         )
-    return trained
+    return calibrated(run, trained) if stage.name in VARIANTS else trained
 
 
 def cross_fit(

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nif_jax.data.schema import require_choice
-from nif_jax.variants import SELECTED
+from nif_jax.variants import NOT_SELECTED, SELECTED
 
 METRICS = {
     "train": ("auc", "gauc"),
@@ -34,14 +34,20 @@ def validation_metrics(config: ConfigDict, stages: Mapping[str, Any]) -> dict[st
       config: of the run.
       stages: row -> Trained.
     """
-    rows = dict.fromkeys(row for row in config.rows if row != SELECTED)
+    rows = dict.fromkeys(row for row in config.rows if row not in NOT_SELECTED)
     return {row: stages[row].metrics[config.train.metric] for row in rows}
 
 
 def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
-    """The row with the best metric; of equal ones the first in config.rows."""
+    """The row with the best metric; of equal ones the first in config.rows.
+
+    Rows whose calibrated log loss on validation is worse than the base's are left out: a better
+    order of the impressions is not worth worse probabilities.
+    """
     found = validation_metrics(config, stages)
-    return max(found, key=found.get)
+    limit = stages["base"].calibration.log_loss
+    fair = [row for row in found if stages[row].calibration.log_loss <= limit]
+    return max(fair or found, key=found.get)
 
 
 def record(config: ConfigDict, seed: int, stages: Mapping[str, Any]) -> dict[str, Any]:

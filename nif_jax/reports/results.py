@@ -19,6 +19,8 @@ from nif_jax.metrics import bootstrap
 RESULTS_FILE = "results.json"
 HISTORIES = ("online", "frozen")
 METRICS = ("auc", "gauc", "logloss", "ne", "ece", "pcoc")
+CALIBRATED = ("logloss", "ne", "ece", "pcoc")
+"""Metrics that calibration changes; it keeps the order of the impressions."""
 COSTS = ("train_examples_per_second", "parameters", "peak_rss_bytes")
 ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
 AGAIN = "Give the command of that run again: --mode=train writes the file again"
@@ -63,6 +65,15 @@ SCHEMA: Mapping[str, Any] = {
     ],
     "selection": [
         {"seed": _INTEGER, "selected": _NAME, "metric": _NAME, "validation": {...: _NUMBER}}
+    ],
+    "calibration": [
+        {
+            "model": _NAME,
+            "seed": _INTEGER,
+            "history": HISTORIES,
+            "method": _NAME,
+            **dict.fromkeys(("before", "after"), dict.fromkeys(CALIBRATED, _NUMBER)),
+        }
     ],
     "retrieval": [
         {"model": _NAME, "seed": _INTEGER, "split": _NAME, "targets": _NAME, ...: _NUMBER}

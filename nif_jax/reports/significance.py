@@ -7,7 +7,7 @@ import numpy as np
 
 from nif_jax.metrics import bootstrap, ctr
 from nif_jax.reports.scores import Scores
-from nif_jax.reports.tables import BASELINES, REFERENCE
+from nif_jax.reports.tables import BASELINES, CONTROL, REFERENCE
 from nif_jax.variants import VARIANTS
 
 Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
@@ -17,7 +17,7 @@ Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 def differences(
     scores: Mapping[int, Scores], split: str, *, unit: str, resamples: int
 ) -> list[dict[str, Any]]:
-    """Each model of a run against `base`, the strongest of BASELINES, and its own references.
+    """Each model of a run against `base`, LightGBM, the strongest baseline and its own references.
 
     The last are those of the variant registry (Row.against): the hybrid against its parts, an
     ablation against the whole. Raises ValueError for seeds with different impressions.
@@ -31,7 +31,8 @@ def differences(
     if len({one.fingerprint for one in scores.values()}) > 1:
         raise ValueError(f"seeds {list(scores)} were tested on different impressions")
     models = list(dict.fromkeys(model for one in scores.values() for model in one.logits))
-    references = [name for name in (REFERENCE, strongest_baseline(scores)) if name in models]
+    references = [*dict.fromkeys((REFERENCE, CONTROL, strongest_baseline(scores)))]
+    references = [name for name in references if name in models]
     pairs = [(model, other) for other in references for model in models if model != other]
     pairs += [
         (model, other)

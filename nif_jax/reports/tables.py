@@ -13,9 +13,13 @@ from nif_jax.variants import SELECTED
 
 Rows = Sequence[Mapping[str, Any]]
 
-BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
-"""Published baselines; the strongest of them is a reference beside the base ranker."""
-FIRST = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
+CONTROLS = ("constant", "counters", "popularity")
+"""Closed forms: a model that is no better than these has learned nothing."""
+CONTROL = "lightgbm"
+"""What many practitioners would use instead; a reference beside the base ranker."""
+BASELINES = (CONTROL, "lr", "fm", "fm_bpr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
+"""Published baselines; the strongest of them is another reference."""
+FIRST = (*CONTROLS, *BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
 LAST = (SELECTED, "bayes")
 """Order of models in tables: FIRST, then all others as they come, then LAST."""
 REFERENCE = "base"

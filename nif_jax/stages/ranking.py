@@ -1,5 +1,6 @@
 """What all rankers share: sizes of their tables, and how a stage is scored, evaluated and made."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,11 +11,12 @@ from ml_collections import ConfigDict
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.metrics import ctr, mix
+from nif_jax.metrics.calibration import fit_calibration
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages.context import Context
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, stretched
 from nif_jax.training.scoring import Scorer, ScoringPlan
-from nif_jax.training.stage import Evaluation, Stage
+from nif_jax.training.stage import Evaluation, Stage, Trained
 
 
 def table_sizes(data: Dataset) -> dict[str, Any]:
@@ -53,6 +55,14 @@ def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) ->
     """metrics.ctr.evaluate of a plan's scores."""
     lines = dataset.movelines
     return ctr.evaluate(lines.label[plan.rows], logits, lines.user[plan.rows])
+
+
+def calibrated(run: Context, trained: Trained) -> Trained:
+    """A trained ranker with the calibration that validation chooses."""
+    plan, lines = validation_plan(run), run.dataset.movelines
+    logits = trained.score(plan)["logit"]
+    found = fit_calibration(lines.label[plan.rows], logits, lines.user[plan.rows])
+    return dataclasses.replace(trained, calibration=found)
 
 
 def _evaluator(run: Context, scorer: Scorer, metric: str) -> Callable[..., Evaluation]:

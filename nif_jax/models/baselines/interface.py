@@ -63,7 +63,7 @@ class Baseline(nn.Module):
 
     @staticmethod
     def fit(data: FitData) -> dict | None:
-        """Parameters in closed form, or of another library; None for a model that is trained here."""
+        """Parameters made without gradients, None for a model that is trained here."""
         del data
 
     def __call__(
@@ -87,7 +87,7 @@ class Baseline(nn.Module):
 
 
 def with_statistics(x: jax.Array, batch: Impressions) -> jax.Array:
-    """[B, X + F] an input [B, X] with the batch's count features, where there are any, beside it."""
+    """[B, X + F] an input [B, X] and the batch's count features, where there are any."""
     return x if batch.statistics is None else jnp.concatenate([x, batch.statistics], axis=-1)
 
 
