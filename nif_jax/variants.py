@@ -84,6 +84,7 @@ VARIANTS: Mapping[str, Variant] = {
     "din": Variant("din"),
     "sasrec": Variant("sasrec"),
     "sasrec_tsp": Variant("sasrec", tsp=True, against=("sasrec",)),
+    "hstu": Variant("hstu"),
     "base": Variant(),
     "nif": Variant(flow=True),
     "tsp": Variant(tsp=True),

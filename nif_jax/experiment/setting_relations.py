@@ -15,6 +15,13 @@ def require_row_relations(config: ConfigDict, row: Variant) -> None:
     _require_cohort_shapes(config, row)
     if row.model == "sasrec":
         _require_multiple(config, "ranker.dim", "baselines.encoder_heads", 2)
+    if row.model == "hstu":
+        _require_multiple(config, "ranker.dim", "baselines.encoder_heads")
+    if row.model in ("counters", "lightgbm") and config.ranker.statistics == "none":
+        raise ConfigError(
+            f"row {row.model!r} is made of count features, which config.ranker.statistics='none' "
+            "leaves out: use 'all' or 'labelled', or leave the row out."
+        )
 
 
 def require_relations(config: ConfigDict) -> None:

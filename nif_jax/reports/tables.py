@@ -17,7 +17,7 @@ CONTROLS = ("constant", "counters", "popularity")
 """Closed forms: a model that is no better than these has learned nothing."""
 CONTROL = "lightgbm"
 """What many practitioners would use instead; a reference beside the base ranker."""
-BASELINES = (CONTROL, "lr", "fm", "fm_bpr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
+BASELINES = (CONTROL, "lr", "fm", "fm_bpr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp", "hstu")
 """Published baselines; the strongest of them is another reference."""
 FIRST = (*CONTROLS, *BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
 LAST = (SELECTED, "bayes")

@@ -12,6 +12,7 @@ from nif_jax.models.baselines.dcn import DeepCross
 from nif_jax.models.baselines.deepfm import DeepFactorization
 from nif_jax.models.baselines.din import DeepInterest
 from nif_jax.models.baselines.fm import FactorizationMachine
+from nif_jax.models.baselines.hstu import Hstu
 from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.logistic import LogisticRegression
 from nif_jax.models.baselines.popularity import Popularity
@@ -29,6 +30,7 @@ BASELINES: Mapping[str, type[Baseline]] = {
     "dcn": DeepCross,
     "din": DeepInterest,
     "sasrec": SasRec,
+    "hstu": Hstu,
 }
 
 
