@@ -13,6 +13,7 @@ Two kinds of groups are counted:
 Letters: E events, Q queries, F statistics, M values of a feature, G groups.
 """
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -31,6 +32,8 @@ LIMIT = 10.0
 NOT_COUNTED = ("title",)
 """Item features whose values are too many for an item."""
 MIN_STD = 1e-6
+THREADS = 4
+"""NumPy's sorts and searches run side by side in threads."""
 DAY = 24 * 3600
 
 
@@ -80,8 +83,14 @@ class Groups:
     """
 
     def __init__(self, key: np.ndarray, rank: np.ndarray, row: np.ndarray, label: np.ndarray):
-        order = np.lexsort((rank, key))
-        self._keys, begin, size = np.unique(key[order], return_index=True, return_counts=True)
+        if (rank[1:] >= rank[:-1]).all():  # one sort instead of two
+            order = np.argsort(key, kind="stable")
+        else:
+            order = np.lexsort((rank, key))
+        key = key[order]
+        begin = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+        size = np.diff(np.append(begin, len(key)))
+        self._keys = key[begin]
         self._begin, self._end = (np.append(x, 0) for x in (begin, begin + size))
         self._ranks = int(rank.max(initial=-1)) + 1
         # Group and rank as one sorted number: one search finds a place in a group.
@@ -145,16 +154,21 @@ class Counters:
         used = np.flatnonzero(event & train)
         seconds = time - self._start
         self._all = Groups(np.zeros(len(used), np.int64), seconds[used], used, label[used])
-        self._of_value, self._of_pair = {}, {}
         self._first = np.full(len(self._values["item"]), np.iinfo(np.int64).max)
         np.minimum.at(self._first, item[used], time[used])
-        for name, values in (*self._values.items(), ("scene", self._scene_values)):
+
+        def groups(name: str) -> tuple[Groups, Groups]:
+            values = self._scene_values if name == "scene" else self._values[name]
             ids = scene if name == "scene" else item
             row, value = _pairs(values, ids, used)
-            self._of_value[name] = Groups(value, seconds[row], row, label[row])
+            of_value = Groups(value, seconds[row], row, label[row])
             row, value = _pairs(values, ids, own)
             key = user[row].astype(np.int64) * (1 + int(values.max(initial=0))) + value
-            self._of_pair[name] = Groups(key, row, row, label[row])
+            return of_value, Groups(key, row, row, label[row])
+
+        names = (*self._values, "scene")
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            self._groups = dict(zip(names, pool.map(groups, names), strict=True))
 
     def columns(self, queries: Queries) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (name, [Q] float64) of each statistic; NaN where there is nothing to count from.
@@ -173,8 +187,13 @@ class Counters:
         for number in RECENT:
             labelled, positive = self._user.recent(user, queries.row, number)
             yield f"user rate of last {number}", _log_odds(_smooth(positive, labelled, rate, 1.0))
-        for name in (*self._values, "scene"):
-            yield from self._of(name, queries, user, seconds, prior, rate)
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+
+            def of(name: str) -> list:
+                return list(self._of(name, queries, user, seconds, prior, rate))
+
+            for found in pool.map(of, (*self._values, "scene")):
+                yield from found
         first = self._first[queries.item]
         age = np.where(first < queries.time, queries.time - first, np.nan)
         yield "item age", np.log1p(age)
@@ -186,13 +205,14 @@ class Counters:
         """Statistics of one feature's values, and of the user with them."""
         ids = queries.scene if name == "scene" else queries.item
         values = self._scene_values if name == "scene" else self._values[name]
-        value = _pooled(self._of_value[name], values[ids].astype(np.int64), seconds)
+        of_value, of_pair = self._groups[name]
+        value = _pooled(of_value, values[ids].astype(np.int64), seconds)
         yield f"{name} events", np.log1p(value.events)
         smoothed = _smooth(value.positive, value.labelled, prior, ITEM_PRIOR)
         yield f"{name} rate", _log_odds(smoothed)
         keys = user[:, None] * (1 + int(values.max(initial=0))) + values[ids]
         keys = np.where(values[ids] > 0, keys, -1)
-        pair = _pooled(self._of_pair[name], keys, queries.row)
+        pair = _pooled(of_pair, keys, queries.row)
         yield f"user and {name} events", np.log1p(pair.events)
         smoothed = _smooth(pair.positive, pair.labelled, rate, PAIR_PRIOR)
         yield f"user and {name} rate", _log_odds(smoothed)

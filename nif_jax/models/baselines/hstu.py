@@ -10,7 +10,6 @@ from nif_jax.data.windows import NUM_GAPS, Impressions, log2_bucket
 from nif_jax.models.baselines.interface import Baseline, with_statistics
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
 
-
 NUM_PLACES = 33
 """Buckets of log2 of the number of places between two entries."""
 
