@@ -124,6 +124,12 @@ def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker.dropout = 0.4
     # Share of items that a train step sees as unknown.
     config.ranker.id_dropout = 0.1
+    # Count features (nif_jax/data/statistics.py) of earlier events: of the labels of "all" events
+    # of the movelines, as the generator reads them, of those that rankers may use ("labelled"), or
+    # "none".
+    config.ranker.statistics = "all"
+    # Hidden widths of the MLP that makes a field of them.
+    config.ranker.statistics_widths = (16,) if smoke else (64,)
     # Heads of the Semantic Alignment Module.
     config.ranker.align_heads = 2
     # Dropout rate on what a frozen generator gives: its item vectors and the aligned flow.
@@ -137,6 +143,11 @@ def _baselines(config: ConfigDict) -> None:
     config.baselines = ConfigDict()
     # Popularity: impressions at the mean click rate that every item is given.
     config.baselines.prior = 2.0
+    # LightGBM: trees at most (validation chooses how many), and leaves of a tree.
+    config.baselines.num_trees = 1000
+    config.baselines.leaves = 31
+    # FM: width of the factors.
+    config.baselines.factors = 16
     # DCN-V2: cross layers.
     config.baselines.cross_layers = 2
     # SASRec: blocks of the encoder, their heads and dropout rate.

@@ -1,6 +1,7 @@
 """The variants that a run compares, which are the rows of its tables."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ class Variant:
     cohorts: generated interest cohorts.
     settings: keys of the config that this variant changes.
     against: variants that it is compared with beside the base: its parts, or what it changes.
+    package: an optional dependency without which the variant is left out.
     """
 
     model: str = "ranker"
@@ -26,6 +28,7 @@ class Variant:
     cohorts: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     against: tuple[str, ...] = ()
+    package: str = ""
 
     def __post_init__(self):
         if self.model != "ranker" and (self.flow or self.cohorts):
@@ -59,14 +62,29 @@ SELECTED = "selected"
 CLOSED_FORM = {"train.epochs": 0.0, "train.learning_rate": 0.0}
 """One dispatch of the loop that changes nothing: scores and checkpoint are made as for others."""
 
+BPR = {
+    "tsp.score": "logit",
+    "tsp.moveline": "own",
+    "tsp.weight": 1.0,
+    "tsp.min_events": 1,
+    "tsp.min_seconds": 0,
+}
+"""Bayesian personalised ranking: TSP's loss on the logits of any two rows of a user."""
+
 VARIANTS: Mapping[str, Variant] = {
+    "constant": Variant("constant", settings=CLOSED_FORM),
+    "counters": Variant("counters", settings=CLOSED_FORM),
+    "lightgbm": Variant("lightgbm", settings=CLOSED_FORM, package="lightgbm"),
     "popularity": Variant("popularity", settings=CLOSED_FORM),
+    "fm": Variant("fm"),
+    "fm_bpr": Variant("fm", tsp=True, settings=BPR, against=("fm",)),
     "lr": Variant("lr", settings=LINEAR),
     "deepfm": Variant("deepfm"),
     "dcn": Variant("dcn"),
     "din": Variant("din"),
     "sasrec": Variant("sasrec"),
     "sasrec_tsp": Variant("sasrec", tsp=True, against=("sasrec",)),
+    "hstu": Variant("hstu"),
     "base": Variant(),
     "nif": Variant(flow=True),
     "tsp": Variant(tsp=True),
@@ -103,6 +121,16 @@ VARIANTS: Mapping[str, Variant] = {
 _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
 
 
+NOT_SELECTED = (SELECTED, *(name for name, v in VARIANTS.items() if v.settings is CLOSED_FORM))
+"""Rows that are never selected: what is not trained here is there to compare with."""
+
+
+def missing_packages(config: ConfigDict) -> dict[str, str]:
+    """Row -> the optional package that it needs and that is not installed."""
+    needed = {name: VARIANTS[name].package for name in config.rows if VARIANTS[name].package}
+    return {name: pkg for name, pkg in needed.items() if importlib.util.find_spec(pkg) is None}
+
+
 def require_variants(config: ConfigDict) -> None:
     """Raises ConfigError for a variant that is unknown, or whose sections this config lacks.
 
@@ -124,10 +152,11 @@ def require_variants(config: ConfigDict) -> None:
                 "config.tsp.moveline='positive' scores a negative: use "
                 "config.tsp.moveline='own', or leave it out."
             )
-    if SELECTED in config.rows and len(set(config.rows)) < 3:
+    candidates = [row for row in dict.fromkeys(config.rows) if row not in NOT_SELECTED]
+    if SELECTED in config.rows and len(candidates) < 2:
         raise ConfigError(
-            f"variant {SELECTED!r} is the best of the others on validation, which are "
-            f"{[name for name in config.rows if name != SELECTED]} here: name two or more."
+            f"variant {SELECTED!r} is the best on validation of the others that are trained, which "
+            f"are {candidates} here: name two or more."
         )
     flows = [variant_config(config, name).flow for name in config.rows if VARIANTS[name].flow]
     if flows:

@@ -18,7 +18,6 @@ ALLOWED = {
         "config",
         "variants",
         "models",
-        "models.baselines",
         "metrics",
         "data.preparation",
         "data.sources",

@@ -1,14 +1,15 @@
 """From movelines to what training reads: splits, train vocabulary, one store a shard of users."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from nif_jax.data import labels, splits
 from nif_jax.data.negatives import sample_negatives
-from nif_jax.data.schema import ID_FEATURE, NO_LABEL, DataError, Movelines, require_choice
-from nif_jax.data.shards import lay_out
+from nif_jax.data.row_statistics import RowStatistics, row_statistics
+from nif_jax.data.schema import ID_FEATURE, NO_LABEL, Movelines, require_choice
+from nif_jax.data.shards import lay_out, require_shardable
 from nif_jax.data.windows import Store
 
 OOV = 1
@@ -36,6 +37,9 @@ class Dataset:
       event_label: [E] int8, the label of every event, which generators are trained on;
         movelines.label has only those that rankers may use.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
+      visible: [E] int64, a row sees its user's events before this row, see splits.visible_rows.
+      cut: [E] int64, the same where it sees no event of its own period.
+      statistics: labels that they read ("all" or "labelled") -> count features of the rows.
     """
 
     movelines: Movelines
@@ -53,6 +57,9 @@ class Dataset:
     event_label: np.ndarray
     cold_item: np.ndarray
     cold_user: np.ndarray
+    visible: np.ndarray
+    cut: np.ndarray
+    statistics: Mapping[str, RowStatistics] = dataclasses.field(default_factory=dict)
 
     def impressions(self, shard: int, split: int, sampled: bool = True) -> np.ndarray:
         """[R] int32 rows, in the shard's numbering, of the impressions of a period.
@@ -124,18 +131,9 @@ def history_bounds(
     if history == "positive":
         eligible &= movelines.label != 0
     before = np.append(0, np.cumsum(eligible))  # [E + 1] entries before each row
-    rows, user = np.arange(movelines.num_events), movelines.user
-    visible = rows
-    if ties == "exclude":
-        new = np.ones(len(rows), bool)
-        new[1:] = (np.diff(movelines.time) != 0) | (np.diff(user) != 0)
-        visible = np.maximum.accumulate(np.where(new, rows, 0))
-    # The first row of each (user, period) in store order: frozen histories end there.
-    key = user.astype(np.int64) * 3 + split
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    frozen = np.where(split == splits.TRAIN, visible, np.minimum(first[inverse], visible))
-    begin = before[movelines.user_offsets[user]]
-    return eligible, begin, before[visible], before[frozen]
+    visible, cut = splits.visible_rows(movelines, split, ties)
+    begin = before[movelines.user_offsets[movelines.user]]
+    return eligible, begin, before[visible], before[cut]
 
 
 def build_dataset(
@@ -176,7 +174,7 @@ def build_dataset(
       DataError: for an empty period, fewer users than devices, or a data set that spans more
         seconds than int32 holds.
     """
-    _require_shardable(movelines, num_shards)
+    require_shardable(movelines, num_shards)
     # Labels that rankers may use; histories and generators see the complete store.
     ranked = labels.of_scenes(movelines, label_scenes)
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed)
@@ -191,6 +189,7 @@ def build_dataset(
     items, item_sizes = _item_tables(movelines, seen_item)
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
     columns = history_bounds(complete, period, history, ties, sampled)
+    visible, cut = splits.visible_rows(complete, period, ties)
     shard_rows, stores = lay_out(
         complete, period == splits.TRAIN, columns, user_features, num_shards, local_shards
     )
@@ -210,18 +209,28 @@ def build_dataset(
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],
         cold_user=~seen_user[movelines.user],
+        visible=visible,
+        cut=cut,
     )
 
 
-def _require_shardable(movelines: Movelines, num_shards: int) -> None:
-    """Raises DataError for times that int32 does not hold, or fewer users than devices."""
-    if movelines.time.max() - movelines.time.min() >= 2**31:
-        raise DataError(f"{movelines.name}: timestamps span 68 years or more; are they seconds?")
-    if movelines.num_users < num_shards:
-        raise DataError(
-            f"{movelines.name} has {movelines.num_users} users for {num_shards} devices; users are "
-            "dealt out to devices, so use fewer devices."
+def with_statistics(dataset: Dataset, kinds: Iterable[str]) -> Dataset:
+    """The data set with count features that read the labels of "all" events, as generators do, or
+    those "labelled" for rankers, or both."""
+    read = {"all": dataset.event_label, "labelled": dataset.movelines.label}
+    found = {
+        kind: row_statistics(
+            dataset.movelines,
+            read[kind],
+            dataset.sampled,
+            dataset.split,
+            (dataset.visible, dataset.cut),
+            dataset.shard_rows,
+            dataset.local_shards,
         )
+        for kind in kinds
+    }
+    return dataclasses.replace(dataset, statistics=found)
 
 
 def _item_tables(movelines: Movelines, seen: np.ndarray) -> tuple[dict, dict]:

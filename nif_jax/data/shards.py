@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nif_jax.data.schema import Movelines
+from nif_jax.data.schema import DataError, Movelines
 from nif_jax.data.windows import Store
 
 
@@ -103,3 +103,14 @@ def lay_out(
         entries=max(int(columns[0][rows].sum()) for rows in shard_rows),
     )
     return shard_rows, stacked
+
+
+def require_shardable(movelines: Movelines, num_shards: int) -> None:
+    """Raises DataError for times that int32 does not hold, or fewer users than devices."""
+    if movelines.time.max() - movelines.time.min() >= 2**31:
+        raise DataError(f"{movelines.name}: timestamps span 68 years or more; are they seconds?")
+    if movelines.num_users < num_shards:
+        raise DataError(
+            f"{movelines.name} has {movelines.num_users} users for {num_shards} devices; users are "
+            "dealt out to devices, so use fewer devices."
+        )

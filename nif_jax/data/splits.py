@@ -92,3 +92,21 @@ def assign_splits(
             "config.data.train_share and validation_share, or choose another config.data.split."
         )
     return split
+
+
+def visible_rows(
+    movelines: Movelines, split: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """[E] int64 each: a row sees its user's events before `visible`, and before `cut` where what it
+    sees ends at the beginning of its period; for a train row both are the same."""
+    rows, user = np.arange(movelines.num_events), movelines.user
+    visible = rows
+    if ties == "exclude":
+        new = np.ones(len(rows), bool)
+        new[1:] = (np.diff(movelines.time) != 0) | (np.diff(user) != 0)
+        visible = np.maximum.accumulate(np.where(new, rows, 0))
+    # The first row of each (user, period) in store order: cut histories end there.
+    key = user.astype(np.int64) * 3 + split
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    cut = np.where(split == TRAIN, visible, np.minimum(first[inverse], visible))
+    return visible, cut

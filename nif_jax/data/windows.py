@@ -1,13 +1,13 @@
 """The columnar store as arrays, and histories gathered from it by index arithmetic.
 
 Every function here runs on NumPy arrays on the host and on JAX arrays inside jit: it uses the
-namespace of its argument. Letters: E events, M history entries, B batch, L window length, T
-horizon.
+namespace of its argument. Letters: E events, M entries, B batch, L window length, T horizon.
 """
 
 from typing import Any, NamedTuple
 
 from nif_jax.data.buckets import gap_bucket, log2_bucket
+from nif_jax.data.row_statistics import gather_statistics
 
 Array = Any  # numpy.ndarray or jax.Array
 
@@ -83,6 +83,7 @@ class Impressions(NamedTuple):
         entries, or None.
       past_mask: [B, S] bool, which of them are real, or None.
       label_logit: [B] float32, the frozen generator's log odds that the label is 1, or None.
+      statistics: [B, F] float32 standardised count features, or None; see data/statistics.py.
     """
 
     item: Array
@@ -101,6 +102,7 @@ class Impressions(NamedTuple):
     past: Array | None = None
     past_mask: Array | None = None
     label_logit: Array | None = None
+    statistics: Array | None = None
 
 
 def _last_entries(begin: Array, end: Array, length: int) -> tuple[Array, Array]:
@@ -212,6 +214,7 @@ def gather_impressions(
     length: int,
     flow: Array | None = None,
     context: int = 0,
+    statistics: dict[str, Array] | None = None,
 ) -> Impressions:
     """Batch from row numbers.
 
@@ -222,6 +225,7 @@ def gather_impressions(
       length: L.
       flow: [M, T, D] flow after each history entry, or None.
       context: S of the generator's window where the flow is to be computed from it, or 0.
+      statistics: arguments of gather_statistics, or None.
     """
     rows = index["row"]
     xp = rows.__array_namespace__()
@@ -242,4 +246,5 @@ def gather_impressions(
         flow_mask=end > begin,
         events=gather_history(store, begin, end, context)[0] if context else None,
         pair=index["pair"],
+        statistics=None if statistics is None else gather_statistics(index, **statistics),
     )

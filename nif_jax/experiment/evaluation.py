@@ -11,8 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax.data import splits
-from nif_jax.data.schema import Movelines
-from nif_jax.metrics import buckets, retrieval
+from nif_jax.metrics import buckets, calibration, retrieval
 from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.reports.scores import Scores, fingerprint
 from nif_jax.simulation import bounds
@@ -51,20 +50,6 @@ def history_lengths(run: Context, plan: ScoringPlan) -> np.ndarray:
     lines, eligible = run.dataset.movelines, run.dataset.eligible
     before = np.append(0, np.cumsum(eligible))
     return before[plan.rows] - before[lines.user_offsets[lines.user[plan.rows]]]
-
-
-def item_ages(movelines: Movelines, is_event: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[R] days since the first event of each row's item, of whichever user; 0 before it.
-
-    Args:
-      movelines: the store.
-      is_event: [E] bool; a sampled negative is none.
-      rows: [R] of the store.
-    """
-    first = np.full(movelines.num_items + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, movelines.item[is_event], movelines.time[is_event])
-    seconds = movelines.time[rows] - np.minimum(first[movelines.item[rows]], movelines.time[rows])
-    return seconds / 86_400
 
 
 def score_rankers(run: Context, stages: Mapping[str, Trained]) -> dict[str, dict[str, Any]]:
@@ -130,6 +115,21 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
                 }
             )
     return rows + bayes_rows(run)
+
+
+def calibration_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
+    """ "calibration" of results.json for one seed: what it changes on test, variant by variant."""
+    found = []
+    for name in run.config.rows:
+        for history in HISTORIES:
+            label = run.dataset.movelines.label[test_plan(run, history).rows]
+            entry = {"model": name, "seed": run.seed, "history": history}
+            entry["method"] = stages[name].calibration.method
+            for when, logits in (("before", "raw_logit"), ("after", "logit")):
+                measured = calibration.measures(label, scores[name][history][logits])
+                entry |= {f"{metric}_{when}": value for metric, value in measured.items()}
+            found.append(entry)
+    return found
 
 
 def bayes_rows(run: Context) -> list[dict[str, Any]]:
@@ -229,7 +229,7 @@ def code_rows(
 def bucket_rows(run: Context, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """AUC by history length, by age of the item, and for items and users new to train or not."""
     plan, dataset = test_plan(run, "online"), run.dataset
-    ages = item_ages(dataset.movelines, ~dataset.sampled, plan.rows)
+    ages = buckets.item_ages(dataset.movelines, ~dataset.sampled, plan.rows)
     values = {
         "history_length": (history_lengths(run, plan), LENGTH_EDGES),
         "item_age_days": (ages, AGE_EDGES),

@@ -16,15 +16,15 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from nif_jax.data import splits
-from nif_jax.data.schema import NO_LABEL
 from nif_jax.experiment import selection
 from nif_jax.experiment.start import initial_state, made_from
-from nif_jax.models.baselines.popularity import click_logits
 from nif_jax.stages import base, finetune, generator, tokenizer, tokens
 from nif_jax.stages.checks import require_settings
 from nif_jax.stages.context import Context
+from nif_jax.stages.fitted import fit_baseline
 from nif_jax.stages.flow_cache import generator_outputs
 from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.stages.ranking import calibrated
 from nif_jax.training import checkpoint
 from nif_jax.training.loop import train_and_evaluate
 from nif_jax.training.scoring import ScoringPlan
@@ -77,7 +77,7 @@ def train_stage(
             stage.name,
             trained.metrics["blend_weight"],
         )
-    return trained
+    return calibrated(run, trained) if stage.name in VARIANTS else trained
 
 
 def cross_fit(
@@ -165,10 +165,11 @@ def run_seed(run: Context) -> tuple[Mapping[str, Trained], GeneratorOutputs]:
 def _source(run: Context, name: str, base_params: Any, outputs: GeneratorOutputs) -> Any:
     """What a fine-tuned ranker copies equal layers from, by config.init_rows and config.flow.
 
-    Popularity has nothing to learn: it starts from its closed form.
+    A baseline that is not trained by gradients starts from what it was fitted to.
     """
-    if VARIANTS[name].model == "popularity":
-        return {"logit": _click_logits(run)}
+    fitted = fit_baseline(run, name) if run.train else None
+    if fitted is not None:
+        return fitted
     source = dict(base_params) if run.config.init_rows == "base" else {}
     if VARIANTS[name].flow:
         flow = variant_config(run.config, name).flow
@@ -188,11 +189,3 @@ def _reads(config: ConfigDict, name: str) -> list[str]:
     if VARIANTS[name].cohorts and variant_config(config, name).tokenizer.form in tokens.TRAINED:
         names.append("tokenizer")
     return names
-
-
-def _click_logits(run: Context) -> np.ndarray:
-    """[N + 1] popularity of the items among the train impressions."""
-    lines = run.dataset.movelines
-    rows = (run.dataset.split == splits.TRAIN) & (lines.label != NO_LABEL)
-    prior = run.config.baselines.prior
-    return click_logits(lines.item[rows], lines.label[rows], lines.num_items, prior)

@@ -34,7 +34,7 @@ from nif_jax.training.devices.processes import (
     set_compiler_flags,
 )
 from nif_jax.training.loop import NonFiniteLossError
-from nif_jax.variants import SELECTED
+from nif_jax.variants import SELECTED, missing_packages
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, WorkdirError)
 """Errors whose message is all that a user needs."""
@@ -98,6 +98,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
             f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
             "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
         )
+    config = _installed(config)
     set_compiler_flags(config.xla_flags)
     enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
     flat, train = flatten(config.to_dict()), mode == "train"
@@ -122,6 +123,27 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         barrier(mode)
 
 
+def _installed(config: ConfigDict) -> ConfigDict:
+    """The config without rows whose optional package is missing, each with a warning.
+
+    Raises:
+      ConfigError: no row is left.
+    """
+    missing = missing_packages(config)
+    if not missing:
+        return config
+    install = "pip install " + " ".join(sorted(set(missing.values())))
+    rows = tuple(row for row in config.rows if row not in missing)
+    if not rows:
+        raise ConfigError(
+            f"config.rows={tuple(config.rows)!r} needs a package that is not installed: {install}"
+        )
+    logging.warning("Left out: %s, whose package is not installed (%s)", list(missing), install)
+    config = config.copy_and_resolve_references()
+    config.rows = rows
+    return config
+
+
 def _run_mode(config: ConfigDict, workdir, mode: str, runs, data: Mapping[str, Any]) -> None:
     """`run` in a workdir that is this run's alone."""
     if mode == "ab":
@@ -139,6 +161,7 @@ class _Findings:
     """What the seeds of a run gave, as results.json has it, and the scores of each seed."""
 
     rows: list = dataclasses.field(default_factory=list)
+    calibration: list = dataclasses.field(default_factory=list)
     selection: list = dataclasses.field(default_factory=list)
     retrieval: list = dataclasses.field(default_factory=list)
     semantic_ids: list = dataclasses.field(default_factory=list)
@@ -166,6 +189,7 @@ def _findings(runs: Iterator[context.Context], workdir, data: Mapping[str, Any])
         if is_writer():
             write_scores(one.folder / SCORES_FILE, kept)
         found.rows += evaluation.result_rows(one, stages, scores)
+        found.calibration += evaluation.calibration_rows(one, stages, scores)
         if SELECTED in config.rows:
             found.selection.append(selection.record(config, one.seed, stages))
         found.retrieval += evaluation.retrieval_rows(one, stages)
@@ -195,6 +219,7 @@ def _write_results(config: ConfigDict, workdir, found: _Findings) -> None:
             unit=config.eval.resample_unit,
             resamples=config.eval.resamples,
         ),
+        calibration=found.calibration,
         selection=found.selection,
         retrieval=found.retrieval,
         semantic_ids=found.semantic_ids,

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nif_jax.data.schema import require_choice
-from nif_jax.variants import SELECTED
+from nif_jax.variants import NOT_SELECTED, SELECTED
 
 METRICS = {
     "train": ("auc", "gauc"),
@@ -34,14 +34,20 @@ def validation_metrics(config: ConfigDict, stages: Mapping[str, Any]) -> dict[st
       config: of the run.
       stages: variant -> Trained.
     """
-    names = dict.fromkeys(name for name in config.rows if name != SELECTED)
+    names = dict.fromkeys(name for name in config.rows if name not in NOT_SELECTED)
     return {name: stages[name].metrics[config.train.metric] for name in names}
 
 
 def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
-    """The variant with the best metric; of equal ones the first in config.rows."""
+    """The variant with the best metric; of equal ones the first in config.rows.
+
+    Variants whose calibrated log loss on validation is worse than the base's are left out: a better
+    order of the impressions is not worth worse probabilities.
+    """
     found = validation_metrics(config, stages)
-    return max(found, key=found.__getitem__)
+    limit = stages["base"].calibration.log_loss
+    fair = [name for name in found if stages[name].calibration.log_loss <= limit]
+    return max(fair or found, key=found.__getitem__)
 
 
 def record(config: ConfigDict, seed: int, stages: Mapping[str, Any]) -> dict[str, Any]:

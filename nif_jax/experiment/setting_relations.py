@@ -15,6 +15,13 @@ def require_variant_relations(config: ConfigDict, variant: Variant) -> None:
     _require_cohort_shapes(config, variant)
     if variant.model == "sasrec":
         _require_multiple(config, "ranker.dim", "baselines.encoder_heads", 2)
+    if variant.model == "hstu":
+        _require_multiple(config, "ranker.dim", "baselines.encoder_heads")
+    if variant.model in ("counters", "lightgbm") and config.ranker.statistics == "none":
+        raise ConfigError(
+            f"variant {variant.model!r} is made of count features, which config.ranker.statistics="
+            "'none' leaves out: use 'all' or 'labelled', or leave the variant out."
+        )
 
 
 def require_relations(config: ConfigDict) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nif_jax.data.schema import Movelines
 from nif_jax.metrics import ctr
 
 
@@ -53,3 +54,17 @@ def by_bucket(
         value = ctr.auc(labels[inside], logits[inside], name) if count else None
         rows.append({"lower": lower, "upper": upper, "count": count, "auc": value})
     return rows
+
+
+def item_ages(movelines: Movelines, is_event: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """[R] days since the first event of each row's item, of whichever user; 0 before it.
+
+    Args:
+      movelines: the store.
+      is_event: [E] bool; a sampled negative is none.
+      rows: [R] of the store.
+    """
+    first = np.full(movelines.num_items + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, movelines.item[is_event], movelines.time[is_event])
+    seconds = movelines.time[rows] - np.minimum(first[movelines.item[rows]], movelines.time[rows])
+    return seconds / 86_400

@@ -60,6 +60,7 @@ class Ranker(nn.Module):
       align_heads: heads of the Semantic Alignment Module.
       align_dropout: rate on what comes from the generator, its item vectors and r.
       calibration: hidden width of the calibration head c(r, target).
+      statistics_widths: hidden widths of the MLP that makes a field of the count features.
       cohorts: the network that attends to the cohorts, or None.
       side: the head of the self-supervised regularisation, or None.
     """
@@ -76,6 +77,7 @@ class Ranker(nn.Module):
     align_heads: int
     align_dropout: float
     calibration: int
+    statistics_widths: tuple[int, ...] = ()
     cohorts: CohortNetwork | None = None
     side: DeepFm | None = None
 
@@ -91,6 +93,7 @@ class Ranker(nn.Module):
         self.align_drop = nn.Dropout(self.align_dropout)
         self.calibrator = Mlp((self.calibration, 1))
         self.head = Mlp((*self.tower, 1), self.dropout)
+        self.counts = Mlp((*self.statistics_widths, self.dim))
         # The name `believe` stays: names of parameters set the order in which norms are summed.
         self.believe = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)
 
@@ -185,10 +188,14 @@ class Ranker(nn.Module):
             fields.append(evidence)
         if generated is not None:
             fields += self._cohort_fields(target, items, generator_item_emb, generated, ids, train)
+        if batch.statistics is not None:
+            fields.append(self.counts(batch.statistics))
         stacked = jnp.stack(fields, axis=1)  # [B, F, D]
         left, right = np.triu_indices(len(fields), k=1)
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
         x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
+        if batch.statistics is not None:
+            x = jnp.concatenate([x, batch.statistics], axis=-1)
         calibration = self.calibrate(evidence, target)
         if batch.label_logit is None:
             logits = self.head(x, train)[:, 0] + calibration

@@ -20,6 +20,8 @@ from nif_jax.metrics.bootstrap import VERDICTS, Difference
 RESULTS_FILE = "results.json"
 HISTORIES = ("online", "frozen")
 METRICS = ("auc", "gauc", "logloss", "ne", "ece", "pcoc")
+CALIBRATED = ("logloss", "ne", "ece", "pcoc")
+"""Metrics that calibration changes; it keeps the order of the impressions."""
 COSTS = ("train_examples_per_second", "parameters", "peak_rss_bytes")
 ROW_KEYS = ("model", "seed", "split", "history", *METRICS, *COSTS)
 AGAIN = "Give the command of that run again: --mode=train writes the file again"
@@ -30,6 +32,10 @@ KEYS: Mapping[str, Sequence[str]] = {
     "rows": ROW_KEYS,
     "differences": (*_COMPARED, *Difference._fields),
     "selection": ("seed", "selected", "metric", "validation"),
+    "calibration": (
+        *("model", "seed", "history", "method"),
+        *(f"{metric}_{when}" for metric in CALIBRATED for when in ("before", "after")),
+    ),
     "retrieval": ("model", "seed", "split", "targets"),
     "semantic_ids": ("seed", "form", "level"),
     "bucket": ("lower", "upper", "count", "auc"),
@@ -40,7 +46,7 @@ _OPEN = ("retrieval", "semantic_ids")  # further keys of these are measurements
 _NAME = ("a name", lambda value: isinstance(value, str) and value != "")
 _INTEGER = ("an integer", lambda value: type(value) is int)  # isinstance would accept a bool
 _NUMBER = ("a number or null", lambda value: value is None or type(value) in (int, float))
-_NAMES = ("model", "reference", "split", "metric", "selected", "targets", "form")
+_NAMES = ("model", "reference", "split", "metric", "selected", "targets", "form", "method")
 _VALUES = dict.fromkeys(_NAMES, _NAME) | {
     "seed": _INTEGER,
     "seeds": _INTEGER,

@@ -11,7 +11,7 @@ import numpy as np
 from nif_jax.metrics import bootstrap, ctr
 from nif_jax.reports import tables
 from nif_jax.reports.scores import Scores
-from nif_jax.reports.tables import BASELINES, REFERENCE, Table
+from nif_jax.reports.tables import BASELINES, CONTROL, REFERENCE, Table
 from nif_jax.reports.workdirs import Workdir
 from nif_jax.variants import VARIANTS
 
@@ -22,7 +22,7 @@ Resampled = Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
 def differences(
     scores: Mapping[int, Scores], split: str, *, unit: str, resamples: int
 ) -> list[dict[str, Any]]:
-    """Each model of a run against `base`, the strongest of BASELINES, and its Row.against.
+    """Each model of a run against base, LightGBM, the strongest baseline and Variant.against.
 
     `scores` is seed -> scores, `split` as in "rows" of results.json; for `unit` see
     metrics.bootstrap. Raises ValueError for seeds with different impressions.
@@ -30,7 +30,8 @@ def differences(
     if len({one.fingerprint for one in scores.values()}) > 1:
         raise ValueError(f"seeds {list(scores)} were tested on different impressions")
     models = list(dict.fromkeys(model for one in scores.values() for model in one.logits))
-    references = [name for name in (REFERENCE, strongest_baseline(scores)) if name in models]
+    references = [*dict.fromkeys((REFERENCE, CONTROL, strongest_baseline(scores)))]
+    references = [name for name in references if name in models]
     pairs = [(model, other) for other in references for model in models if model != other]
     for model in (model for model in models if model in VARIANTS):
         own = (name for name in VARIANTS[model].against if name in models)

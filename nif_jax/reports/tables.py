@@ -10,12 +10,14 @@ from nif_jax.reports.results import COSTS, METRICS
 from nif_jax.variants import SELECTED
 
 Rows = Sequence[Mapping[str, Any]]
-BySeed = Mapping[int, Mapping[str, Any]]
-"""Seed -> row."""
+BySeed = Mapping[int, Mapping[str, Any]]  # seed -> row
 
-BASELINES = ("popularity", "lr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp")
-"""Published baselines; the strongest of them is a reference beside the base ranker."""
-FIRST = (*BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
+CONTROLS = ("constant", "counters", "popularity")  # closed forms
+CONTROL = "lightgbm"
+"""What many practitioners would use instead; a reference beside the base ranker."""
+BASELINES = (CONTROL, "lr", "fm", "fm_bpr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp", "hstu")
+"""Published baselines; the strongest of them is another reference."""
+FIRST = (*CONTROLS, *BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
 LAST = (SELECTED, "bayes")  # order of models in tables: FIRST, all others as they come, LAST
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")

@@ -7,13 +7,16 @@ rank the same candidates, and no ranking changes the candidates of another model
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from nif_jax.data.dataset import Dataset
+from nif_jax.data.row_statistics import RowStatistics
 from nif_jax.data.schema import Movelines
 from nif_jax.data.simulator import World, sigmoid
+from nif_jax.data.statistics import Queries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,24 +115,53 @@ def lay_behind(dataset: Dataset, traffic: Traffic) -> tuple[Dataset, list[np.nda
         added = np.stack([c[name] for c in new]) if name in new[0] else np.zeros(shape)
         return np.concatenate([old, added.astype(old.dtype)], axis=1)
 
-    names = (
-        "item",
-        "scene",
-        "action",
-        "time",
-        "label",
-        "train",
-        "user",
-        "history_begin",
-        "history_end",
-        "frozen_end",
-    )
+    entries = ("history_row", "user_features")  # the only columns that rows do not have
+    names = [name for name in stores._fields if name not in entries]
     longer: dict[str, Any] = {name: behind(name) for name in names}
     laid = stores._replace(**longer)
+    local = [impressions[shard] for shard in dataset.local_shards]
+    statistics = {
+        name: _statistics_behind(rows, lines, traffic, local, longest)
+        for name, rows in dataset.statistics.items()
+    }
     first = stores.item.shape[1]
     shard_rows = [first + np.arange(len(chosen) * width) for chosen in impressions]
     place = np.concatenate(impressions)[:, None] * width + np.arange(width)
-    return dataclasses.replace(dataset, stores=laid), shard_rows, place.reshape(-1)
+    laid = dataclasses.replace(dataset, stores=laid, statistics=statistics)
+    return laid, shard_rows, place.reshape(-1)
+
+
+def _statistics_behind(
+    rows: RowStatistics,
+    lines: Movelines,
+    traffic: Traffic,
+    impressions: Sequence[np.ndarray],
+    longest: int,
+) -> RowStatistics:
+    """Count features with those of the candidates of each local shard's impressions behind, padded
+    to `longest` new rows."""
+    width = traffic.slate.shape[1]
+
+    def of_shard(chosen: np.ndarray) -> np.ndarray:
+        chosen = np.repeat(chosen, width)
+        user, slot = traffic.user[chosen], np.arange(len(chosen)) % width
+        queries = Queries(
+            user=user,
+            row=lines.user_offsets[user + 1],
+            time=traffic.time[chosen],
+            item=traffic.slate[chosen, slot],
+            scene=traffic.scene[chosen],
+            later=np.ones(len(chosen), bool),
+        )
+        values = rows.fitted.values(queries)
+        return np.pad(values, ((0, longest - len(values)), (0, 0)))
+
+    added = np.stack([of_shard(chosen) for chosen in impressions])
+    padding = ((0, 0), (0, longest))
+    return rows._replace(
+        values=np.concatenate([rows.values, added], axis=1),
+        cut=np.pad(rows.cut, padding, constant_values=-1),
+    )
 
 
 def _whole_histories(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,12 +10,13 @@ import numpy as np
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.windows import Impressions, gather_impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
+from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages.context import Context
-from nif_jax.stages.ranking import make_ranking_stage, table_sizes
+from nif_jax.stages.ranking import make_ranker, make_ranking_stage, statistics_arrays
 from nif_jax.stages.step_counts import per_device
 from nif_jax.training.stage import Aux, Stage
 
@@ -24,12 +25,14 @@ def gather_rows(length: int) -> Callable[[Any, Any], Impressions]:
     """(arrays, index) -> Impressions with histories of `length`."""
 
     def gather(arrays, index):
-        return gather_impressions(arrays["store"], index, length)
+        return gather_impressions(
+            arrays["store"], index, length, statistics=arrays.get("statistics")
+        )
 
     return gather
 
 
-def loss(model: Ranker, params, variables, constants, batch: Impressions, rng, step):
+def loss(model: Ranker | Baseline, params, variables, constants, batch: Impressions, rng, step):
     """Sum of cross-entropies, see Stage.loss_fn."""
     logits, _ = model.apply(
         {"params": params}, batch, constants["items"], train=step is not None, rngs={"dropout": rng}
@@ -39,7 +42,7 @@ def loss(model: Ranker, params, variables, constants, batch: Impressions, rng, s
 
 
 def predict(
-    model: Ranker, params, variables, constants, batch: Impressions
+    model: Ranker | Baseline, params, variables, constants, batch: Impressions
 ) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each."""
     del variables
@@ -47,7 +50,7 @@ def predict(
     return {"logit": logits, "calibration": named["calibration"]}
 
 
-def init(model: Ranker, rng: jax.Array, batch: Impressions, constants):
+def init(model: Ranker | Baseline, rng: jax.Array, batch: Impressions, constants):
     """Parameters for batches like this one; a ranker has no variables."""
     inputs = jax.eval_shape(lambda: (batch, constants["items"]))
     return init_params(model, rng, *inputs), {}
@@ -56,7 +59,7 @@ def init(model: Ranker, rng: jax.Array, batch: Impressions, constants):
 def make(run: Context) -> Stage:
     """The stage `base`."""
     run = run.for_stage("base")
-    model = Ranker(**table_sizes(run.dataset), **run.config.ranker)
+    model = make_ranker(run)
     gather = gather_rows(run.config.data.history_length)
     return make_ranking_stage(
         run,
@@ -67,7 +70,7 @@ def make(run: Context) -> Stage:
         predict=functools.partial(predict, model),
         gather_scores=gather,
         plan=ImpressionPlan(run.dataset, per_device(run, run.config.train), run.seed),
-        data=run.place(),
+        data=run.place(statistics_arrays(run)),
     )
 
 

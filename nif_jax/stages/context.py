@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax.config import flatten, stage_config
-from nif_jax.data.dataset import Dataset, build_dataset
+from nif_jax.data.dataset import Dataset, build_dataset, with_statistics
 from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
@@ -19,6 +19,7 @@ from nif_jax.data.schema import require_choice
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.placed import Placed
+from nif_jax.variants import variant_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +106,9 @@ class Context:
 def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
     """The configured data set, laid out for the devices."""
     data = config.data
+    statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
     lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)
-    return build_dataset(
+    dataset = build_dataset(
         lines,
         split=data.split,
         train_share=data.train_share,
@@ -121,3 +123,4 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         num_shards=parallel.num_shards,
         local_shards=tuple(parallel.local_shards),
     )
+    return with_statistics(dataset, sorted(statistics - {"none"}))

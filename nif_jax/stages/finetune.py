@@ -14,7 +14,6 @@ from nif_jax.data.windows import Impressions
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
 from nif_jax.losses.distill import self_supervised
 from nif_jax.models.baselines.interface import Baseline
-from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
@@ -38,7 +37,7 @@ from nif_jax.stages.flow_input import (
 from nif_jax.stages.generator import flow_decoder
 from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
-from nif_jax.stages.ranking import make_ranking_stage, table_sizes
+from nif_jax.stages.ranking import make_ranker, make_ranking_stage, statistics_arrays
 from nif_jax.stages.step_counts import per_device, total_steps, with_min_steps
 from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Aux, Stage
@@ -220,11 +219,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         cohorts, network, side = cohort_input.configured(
             run, config, steps, ids.num_codes, ids.num_digits
         )
-    sizes = table_sizes(run.dataset)
-    if variant.model == "ranker":
-        model = Ranker(**sizes, cohorts=network, side=side, **config.ranker)
-    else:
-        model = make_baseline(variant.model, sizes, config.ranker, config.baselines)
+    model = make_ranker(run, variant.model, cohorts=network, side=side)
     decoder = flow_decoder(run) if variant.flow else None
     parts, length = (model, decoder, flow, cohorts), config.data.history_length
     return make_ranking_stage(
@@ -236,7 +231,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         predict=functools.partial(predict, *parts),
         gather_scores=gather_rows(length, flow),
         plan=plan,
-        data=run.place(flow_input.flow_arrays(flow, outputs), **extra),
+        data=run.place(statistics_arrays(run) | flow_input.flow_arrays(flow, outputs), **extra),
         generators=_generators(run, cohorts),
         predict_candidates=functools.partial(predict_candidates, *parts),
     )

@@ -81,7 +81,8 @@ def gather_rows(length: int, flow: FlowInput, train: bool = False):
 
     def gather(arrays, index):
         store, cached = arrays["store"], arrays["flow"] if flow.cache else None
-        batch = gather_impressions(store, index, length, cached, context)
+        statistics = arrays.get("statistics")
+        batch = gather_impressions(store, index, length, cached, context, statistics)
         if flow.cache and flow.uses_label_head(train):
             past, mask = gather_past(store, index, arrays["past"], flow.context)
             batch = batch._replace(past=past, past_mask=mask)

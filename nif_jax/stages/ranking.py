@@ -1,5 +1,6 @@
 """What all rankers share: sizes of their tables, and how a stage is scored, evaluated and made."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,10 +10,14 @@ import numpy as np
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.metrics import blend, ctr
+from nif_jax.metrics.calibration import fit_calibration
+from nif_jax.models.baselines.interface import Baseline
+from nif_jax.models.baselines.registry import make_baseline
+from nif_jax.models.ranker import Ranker
 from nif_jax.stages.context import Context
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, with_min_steps
 from nif_jax.training.scoring import Scorer, ScoringPlan
-from nif_jax.training.stage import Evaluation, Stage
+from nif_jax.training.stage import Evaluation, Stage, Trained
 
 
 def table_sizes(data: Dataset) -> dict[str, Any]:
@@ -25,6 +30,21 @@ def table_sizes(data: Dataset) -> dict[str, Any]:
     }
 
 
+def make_ranker(run: Context, model: str = "ranker", **parts: Any) -> Ranker | Baseline:
+    """The ranker of a run's config, with cohorts and side head if given, or a baseline."""
+    sizes, config = table_sizes(run.dataset), run.config
+    settings = {key: value for key, value in config.ranker.items() if key != "statistics"}
+    if model == "ranker":
+        return Ranker(**sizes, **parts, **settings)
+    return make_baseline(model, sizes, settings, config.baselines)
+
+
+def statistics_arrays(run: Context) -> dict[str, Any]:
+    """The count features that config.ranker.statistics names, as further arrays of a stage."""
+    name = run.config.ranker.statistics
+    return {} if name == "none" else {"statistics": run.dataset.statistics[name].arrays}
+
+
 def validation_plan(run: Context, limit: int = 0, sampled: bool = True) -> ScoringPlan:
     """Validation impressions with rolling histories; see ScoringPlan for limit and sampled."""
     size = run.config.eval.batch_size
@@ -35,6 +55,14 @@ def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) ->
     """metrics.ctr.evaluate of a plan's scores."""
     lines = dataset.movelines
     return ctr.evaluate(lines.label[plan.rows], logits, lines.user[plan.rows])
+
+
+def calibrated(run: Context, trained: Trained) -> Trained:
+    """A trained ranker with the calibration that validation chooses."""
+    plan, lines = validation_plan(run), run.dataset.movelines
+    logits = trained.score(plan)["logit"]
+    found = fit_calibration(lines.label[plan.rows], logits, lines.user[plan.rows])
+    return dataclasses.replace(trained, calibration=found)
 
 
 def _evaluator(run: Context, scorer: Scorer, metric: str) -> Callable[..., Evaluation]:

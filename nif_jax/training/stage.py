@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from nif_jax.metrics.calibration import Calibration
 from nif_jax.training import checkpoint_meta
 from nif_jax.training.devices.placed import Placed
 from nif_jax.training.scoring import Scorer, ScoringPlan
@@ -119,6 +120,7 @@ class Trained:
       examples_per_second: rows (for sequences: targets) of all devices over the time spent in train
         steps, compilation, evaluation and checkpoints left out.
       state: (params, variables) on the devices.
+      calibration: of a ranker's logits, fitted on validation after training; None for a generator.
     """
 
     stage: Stage
@@ -128,6 +130,7 @@ class Trained:
     step: int
     examples_per_second: float
     state: tuple[Any, Any]
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -140,5 +143,12 @@ class Trained:
         return checkpoint_meta.tree_digest({"params": self.params, "variables": self.variables})
 
     def score(self, plan: ScoringPlan, scorer: str = "scores") -> dict[str, np.ndarray]:
-        """{name: [R, ...]}, rows as in plan.rows."""
-        return self.stage.scorers[scorer](plan, *self.state)
+        """{name: [R, ...]}, rows as in plan.rows.
+
+        Of a ranker's "scores", "logit" is calibrated and "raw_logit" is what the model gives.
+        """
+        found = self.stage.scorers[scorer](plan, *self.state)
+        if scorer != "scores" or self.calibration is None:
+            return found
+        logit = found["logit"]
+        return found | {"logit": self.calibration(logit), "raw_logit": logit}

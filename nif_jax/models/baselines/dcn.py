@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from nif_jax.data.windows import Impressions
-from nif_jax.models.baselines.interface import Baseline, Fields
+from nif_jax.models.baselines.interface import Baseline, Fields, with_statistics
 from nif_jax.models.embed import Mlp
 
 
@@ -54,7 +54,7 @@ class DeepCross(Baseline):
         """[B]."""
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         fields = Fields(*sizes, self.dim, self.id_dropout, name="fields")(batch, items, train)
-        x = fields.reshape(len(fields), -1)  # [B, F * D]
+        x = with_statistics(fields.reshape(len(fields), -1), batch)  # [B, X]
         crossed = CrossNetwork(self.cross_layers, name="cross")(x)
         deep = Mlp((*self.tower, 1), self.dropout, name="deep")(x, train)
         return (nn.Dense(1, use_bias=False, name="from_cross")(crossed) + deep)[:, 0]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from nif_jax.data.windows import Impressions
-from nif_jax.models.baselines.interface import Baseline, Fields
+from nif_jax.models.baselines.interface import Baseline, Fields, with_statistics
 from nif_jax.models.baselines.lr import LogisticRegression
 from nif_jax.models.embed import Mlp, second_order
 
@@ -40,7 +40,7 @@ class DeepFactorization(Baseline):
         return (
             first_order.score(batch, items, train)
             + second_order(fields)
-            + deep(fields.reshape(len(fields), -1), train)[:, 0]
+            + deep(with_statistics(fields.reshape(len(fields), -1), batch), train)[:, 0]
         )
 
 

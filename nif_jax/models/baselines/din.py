@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nif_jax.data.windows import Impressions
-from nif_jax.models.baselines.interface import Baseline
+from nif_jax.models.baselines.interface import Baseline, with_statistics
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed
 from nif_jax.models.ranker import TargetAttention
 
@@ -51,6 +51,7 @@ class DeepInterest(Baseline):
         interest = TargetAttention(self.attention, name="interest")(target, keys, history.mask)
         fields = [*user(batch.user_features), context.scene[batch.scene]]
         x = jnp.concatenate([*fields, target, interest, target * interest], axis=-1)
+        x = with_statistics(x, batch)
         return Mlp((*self.tower, 1), self.dropout, name="head")(x, train)[:, 0]
 
 

@@ -1,13 +1,53 @@
 """What the baselines share: how they are called, and one embedding a feature."""
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from nif_jax.data.statistics import Statistics
 from nif_jax.data.windows import Impressions
 from nif_jax.models.embed import ItemEmbed, UserEmbed, embedding_init
+
+
+class Examples(NamedTuple):
+    """Labelled impressions as arrays: item [R], scene [R], user_features, statistics [R, F] (None
+    where the variant reads none) and label [R]."""
+
+    item: np.ndarray
+    scene: np.ndarray
+    user_features: Mapping[str, np.ndarray]
+    statistics: np.ndarray | None
+    label: np.ndarray
+
+
+class FitData(NamedTuple):
+    """What a baseline that is not trained by gradients is made from.
+
+    Attributes:
+      train: impressions of the train period with a label that rankers may use.
+      validation: those of the validation period, with rolling histories.
+      num_items: N.
+      statistics: what Examples.statistics were computed by, or None.
+      settings: section config.baselines.
+      seed: of the model.
+    """
+
+    train: Examples
+    validation: Examples
+    num_items: int
+    statistics: Statistics | None
+    settings: Mapping[str, Any]
+    seed: int
+
+
+def log_odds(label: np.ndarray) -> np.float32:
+    """Of a label 1 among labels [R], by Laplace's rule, which keeps it finite."""
+    rate = (label.sum() + 1) / (len(label) + 2)
+    return np.float32(np.log(rate) - np.log1p(-rate))
 
 
 class Baseline(nn.Module):
@@ -20,6 +60,12 @@ class Baseline(nn.Module):
     def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """[B] logits; arguments as in Ranker."""
         raise NotImplementedError
+
+    @staticmethod
+    def fit(data: FitData) -> dict | None:
+        """Parameters made without gradients, None for a model that is trained here."""
+        del data
+        return None
 
     def __call__(
         self,
@@ -39,6 +85,11 @@ class Baseline(nn.Module):
         del generator_item_emb, shared_pairs, generated, ids
         logits = self.score(batch, items, train)
         return logits, {"calibration": logits}
+
+
+def with_statistics(x: jax.Array, batch: Impressions) -> jax.Array:
+    """[B, X + F] an input [B, X] and the batch's count features, where there are any."""
+    return x if batch.statistics is None else jnp.concatenate([x, batch.statistics], axis=-1)
 
 
 class Fields(nn.Module):

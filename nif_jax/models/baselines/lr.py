@@ -30,7 +30,10 @@ class LogisticRegression(Baseline):
         """[B]."""
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         weights = Fields(*sizes, 1, self.id_dropout, name="weights")(batch, items, train)
-        return self.param("bias", nn.initializers.zeros, ()) + weights.sum((1, 2))
+        logits = self.param("bias", nn.initializers.zeros, ()) + weights.sum((1, 2))
+        if batch.statistics is None:
+            return logits
+        return logits + nn.Dense(1, use_bias=False, name="counts")(batch.statistics)[:, 0]
 
 
 MODEL = LogisticRegression

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from nif_jax.data.windows import Impressions
-from nif_jax.models.baselines.interface import Baseline
+from nif_jax.models.baselines.interface import Baseline, FitData
 
 
 class Popularity(Baseline):
@@ -18,6 +18,12 @@ class Popularity(Baseline):
         """[B]; user, scene and history say nothing."""
         del train
         return self.param("logit", nn.initializers.zeros, items["id"].shape[:1])[batch.item]
+
+    @staticmethod
+    def fit(data: FitData) -> dict:
+        """See Baseline.fit."""
+        prior = data.settings["prior"]
+        return {"logit": click_logits(data.train.item, data.train.label, data.num_items, prior)}
 
 
 def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: float) -> np.ndarray:

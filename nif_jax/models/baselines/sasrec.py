@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nif_jax.data.windows import Impressions, Window
-from nif_jax.models.baselines.interface import Baseline
+from nif_jax.models.baselines.interface import Baseline, with_statistics
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed
 from nif_jax.models.transformer import CausalBlock
 
@@ -69,7 +69,7 @@ class SasRec(Baseline):
         state = self.encode(vectors[:, 1:], history, train)[:, -1] * history.mask[:, -1:]
         fields = [*self.user(batch.user_features), self.context.scene[batch.scene]]
         x = jnp.concatenate([*fields, target, state, target * state], axis=-1)
-        return self.head(x, train)[:, 0]
+        return self.head(with_statistics(x, batch), train)[:, 0]
 
 
 MODEL = SasRec

@@ -1,10 +1,10 @@
-"""What evaluation computes besides metrics, against values worked out by hand."""
+"""Ages of items, by hand."""
 
 import dataclasses
 
 import numpy as np
 
-from nif_jax.experiment import evaluation
+from nif_jax.metrics import buckets
 
 
 def test_an_item_ages_from_its_first_event_of_any_user(random_movelines):
@@ -16,5 +16,5 @@ def test_an_item_ages_from_its_first_event_of_any_user(random_movelines):
         time=day * np.array([10, 20, 30, 30, 5, 26, 40, 41]),
     )
     is_event = np.arange(8) != 3  # row 3 is a sampled negative, before the item's first event
-    ages = evaluation.item_ages(lines, is_event, np.array([0, 2, 3, 4, 5, 6, 7]))
+    ages = buckets.item_ages(lines, is_event, np.array([0, 2, 3, 4, 5, 6, 7]))
     np.testing.assert_array_equal(ages, [5.0, 25.0, 0.0, 0.0, 6.0, 0.0, 1.0])

@@ -1,0 +1,100 @@
+"""Count features of the rows of a store, laid out for the devices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nif_jax.data import splits
+from nif_jax.data.schema import NO_LABEL, Movelines
+from nif_jax.data.statistics import Counters, Queries, Statistics, fit
+
+KINDS = ("all", "labelled")
+"""Labels that statistics read: of all events, as generators do, or those that rankers may use."""
+
+
+class RowStatistics(NamedTuple):
+    """Statistics of the rows of the local shards, standardised on the train impressions.
+
+    Attributes:
+      fitted: what they were computed by.
+      values: [D_local, E, F] float16, of each row with all that it may see.
+      cut_values: [D_local, C, F] float16, of each row after train as if its user's events ended
+        where the row's period begins.
+      cut: [D_local, E] int32, place in cut_values, -1 for a train row.
+    """
+
+    fitted: Statistics
+    values: np.ndarray
+    cut_values: np.ndarray
+    cut: np.ndarray
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `gather_statistics` reads, leaves [D_local, ...]."""
+        return {"values": self.values, "cut_values": self.cut_values, "cut": self.cut}
+
+
+def gather_statistics(index: Mapping[str, Any], values: Any, cut_values: Any, cut: Any) -> Any:
+    """[B, F] float32 statistics of rows, cut where the history is; NumPy or JAX.
+
+    Args:
+      index: see windows.history_bounds.
+      values, cut_values, cut: of one shard, see RowStatistics.
+    """
+    rows = index["row"]
+    xp = rows.__array_namespace__()
+    found = values[rows]
+    if "frozen" in index:
+        place = cut[rows]
+        chosen = index["frozen"] & (place >= 0)
+        found = xp.where(chosen[:, None], cut_values[xp.maximum(place, 0)], found)
+    return found.astype(xp.float32)
+
+
+def row_statistics(
+    lines: Movelines,
+    label: np.ndarray,
+    sampled: np.ndarray,
+    split: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    shard_rows: Sequence[np.ndarray],
+    local_shards: Sequence[int],
+) -> RowStatistics:
+    """Statistics of every row.
+
+    Args:
+      lines: the store, with the labels that rankers may use.
+      label: [E] int8, the labels that statistics read.
+      sampled: [E] bool, rows that are no events.
+      split: [E] int8, see splits.assign_splits.
+      bounds: see splits.visible_rows.
+      shard_rows: rows of each shard of the run.
+      local_shards: those of this process.
+    """
+    train = split == splits.TRAIN
+    columns = (lines.user, lines.item, lines.scene, lines.time)
+    counters = Counters(*columns, label, ~sampled, train, lines.item_features)
+    visible, cut = bounds
+    later = np.flatnonzero(~train)
+    row = np.append(np.arange(lines.num_events), later)
+    user, item, scene, time = (column[row] for column in columns)
+    queries = Queries(user, np.append(visible, cut[later]), time, item, scene, ~train[row])
+    fitted, values = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))
+    values, cut_values = values[: lines.num_events], values[lines.num_events :]
+    place = np.full(lines.num_events, -1, np.int32)
+    place[later] = np.arange(len(later))
+    longest = max(map(len, shard_rows))
+    most = max(1, *(int((~train[rows]).sum()) for rows in shard_rows))
+
+    def of_shard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        after = ~train[rows]
+        own = np.where(after, np.cumsum(after) - 1, -1).astype(np.int32)
+        return (
+            np.pad(values[rows], ((0, longest - len(rows)), (0, 0))),
+            np.pad(cut_values[place[rows[after]]], ((0, most - after.sum()), (0, 0))),
+            np.pad(own, (0, longest - len(rows)), constant_values=-1),
+        )
+
+    parts = [of_shard(shard_rows[shard]) for shard in local_shards]
+    return RowStatistics(fitted, *map(np.stack, zip(*parts, strict=True)))
