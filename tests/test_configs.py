@@ -96,7 +96,7 @@ class _Recording(ConfigDict):
 def test_every_key_is_read(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path))
     ours, text = ("amen", TINY) if name == "nif" else ("hybrid", TINY_CODES)
-    plain = CONFIGS[name](f"{text},rows=base+popularity+dcn+sasrec+{ours}")
+    plain = CONFIGS[name](f"{text},rows=base+popularity+lightgbm+fm+dcn+sasrec+{ours}")
     config = _Recording(plain)
     monkeypatch.setattr(runner, "require_valid_settings", lambda _: None)  # checked, but not used
     monkeypatch.setattr(pipeline, "train_and_evaluate", _trained_without_training)
@@ -104,7 +104,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     for name in ("score_rankers", "result_rows", "bucket_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
     monkeypatch.setattr(runner.evaluation, "test_scores", lambda *_: Scores([], [], "", {}))
-    for name in ("retrieval_rows", "code_rows"):
+    for name in ("retrieval_rows", "code_rows", "calibration_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: [])
     monkeypatch.setattr(runner.pictures, "draw", lambda *_: None)
     monkeypatch.setattr(runner, "write_scores", lambda *_: None)
