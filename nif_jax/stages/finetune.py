@@ -161,15 +161,7 @@ def predict_candidates(
     return found | {"calibration": named["calibration"]}
 
 
-def init(
-    model: Ranker | Baseline,
-    generator,
-    flow: FlowInput,
-    cohorts: CohortInput,
-    rng,
-    batch,
-    constants,
-):
+def init(model, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):
     """Parameters for batches like this one: the ranker's and, under "generator" and "intent", those
     of the generators that learn with it. Variables: remembered beams, and the weight of the
     label head's logit, 0 in training."""
