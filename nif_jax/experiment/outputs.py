@@ -64,9 +64,12 @@ def print_results(workdir: pathlib.Path) -> None:
     if found.get("differences"):
         print("\nDifferences, 95 % intervals by paired bootstrap\n")
         print(tables.markdown(tables.differences(found["differences"])))
+    if found.get("calibration"):
+        print("\nCalibration on validation, measured on test\n")
+        print(tables.markdown(tables.calibration(found["calibration"])))
     if found.get("retrieval"):
         print("\nNext-item retrieval over the whole catalogue\n")
-        print(tables.retrieval_table(found["retrieval"]))
+        print(tables.markdown(tables.retrieval(found["retrieval"])))
     if found.get("semantic_ids"):
         print("\nSemantic IDs\n")
         print(tables.markdown(tables.semantic_ids(found["semantic_ids"])))

@@ -63,11 +63,6 @@ def comparison_table(rows: Rows) -> str:
     return markdown(comparison(rows))
 
 
-def retrieval_table(entries: Rows) -> str:
-    """Markdown of `retrieval`."""
-    return markdown(retrieval(entries))
-
-
 def comparison(rows: Rows) -> Table:
     """Metrics by model x split x history, mean ± standard deviation (n - 1) over seeds.
 
@@ -154,6 +149,11 @@ def retrieval(entries: Rows) -> Table:
     """Retrieval metrics by split x targets x model."""
     labelled = [dict(entry) | {"split": split_label(entry["split"])} for entry in entries]
     return _summary(labelled, ("split", "targets", "model"), str.upper)
+
+
+def calibration(entries: Rows) -> Table:
+    """Metrics on test before and after calibration, by model, history and method."""
+    return _summary(entries, ("model", "history", "method"), lambda name: name.replace("_", " "))
 
 
 def semantic_ids(entries: Rows) -> Table:

@@ -29,6 +29,7 @@ MODEL = Ranker(
     align_heads=2,
     align_dropout=0.0,
     calibration=3,
+    statistics_widths=(6,),
 )
 
 
@@ -143,9 +144,15 @@ def reference(p, batch, items, generator_item_emb, row):
         if batch.flow_mask[row]:
             evidence = reference_alignment(p["align"], target, batch.flow[row])
         fields.append(evidence)
+    statistics = []
+    if batch.statistics is not None:
+        statistics = batch.statistics[row]
+        fields.append(mlp(p["counts"], statistics))
     products = [a @ b for i, a in enumerate(fields) for b in fields[i + 1 :]]
     calibration = mlp(p["calibrator"], np.concatenate([evidence, target, evidence * target]))[0]
-    return mlp(p["head"], np.concatenate([*fields, products]))[0] + calibration, calibration
+    return mlp(p["head"], np.concatenate([*fields, products, statistics]))[
+        0
+    ] + calibration, calibration
 
 
 @pytest.mark.parametrize("with_flow", [False, True])
@@ -158,6 +165,19 @@ def test_ranker_equals_its_reference(base, params, batch_of, items, generator_it
     found = np.stack([logits, named["calibration"]], axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert np.std(found, axis=0).min() > 0.05
+
+
+def test_count_features_are_a_field_and_an_input(random_params, batch_of, items):
+    statistics = np.random.default_rng(7).normal(size=(len(REAL), 4)).astype(np.float32)
+    batch = batch_of(3)._replace(statistics=statistics)
+    params = random_params(2, MODEL.init, batch, items)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    expected = [reference(wide, batch, items, None, row)[0] for row in range(len(REAL))]
+    np.testing.assert_allclose(score(params, batch, items), expected, rtol=1e-4, atol=1e-4)
+    for column in range(4):
+        changed = statistics + (np.arange(4) == column)
+        other = score(params, batch._replace(statistics=changed.astype(np.float32)), items)
+        assert np.abs(other - score(params, batch, items)).max() > 1e-3
 
 
 def test_target_attention_is_din_on_q_k_difference_and_product():

@@ -237,12 +237,20 @@ def test_retrieval_by_hand():
         {"model": "generator", "seed": 0, **where, "hr@10": 0.2, "ndcg@10": 0.1},
         {"model": "generator", "seed": 1, **where, "hr@10": 0.3, "ndcg@10": 0.1},
     ]
-    header, lines = _cells(tables.retrieval_table(entries))
+    header, lines = _cells(tables.markdown(tables.retrieval(entries)))
     assert header == ["split", "targets", "model", "seeds", "HR@10", "MRR", "NDCG@10"]
     assert lines == [
         ["test", "all", "popularity", "1", "0.1000", "n/a", "n/a"],
         ["test", "all", "generator", "2", "0.2500 ± 0.0707", "n/a", "0.1000 ± 0.0000"],
     ]
+
+
+def test_calibration_by_hand():
+    entry = {"model": "base", "history": "online", "method": "platt", "seed": 0, "ne_before": 1.1}
+    other = entry | {"seed": 1, "ne_before": 1.3, "ne_after": 0.9}
+    header, lines = _cells(tables.markdown(tables.calibration([entry | {"ne_after": 0.8}, other])))
+    assert header == ["model", "history", "method", "seeds", "ne before", "ne after"]
+    assert lines == [["base", "online", "platt", "2", "1.2000 ± 0.1414", "0.8500 ± 0.0707"]]
 
 
 def _selection(**other):

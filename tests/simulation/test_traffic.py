@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from nif_jax.data import sources
-from nif_jax.data.dataset import build_dataset
+from nif_jax.data.dataset import build_dataset, with_statistics
 from nif_jax.data.movelines import prepare
+from nif_jax.data.statistics import Queries
 from nif_jax.data.windows import gather_impressions
 from nif_jax.simulation.traffic import draw_traffic, lay_behind
 
@@ -104,3 +105,32 @@ class TestLayBehind:
                 new = new[:, :events] if name != "history_row" else new
             assert old.dtype == new.dtype, name
             np.testing.assert_array_equal(old, new, err_msg=name)
+
+    @pytest.mark.parametrize("shards", [1, 3])
+    def test_count_features_of_candidates_read_the_whole_moveline(self, lines, traffic, shards):
+        dataset = with_statistics(make_dataset(lines, shards), ["all"])
+        laid, shard_rows, place = lay_behind(dataset, traffic)
+        old, new = dataset.statistics["all"], laid.statistics["all"]
+        np.testing.assert_array_equal(new.values[:, : old.values.shape[1]], old.values)
+        v, c = np.divmod(place, 5)
+        user = traffic.user[v]
+        queries = Queries(
+            user,
+            lines.user_offsets[user + 1],
+            traffic.time[v],
+            traffic.slate[v, c],
+            traffic.scene[v],
+            np.ones(len(v), bool),
+        )
+        expected, begin = old.fitted.values(queries), 0
+        for shard, rows in enumerate(shard_rows):
+            store, arrays = (
+                jax.tree.map(lambda x, s=shard: x[s], tree) for tree in (laid.stores, new.arrays)
+            )
+            for frozen in (False, True):
+                index = {"row": rows, "weight": np.ones(len(rows)), "pair": np.zeros(1)}
+                index["frozen"] = np.full(len(rows), frozen)
+                batch = gather_impressions(store, index, 30, statistics=arrays)
+                part = expected[begin : begin + len(rows)].astype(np.float32)
+                np.testing.assert_array_equal(batch.statistics, part)
+            begin += len(rows)
