@@ -45,7 +45,8 @@ def try_flips(
       restore: () -> None, makes the folder as it was.
       attempt: mode -> outcome.
     """
-    rng, counts = np.random.default_rng(seed), collections.Counter()
+    rng = np.random.default_rng(seed)
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
     for _ in range(flips):
         restore()
         files = files_below(folder)

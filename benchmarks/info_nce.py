@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
     del argv
     common.pin()
     import jax
+    import jax.numpy as jnp
     import numpy as np
     import optax
 
@@ -34,8 +35,8 @@ def main(argv: list[str]) -> None:
     print(f"{'items':>6s} {'written out, ms':>16s} {'derived, ms':>12s}   ratio, median (range)")
     generator = np.random.default_rng(0)
     for items in (1_682, 9_000, 30_000):
-        queries = unit(generator.normal(size=(16, 53, 32)).astype(np.float32))
-        table = unit(generator.normal(size=(1 + items, 32)).astype(np.float32))
+        queries = unit(jnp.asarray(generator.normal(size=(16, 53, 32)), jnp.float32))
+        table = unit(jnp.asarray(generator.normal(size=(1 + items, 32)), jnp.float32))
         targets = generator.integers(1, 1 + items, size=(16, 53))
         weights = np.ones((16, 53), np.float32)
 

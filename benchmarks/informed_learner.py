@@ -148,6 +148,7 @@ def main(argv: list[str]) -> None:
     popular = click_logits(
         lines.item[train], lines.label[train], lines.num_items, config.baselines.prior
     )
+    assert lines.truth is not None
     logits = {
         "popularity": popular[lines.item[rows]],
         "informed learner": np.log(probability) - np.log1p(-probability),

@@ -40,7 +40,7 @@ def plans_of(run: context.Context):
 def models_of(run: context.Context, variant: str) -> dict[str, dict[str, np.ndarray]]:
     """Log odds by plan: a seed's "base", and the variant's parts "ranker" and "label_head"."""
     stages, _ = pipeline.run_seed(run)
-    found = {"base": {}, "ranker": {}, "label_head": {}}
+    found: dict[str, dict[str, np.ndarray]] = {"base": {}, "ranker": {}, "label_head": {}}
     for name, plan in plans_of(run).items():
         scores = stages[variant].score(plan)
         if "label_head" not in scores:
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         folder = pathlib.Path(FLAGS.workdir) / f"seed_{seed}"
         run = context.Context(config, seed, folder, dataset, parallel, writer, train=False)
         models.append(models_of(run, variant))
-    table = {}
+    table: dict = {}
     for own, after in zip(models, models[1:] + models[:1], strict=True):
         pairs = {
             "base": (own["base"], own["base"]),

@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
         batch = jax.tree.map(jnp.asarray, built.scorers["scores"].gather(arrays, index))
         context = jax.tree.map(jnp.asarray, context)
         params = jax.tree.map(jnp.asarray, params)
+        assert built.predict_candidates is not None
         once = jax.jit(built.predict_candidates)
         every = jax.jit(built.scorers["scores"].predict)
         many = jax.tree.map(lambda x: jnp.repeat(x, count, 0), batch._replace(pair=None))
