@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     # Speed does not depend on what the generator has learned.
     params, _ = start.initial_state(run, generator.make(run))
     frozen = flow_cache.generator_outputs(run, params)
+    without = common.make_run(nif.get_config, f"{size},ranker.statistics=none")
     uncached = common.make_run(nif.get_config, f"{size},flow.cache=False")
 
     def stepper(run: context.Context, variant: str, microbatch: int | None = None):
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> None:
 
     candidates = {
         "base": stepper(run, "base"),
+        "base, no count features": stepper(without, "base"),
         "tsp": stepper(run, "tsp"),
         "nif": stepper(run, "nif"),
         "amen": stepper(run, "amen"),
