@@ -18,8 +18,7 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # "movielens_100k", "files" (your own tables, see source below) or "synthetic".
     config.data.source = dataset
     # "temporal_user": each user's last share is test; "temporal_global": quantiles of time;
-    # "random": leaks the future, to match papers only; "column:period": the period of each event
-    # (train, validation or test) is in this column of the events file;
+    # "random": leaks the future, to match papers only; "column:period": this column of the events;
     # "dates:2022-04-22+2022-04-29": validation begins with the first date, test with the second.
     config.data.split = "temporal_user" if dataset == "movielens_100k" else "temporal_global"
     # Time zone of these dates, a name of the IANA database such as "Asia/Shanghai".

@@ -5,9 +5,7 @@ settings below; what the text or a flag sets wins. Tables are tidy, one row an e
 item_id and ts (unix seconds), items in <stem>_items and users in <stem>_users beside them.
 """
 
-_KUAIRAND_ITEM = (
-    "category,author_id,music_id,music_type,upload_type,video_type,video_duration:16"
-)
+_KUAIRAND_ITEM = "category,author_id,music_id,music_type,upload_type,video_type,video_duration:16"
 _KUAIRAND_USER = (
     "user_active_degree",
     "is_lowactive_period",
@@ -31,11 +29,11 @@ PRESETS = {
         "source.history_columns": "item_id=watch_seq,timestamp_ms=last_time_ms,"
         "action=like_seq+long_watch_seq",
     },
-    # The same log as a benchmark of ranking within users: the label is a long view. The file has a
-    # column period, and rows of scene "history" before the log, in order and without times; they are
-    # all of train, which therefore has seen no tab, so that no scene is read. Repeated rows count.
-    # What else an event has (click, play_time_ms) is an outcome of it, and is not read. Give
-    # source.items and source.users, where these tables have another stem.
+    # The same log as a benchmark of ranking within users: the label is a long view. The periods are
+    # in a column. Train is rows of scene "history" alone, whose order is known and whose times are
+    # not; it contains no tab of the log, so that no scene is read. Repeated rows count. The other
+    # columns (click, play_time_ms) are outcomes of their event and are not read. Tables of another
+    # stem are named with source.items and source.users.
     "kuairand_long_view": {
         "source.columns": "scene=",
         "source.order_only": "scene=history",
