@@ -18,8 +18,13 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # "movielens_100k", "files" (your own tables, see source below) or "synthetic".
     config.data.source = dataset
     # "temporal_user": each user's last share is test; "temporal_global": quantiles of time;
-    # "random": leaks the future, to match papers only.
+    # "random": leaks the future, to match papers only; "column:period": this column of the events;
+    # "dates:2022-04-22+2022-04-29": validation begins with the first date, test with the second.
     config.data.split = "temporal_user" if dataset == "movielens_100k" else "temporal_global"
+    # Time zone of these dates, a name of the IANA database such as "Asia/Shanghai".
+    config.data.time_zone = "UTC"
+    # Rows of the events that are equal in all columns: "drop" all but one, or "keep" them.
+    config.data.duplicates = "drop"
     config.data.train_share = 0.8
     # What is neither train nor validation is test.
     config.data.validation_share = 0.1
@@ -57,6 +62,8 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
             config.source[name] = ""
         for name in ("item_columns", "user_columns", "action_columns", "label_from", "unlabelled"):
             config.source[name] = ""
+        # Events whose order is known and whose time is not, "scene=history".
+        config.source.order_only = ""
         for name in ("header", "item_header", "user_header", "encoding", "delimiter"):
             config.source[name] = ""
         config.source.time_format = ""

@@ -5,6 +5,7 @@ settings below; what the text or a flag sets wins. Tables are tidy, one row an e
 item_id and ts (unix seconds), items in <stem>_items and users in <stem>_users beside them.
 """
 
+_KUAIRAND_ITEM = "category,author_id,music_id,music_type,upload_type,video_type,video_duration:16"
 _KUAIRAND_USER = (
     "user_active_degree",
     "is_lowactive_period",
@@ -22,12 +23,25 @@ PRESETS = {
     # 50 earlier videos of each user come as lists (<stem>_history), without times of their own.
     "kuairand": {
         "source.action_columns": "label,is_like,long_view",
-        "source.item_columns": "category,author_id,music_id,music_type,upload_type,video_type,"
-        "video_duration:16",
+        "source.item_columns": _KUAIRAND_ITEM,
         "source.user_columns": ",".join(_KUAIRAND_USER),
         "source.history": "beside",
         "source.history_columns": "item_id=watch_seq,timestamp_ms=last_time_ms,"
         "action=like_seq+long_watch_seq",
+    },
+    # The same log as a benchmark of ranking within users: the label is a long view. The periods are
+    # in a column. Train is rows of scene "history" alone, whose order is known and whose times are
+    # not; it contains no tab of the log, so that no scene is read. Repeated rows count. The other
+    # columns (click, play_time_ms) are outcomes of their event and are not read. Tables of another
+    # stem are named with source.items and source.users.
+    "kuairand_long_view": {
+        "source.columns": "scene=",
+        "source.order_only": "scene=history",
+        "source.item_columns": _KUAIRAND_ITEM,
+        "source.user_columns": ",".join(_KUAIRAND_USER),
+        "data.split": "column:period",
+        "data.duplicates": "keep",
+        "train.metric": "rank",
     },
     # UCI Online Retail II (CC BY 4.0): lines of invoices in two years; countries are scenes. An
     # invoice has one second, so its lines do not see each other; returns are history only. All

@@ -20,6 +20,6 @@ def log2_bucket(values: Array) -> Array:
     return xp.frexp(values.astype(xp.float32))[1].astype(xp.int32)
 
 
-def gap_bucket(seconds: Array) -> Array:
-    """[...] int32 in 1..NUM_GAPS - 1 for gaps of 0 seconds or more."""
-    return 1 + log2_bucket(seconds)
+def gap_bucket(seconds: Array, known: Array | bool = True) -> Array:
+    """[...] int32 in 1..NUM_GAPS - 1 for gaps of 0 seconds or more, and 0 where not `known`."""
+    return known * (1 + log2_bucket(seconds))

@@ -140,6 +140,7 @@ def build_dataset(
     movelines: Movelines,
     *,
     split: str,
+    time_zone: str = "UTC",
     train_share: float,
     validation_share: float,
     history: str,
@@ -156,9 +157,7 @@ def build_dataset(
 
     Args:
       movelines: the store.
-      split: kind of split, see splits.assign_splits.
-      train_share: share of impressions to train on.
-      validation_share: share to select on.
+      split: kind of split, see splits.assign_splits, as are time_zone and the two shares.
       history: see history_bounds.
       ties: see history_bounds.
       label_share: share of the train labels that rankers may use; movelines stay complete.
@@ -177,7 +176,8 @@ def build_dataset(
     require_shardable(movelines, num_shards)
     # Labels that rankers may use; histories and generators see the complete store.
     ranked = labels.of_scenes(movelines, label_scenes)
-    period = splits.assign_splits(ranked, split, train_share, validation_share, seed)
+    shares = (train_share, validation_share)
+    period = splits.assign_splits(ranked, split, *shares, seed, time_zone)
     train = period == splits.TRAIN
     ranked = labels.share_of_train(ranked, train, label_share, seed)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0

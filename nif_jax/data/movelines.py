@@ -7,16 +7,25 @@ import numpy as np
 import pandas as pd
 
 from nif_jax.data import features, validate
-from nif_jax.data.schema import ID_FEATURE, NO_LABEL, DataError, Movelines, RawTables
+from nif_jax.data.schema import (
+    ID_FEATURE,
+    NO_LABEL,
+    PERIODS,
+    DataError,
+    Movelines,
+    RawTables,
+    require_choice,
+)
 
 MAX_ID = np.iinfo(np.int32).max
 YEAR_1990 = 631_152_000
 HOUR, DAY = 3600, 86_400
 MAX_SHOWN = 20
 """Names of scenes, actions or features in a line of the log."""
+_OPTIONAL: dict[str, type] = {"truth": np.float32, "period": np.int8, "order_only": np.bool_}
 
 
-def prepare(raw: RawTables, seed: int) -> Movelines:
+def prepare(raw: RawTables, seed: int, duplicates: str = "drop") -> Movelines:
     """The moveline store of raw tables.
 
     The order of the rows of `raw` has no influence on the result: rows of one user and second come
@@ -25,20 +34,25 @@ def prepare(raw: RawTables, seed: int) -> Movelines:
     Args:
       raw: tables; rows may be in any order.
       seed: of the order of ties in time.
+      duplicates: "drop" rows that are equal to an earlier one in all columns, or "keep" them.
 
     Returns:
-      The store. Its `counts`: duplicates_dropped (rows equal to an earlier one in all columns),
+      The store. Its `counts`: duplicates_dropped,
       unsorted_rows (rows older than the same user's row before them), tied_rows (rows that share
       user and second with another), items_without_features and users_without_features (seen in
       events, not in their table), items_without_events, and users_without_events (dropped).
 
     Raises:
+      ConfigError: an unknown choice of duplicates.
       DataError: a table breaks the contract of RawTables, or there are too many distinct values.
     """
+    require_choice("data.duplicates", duplicates, ("drop", "keep"))
     events = validate.check_events(f"{raw.name} events", raw.events)
     for table, key in ((raw.items, "item_id"), (raw.users, "user_id")):
         _check_keys(f"{raw.name} {key[:4]}s", table, key)
-    duplicate = _whole_numbers(events).duplicated().to_numpy()
+    duplicate = np.zeros(len(events), bool)
+    if duplicates == "drop":
+        duplicate = _whole_numbers(events).duplicated().to_numpy()
     counts = {"duplicates_dropped": int(duplicate.sum()), "unsorted_rows": _unsorted(events)}
     events = events[~duplicate]
 
@@ -77,8 +91,16 @@ def prepare(raw: RawTables, seed: int) -> Movelines:
         vocabulary=vocabulary | item_names | user_names,
         titles=titles,
         counts=counts,
-        truth=events["truth"].to_numpy(np.float32)[order] if "truth" in events else None,
+        **_optional(events, order),
     )
+
+
+def _optional(events: pd.DataFrame, order: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns [E] of schema.OPTIONAL_COLUMNS that the events have."""
+    columns = {name: events[name].to_numpy() for name in _OPTIONAL if name in events}
+    if "period" in columns:
+        columns["period"] = pd.Index(PERIODS).get_indexer(columns["period"])
+    return {name: column[order].astype(_OPTIONAL[name]) for name, column in columns.items()}
 
 
 def summary(lines: Movelines) -> tuple[str, str]:

@@ -65,7 +65,8 @@ def sample_negatives(
         name: np.insert(
             getattr(movelines, name), row, where.get(name, getattr(movelines, name)[row])
         )
-        for name in ("item", "scene", "action", "time", "label")
+        for name in ("item", "scene", "action", "time", "label", "period", "order_only")
+        if getattr(movelines, name) is not None
     }
     added = np.bincount(movelines.user[row], minlength=movelines.num_users)
     without = len(np.setdiff1d(positive, row))

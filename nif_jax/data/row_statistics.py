@@ -74,12 +74,15 @@ def row_statistics(
     """
     train = split == splits.TRAIN
     columns = (lines.user, lines.item, lines.scene, lines.time)
-    counters = Counters(*columns, label, ~sampled, train, lines.item_features)
+    unknown = lines.order_only
+    counters = Counters(*columns, label, ~sampled, train, lines.item_features, unknown)
     visible, cut = bounds
     later = np.flatnonzero(~train)
     row = np.append(np.arange(lines.num_events), later)
     user, item, scene, time = (column[row] for column in columns)
-    queries = Queries(user, np.append(visible, cut[later]), time, item, scene, ~train[row])
+    seen = np.append(visible, cut[later])
+    unknown = None if unknown is None else unknown[row]
+    queries = Queries(user, seen, time, item, scene, ~train[row], unknown)
     fitted, values = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))
     values, cut_values = values[: lines.num_events], values[lines.num_events :]
     place = np.full(lines.num_events, -1, np.int32)

@@ -23,6 +23,9 @@ ID_FEATURE = "id"
 NO_LABEL = -1
 """Label of an event that is history only and never an impression."""
 
+PERIODS = ("train", "validation", "test")
+"""Names of the periods of a split; the index is the number of the period."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names key, value, choices and the fix."""
@@ -51,7 +54,8 @@ class RawTables:
         (str, what the user did: it is hidden from the event's own prediction), label
         (int8: 1, 0, or NO_LABEL), optional truth (true log odds of label 1, where they are known),
         optional other (numbers that differ where the rest of the data set's columns do, so that
-        only rows that are equal in all columns count as duplicates).
+        only rows that are equal in all columns count as duplicates), optional period (one of
+        PERIODS) and order_only (bool), which Movelines describes.
       items: item_id, optional title (str), and categorical columns; a value with "|" is a set.
       users: user_id and categorical columns.
       origin: where the bytes came from (path, package and version, sha256), for results.json.
@@ -87,6 +91,9 @@ class Movelines:
       counts: what preparation did, e.g. {"duplicates_dropped": 3}.
       truth: [E] float32 true log odds of label 1, for the bound that no model beats in expectation,
         or None where they are not known. No model reads it.
+      period: [E] int8 index in PERIODS, for a split that the data set defines, or None.
+      order_only: [E] bool, the time of the event gives its place in the user's order and is not
+        known otherwise, so that no feature is computed from it; None: all times are known.
     """
 
     name: str
@@ -103,6 +110,8 @@ class Movelines:
     titles: np.ndarray
     counts: Mapping[str, int]
     truth: np.ndarray | None = None
+    period: np.ndarray | None = None
+    order_only: np.ndarray | None = None
 
     @property
     def num_events(self) -> int:
@@ -122,6 +131,10 @@ class Movelines:
         return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.user_offsets))
 
 
+OPTIONAL_COLUMNS = ("truth", "period", "order_only")
+"""Columns [E] of Movelines that may be None."""
+
+
 def digests(lines: Movelines) -> dict[str, str]:
     """SHA-256 of each part of a store, by content.
 
@@ -130,7 +143,7 @@ def digests(lines: Movelines) -> dict[str, str]:
       "items": features and titles of the items.
       "users": features of the users.
     """
-    columns = ("user_offsets", "item", "scene", "action", "time", "label", "truth")
+    columns = ("user_offsets", "item", "scene", "action", "time", "label", *OPTIONAL_COLUMNS)
     events = {name: getattr(lines, name) for name in columns if getattr(lines, name) is not None}
     parts = {"events": events, "items": {"titles": lines.titles}, "users": {}}
     for part, features in (("items", lines.item_features), ("users", lines.user_features)):

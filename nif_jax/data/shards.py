@@ -25,6 +25,9 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
     kept = local_row[history_row] >= 0
     # Bounds count entries of the whole store: subtract the entries that other shards own.
     kept_before = np.append(0, np.cumsum(kept))
+    order_only = movelines.order_only
+    if order_only is None:
+        order_only = np.zeros(movelines.num_events, bool)
     local_user = np.full(movelines.num_users, -1, np.int64)
     local_user[users] = np.arange(len(users))
     return Store(
@@ -40,6 +43,7 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
         history_begin=kept_before[begin[rows]].astype(np.int32),
         history_end=kept_before[end[rows]].astype(np.int32),
         frozen_end=kept_before[frozen[rows]].astype(np.int32),
+        order_only=order_only[rows],
     )
 
 

@@ -1,11 +1,76 @@
-"""Train, validation and test by time or at random (protocols.md, "Splits")."""
+"""Train, validation and test by time, by a column or at random (protocols.md, "Splits")."""
+
+import datetime
+import logging
+import zoneinfo
 
 import numpy as np
 
-from nif_jax.data.schema import NO_LABEL, ConfigError, DataError, Movelines, require_choice
+from nif_jax.data.schema import (
+    NO_LABEL,
+    PERIODS,
+    ConfigError,
+    DataError,
+    Movelines,
+    require_choice,
+)
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-SPLIT_NAMES = ("train", "validation", "test")
+KINDS = ("temporal_user", "temporal_global", "random")
+_LOG = logging.getLogger(__name__)
+
+
+def period_column(kind: str) -> str:
+    """The column that "column:<name>" names, "" for another kind of split."""
+    return kind.removeprefix("column:") if kind.startswith("column:") else ""
+
+
+def require_split(kind: str, time_zone: str) -> None:
+    """Raises ConfigError for a kind of split or a time zone that cannot be used."""
+    _zone(time_zone)
+    if kind.startswith("dates:"):
+        _cuts(kind, time_zone)
+    elif not period_column(kind):
+        forms = ("column:<column of the events>", "dates:<date>+<date>")
+        require_choice("data.split", kind, (*KINDS, *forms))
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        raise ConfigError(
+            f"config.data.time_zone={name!r} is no time zone: give a name of the IANA database, "
+            "such as UTC or Asia/Shanghai. Where the system has no such database, install the "
+            "package tzdata."
+        ) from error
+
+
+def _cuts(kind: str, time_zone: str) -> tuple[int, int]:
+    """Unix seconds at which validation and test begin."""
+    zone, words = _zone(time_zone), kind.removeprefix("dates:").split("+")
+    form = "dates:2022-04-22+2022-04-29, the first day of validation and that of test"
+    if len(words) != 2:
+        raise ConfigError(f"config.data.split={kind!r} has not two dates: write {form}.")
+    found = []
+    for word in words:
+        try:
+            date = datetime.datetime.fromisoformat(word)
+        except ValueError as error:
+            raise ConfigError(
+                f"config.data.split={kind!r}: {word!r} is no date: {form}."
+            ) from error
+        if date.tzinfo is not None:
+            raise ConfigError(
+                f"config.data.split={kind!r}: {word!r} names a time zone: write the date alone, "
+                "and give the zone with config.data.time_zone."
+            )
+        found.append(int(date.replace(tzinfo=zone).timestamp()))
+    if found[0] >= found[1]:
+        raise ConfigError(
+            f"config.data.split={kind!r}: test has to begin after validation: {form}."
+        )
+    return found[0], found[1]
 
 
 def _period(fraction_before: np.ndarray, train: float, validation: float) -> np.ndarray:
@@ -40,6 +105,25 @@ def _temporal_global(movelines: Movelines, train: float, validation: float) -> n
     return (movelines.time >= train_end).astype(np.int8) + (movelines.time >= validation_end)
 
 
+def _given(movelines: Movelines, kind: str) -> np.ndarray:
+    """The periods of the data set, with a warning where they do not follow each other in time."""
+    period = movelines.period
+    if period is None:
+        raise DataError(
+            f"{movelines.name}: the store has no periods, which config.data.split={kind!r} reads "
+            "from a column of the events file: use config.data.source=files."
+        )
+    back = (np.diff(period) < 0) & (np.diff(movelines.user) == 0)
+    if back.any():
+        _LOG.warning(
+            "%s: %d events follow an event of a later period of the same user, so that histories "
+            "of earlier periods contain events of later ones",
+            movelines.name,
+            int(back.sum()),
+        )
+    return period
+
+
 def _random(movelines: Movelines, train: float, validation: float, seed: int) -> np.ndarray:
     split = np.zeros(movelines.num_events, np.int8)
     rows = np.flatnonzero(movelines.label != NO_LABEL)
@@ -49,27 +133,35 @@ def _random(movelines: Movelines, train: float, validation: float, seed: int) ->
 
 
 def assign_splits(
-    movelines: Movelines, kind: str, train: float, validation: float, seed: int
+    movelines: Movelines,
+    kind: str,
+    train: float,
+    validation: float,
+    seed: int,
+    time_zone: str = "UTC",
 ) -> np.ndarray:
     """The period of every event.
 
     Args:
       movelines: the store.
       kind: "temporal_user" (each user's last share of impressions), "temporal_global" (quantiles of
-        impression times; events tied with a cut go to the later period), or "random" (impressions
-        alone; it leaks the future through histories and is for matching papers only).
-      train: share of impressions to train on.
+        impression times; events tied with a cut go to the later period), "random" (impressions
+        alone; it leaks the future through histories and is for matching papers only),
+        "column:<name>" (Movelines.period), or "dates:<date>+<date>" (ISO 8601; validation begins
+        with the first, test with the second).
+      train: share of impressions to train on; no column and no dates read it.
       validation: share to select on; the rest is test.
       seed: of the random split.
+      time_zone: of dates, a name of the IANA database.
 
     Returns:
       [E] int8 of TRAIN, VALIDATION, TEST, for impressions and other events alike.
 
     Raises:
-      ConfigError: for an unknown kind or impossible shares.
-      DataError: for a period without impressions.
+      ConfigError: for an unknown kind, impossible shares, or dates or a zone that are none.
+      DataError: for a period without impressions, or a store without periods.
     """
-    require_choice("data.split", kind, ("temporal_user", "temporal_global", "random"))
+    require_split(kind, time_zone)
     if not (0 < train < 1 and 0 < validation < 1 and train + validation < 1):
         raise ConfigError(
             f"config.data.train_share={train} and validation_share={validation} have to be "
@@ -82,14 +174,21 @@ def assign_splits(
         split = _temporal_user(movelines, train, validation)
     elif kind == "temporal_global":
         split = _temporal_global(movelines, train, validation)
-    else:
+    elif kind == "random":
         split = _random(movelines, train, validation, seed)
+    elif period_column(kind):
+        split = _given(movelines, kind)
+    else:
+        begin = _cuts(kind, time_zone)
+        split = sum((movelines.time >= second).astype(np.int8) for second in begin)
     sizes = np.bincount(split[impressions], minlength=3)
     if (sizes == 0).any():
+        shares = "Change config.data.train_share and validation_share, or "
+        remedy = shares if kind in KINDS else "Correct the column or the dates, or "
         raise DataError(
-            f"{movelines.name}: split {kind!r} leaves {SPLIT_NAMES[int(np.argmin(sizes))]} without "
-            f"impressions (train, validation, test = {sizes.tolist()}). Change "
-            "config.data.train_share and validation_share, or choose another config.data.split."
+            f"{movelines.name}: split {kind!r} leaves {PERIODS[int(np.argmin(sizes))]} without "
+            f"impressions (train, validation, test = {sizes.tolist()}). {remedy}choose another "
+            "config.data.split."
         )
     return split
 

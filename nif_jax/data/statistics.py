@@ -47,6 +47,7 @@ class Queries(NamedTuple):
       item: [Q] int32 in 1..N.
       scene: [Q] int32 in 1..S.
       later: [Q] bool, the query is after the train period, so all of train is before it.
+      order_only: [Q] bool, see Movelines.
     """
 
     user: np.ndarray
@@ -55,6 +56,12 @@ class Queries(NamedTuple):
     item: np.ndarray
     scene: np.ndarray
     later: np.ndarray
+    order_only: np.ndarray | None = None
+
+
+def known_times(time: np.ndarray, order_only: np.ndarray | None) -> np.ndarray:
+    """Times as float64, NaN where only the order is known: what is computed from them is NaN."""
+    return time.astype(np.float64) if order_only is None else np.where(order_only, np.nan, time)
 
 
 class Counters:
@@ -67,10 +74,13 @@ class Counters:
       event: [E] bool, False for a sampled negative, which nobody has met.
       train: [E] bool, events of the train period.
       features: name -> [N + 1, M] int32 of the items, padded with 0.
+      order_only: [E] bool, see Movelines.
     """
 
-    def __init__(self, user, item, scene, time, label, event, train, features: Mapping):
-        self._time, self._event = time, event
+    def __init__(
+        self, user, item, scene, time, label, event, train, features: Mapping, order_only=None
+    ):
+        self._time = known_times(time, order_only)
         self._values = {"item": np.arange(1 + int(item.max()))[:, None]} | {
             name: ids for name, ids in features.items() if name not in NOT_COUNTED
         }
@@ -81,8 +91,8 @@ class Counters:
         used = np.flatnonzero(event & train)
         seconds = time - self._start
         self._all = Groups(np.zeros(len(used), np.int64), seconds[used], used, label[used])
-        self._first = np.full(len(self._values["item"]), np.iinfo(np.int64).max)
-        np.minimum.at(self._first, item[used], time[used])
+        self._first = np.full(len(self._values["item"]), np.inf)
+        np.fmin.at(self._first, item[used], self._time[used])
 
         def groups(name: str) -> tuple[Groups, Groups]:
             values = self._scene_values if name == "scene" else self._values[name]
@@ -110,25 +120,25 @@ class Counters:
         rate = _smooth(own.positive, own.labelled, prior, USER_PRIOR)
         yield "user events", np.log1p(own.events)
         yield "user rate", _log_odds(rate)
-        yield "user seconds since", self._since(own.last_row, queries.time)
+        time = known_times(queries.time, queries.order_only)
+        yield "user seconds since", self._since(own.last_row, time)
         for number in RECENT:
             labelled, positive = self._user.recent(user, queries.row, number)
             yield f"user rate of last {number}", _log_odds(_smooth(positive, labelled, rate, 1.0))
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
 
             def of(name: str) -> list:
-                return list(self._of(name, queries, user, seconds, prior, rate))
+                return list(self._of(name, queries, time, user, seconds, prior, rate))
 
             for found in pool.map(of, (*self._values, "scene")):
                 yield from found
         first = self._first[queries.item]
-        age = np.where(first < queries.time, queries.time - first, np.nan)
-        yield "item age", np.log1p(age)
-        angle = 2 * np.pi * (queries.time % DAY) / DAY
+        yield "item age", np.log1p(np.where(first < time, time - first, np.nan))
+        angle = 2 * np.pi * (time % DAY) / DAY
         yield "hour sine", np.sin(angle)
         yield "hour cosine", np.cos(angle)
 
-    def _of(self, name, queries: Queries, user, seconds, prior, rate):
+    def _of(self, name, queries: Queries, time, user, seconds, prior, rate):
         """Statistics of one feature's values, and of the user with them."""
         ids = queries.scene if name == "scene" else queries.item
         values = self._scene_values if name == "scene" else self._values[name]
@@ -144,7 +154,7 @@ class Counters:
         smoothed = _smooth(pair.positive, pair.labelled, rate, PAIR_PRIOR)
         yield f"user and {name} rate", _log_odds(smoothed)
         yield f"user and {name} last label", pair.last_label.astype(float)
-        yield f"user and {name} seconds since", self._since(pair.last_row, queries.time)
+        yield f"user and {name} seconds since", self._since(pair.last_row, time)
         between = queries.row - pair.last_row
         between = np.where(pair.last_row < 0, np.nan, between)
         yield f"user and {name} events since", np.log1p(between)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from nif_jax.data.schema import NO_LABEL, DataError
+from nif_jax.data.schema import NO_LABEL, PERIODS, DataError
 
 EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "scene", "action", "label")
-"""The columns every table of events has; "truth" and "other" are optional, see RawTables."""
+"""The columns every table of events has; RawTables describes the optional ones."""
 
 _REMEDIES = {
     "label": " A rating makes labels with source.label_from='rating>=4'. In a log of positives, "
@@ -167,6 +167,12 @@ def check_truth(where: str, values: pd.Series) -> pd.Series:
     return pd.Series(numbers, index=values.index)
 
 
+def check_periods(where: str, column: str, values: pd.Series) -> None:
+    """Raises DataError on a value that is none of PERIODS."""
+    problem = f"is no period: write {', '.join(PERIODS[:-1])} or {PERIODS[-1]}"
+    reject(where, column, values, ~values.isin(PERIODS).to_numpy(bool), problem)
+
+
 def check_events(
     where: str, events: pd.DataFrame, names: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
@@ -174,7 +180,7 @@ def check_events(
 
     Args:
       where: file or data set, for messages.
-      events: [E] rows; columns other than ours and "truth" pass through.
+      events: [E] rows; columns other than ours, "truth" and "period" pass through.
       names: our column name -> the name that the user knows it by.
 
     Returns:
@@ -183,7 +189,7 @@ def check_events(
     Raises:
       DataError: a column is missing, there is no row, or a value cannot be used.
     """
-    names = {ours: (names or {}).get(ours, ours) for ours in EVENT_COLUMNS}
+    names = {ours: (names or {}).get(ours, ours) for ours in (*EVENT_COLUMNS, "period")}
     check_columns(where, events, {ours: ours for ours in EVENT_COLUMNS})
     if events.empty:
         raise DataError(f"{where}: no rows; a data set needs at least one event")
@@ -192,6 +198,8 @@ def check_events(
     for ours in ("scene", "action"):
         missing = events[ours].isna()
         reject(where, names[ours], events[ours], missing, "is null: write a name, say 'unknown'")
+    if "period" in events:
+        check_periods(where, names["period"], events["period"])
     truth = {"truth": check_truth(where, events["truth"])} if "truth" in events else {}
     return events.assign(
         **truth,

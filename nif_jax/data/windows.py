@@ -28,6 +28,7 @@ class Store(NamedTuple):
       history_begin: [E] int32, where the row's user begins in history_row.
       history_end: [E] int32, one past the last entry that the row may see ("online").
       frozen_end: [E] int32, the same for a history that ends where the row's period begins.
+      order_only: [E] bool, the time sorts the row and is not known: gaps from and to it are 0.
     """
 
     item: Array
@@ -42,6 +43,7 @@ class Store(NamedTuple):
     history_begin: Array
     history_end: Array
     frozen_end: Array
+    order_only: Array
 
 
 class Window(NamedTuple):
@@ -113,16 +115,14 @@ def _last_entries(begin: Array, end: Array, length: int) -> tuple[Array, Array]:
 
 
 def _window(store: Store, entry: Array, mask: Array, joined: Array) -> tuple[Window, Array]:
-    """Entries [B, L] of history_row as a Window, and their times [B, L].
-
-    gap = seconds since the entry before (bucketed), 0 where joined [B, L - 1] says that the place
-    before is none.
-    """
+    """Entries [B, L] of history_row as a Window, and their times [B, L]; gap = seconds since the
+    entry before (bucketed), 0 where a time is not known or joined [B, L - 1] is False."""
     xp = entry.__array_namespace__()
     row = store.history_row[xp.where(mask, entry, 0)]
     time = store.time[row]
     # The entry before is a neighbour in the window: no second gather.
-    gap = xp.where(joined, gap_bucket(time[:, 1:] - time[:, :-1]), 0)
+    timed = ~store.order_only[row]
+    gap = gap_bucket(time[:, 1:] - time[:, :-1], joined & timed[:, 1:] & timed[:, :-1])
     gap = xp.concatenate([xp.zeros_like(gap[:, :1]), gap], axis=1)
     item, scene, action = (
         xp.where(mask, column[row], 0) for column in (store.item, store.scene, store.action)
@@ -131,13 +131,8 @@ def _window(store: Store, entry: Array, mask: Array, joined: Array) -> tuple[Win
 
 
 def gather_history(store: Store, begin: Array, end: Array, length: int) -> tuple[Window, Array]:
-    """The last `length` entries of history_row[begin:end], for each pair of bounds.
-
-    Args:
-      store: the shard.
-      begin: [B] int32 bounds in history_row.
-      end: [B] int32; end <= begin gives an empty window.
-      length: L.
+    """The last L = `length` entries of history_row[begin:end], for each pair of bounds [B] int32;
+    end <= begin gives an empty window.
 
     Returns:
       The Window, gap = seconds since the entry before in the window (bucketed, 0 for the first),
@@ -203,9 +198,12 @@ def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window
     """
     rows = index["row"]
     xp = rows.__array_namespace__()
-    window, time = gather_history(store, *history_bounds(store, index), length)
-    age = gap_bucket(store.time[rows][:, None] - time)
-    return window._replace(gap=xp.where(window.mask, age, 0))
+    begin, end = history_bounds(store, index)
+    window, time = gather_history(store, begin, end, length)
+    position, mask = _last_entries(begin, end, length)
+    timed = ~store.order_only[store.history_row[xp.where(mask, position, 0)]]
+    known = mask & timed & ~store.order_only[rows][:, None]
+    return window._replace(gap=gap_bucket(store.time[rows][:, None] - time, known))
 
 
 def gather_impressions(

@@ -10,9 +10,9 @@ import jax
 from ml_collections import ConfigDict
 
 from nif_jax.config import flatten
-from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.files import write_whole
+from nif_jax.data.schema import PERIODS
 from nif_jax.metrics.records import METRICS_FILE, good_records
 from nif_jax.reports import results, tables
 
@@ -22,7 +22,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     lines = dataset.movelines
     impressions = {
         name: sum(len(dataset.impressions(s, code)) for s in range(len(dataset.shard_rows)))
-        for code, name in enumerate(splits.SPLIT_NAMES)
+        for code, name in enumerate(PERIODS)
     }
     return {
         "name": lines.name,

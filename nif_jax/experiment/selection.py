@@ -13,7 +13,7 @@ from nif_jax.data.schema import require_choice
 from nif_jax.variants import NOT_SELECTED, SELECTED
 
 METRICS = {
-    "train": ("auc", "gauc"),
+    "train": ("auc", "gauc", "gauc_positives", "ndcg@5", "rank"),
     "pretrain": ("quality", "hr@10", "hr@50", "ndcg@10", "ndcg@50", "mrr", "label_auc"),
     "tokenize": ("r2", "usage"),
 }

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from nif_jax.config import flatten
 from nif_jax.data.schema import ConfigError, require_choice
+from nif_jax.data.splits import period_column, require_split
 from nif_jax.experiment.selection import METRICS
 from nif_jax.variants import Variant
 
@@ -33,6 +34,13 @@ def require_relations(config: ConfigDict) -> None:
                 f"with epochs=0 (here {config[section].epochs})."
             )
     data = config.data
+    require_split(data.split, data.time_zone)
+    if period_column(data.split) and data.source != "files":
+        raise ConfigError(
+            f"config.data.split={data.split!r} reads a column of the events file, which "
+            f"config.data.source={data.source!r} does not have: use the source 'files', or another "
+            "split."
+        )
     if data.train_share + data.validation_share >= 1:
         raise ConfigError(
             f"config.data.train_share={data.train_share} and config.data.validation_share="

@@ -1,10 +1,10 @@
 """The valid values of every key of a config.
 
 `require_valid_settings` runs before a run touches its workdir or reads data. Relations between
-keys are in setting_relations.py. Two kinds of checks are elsewhere and run before training: those
-that need the data or the devices (nif_jax/stages/checks.py), and the ranges of `source.*`,
-which each source of nif_jax/data/sources has for its own options. Its text is free, and its numbers
-have to be finite.
+keys, and the forms of data.split, are in setting_relations.py. Two kinds of checks are elsewhere
+and run before training: those that need the data or the devices (nif_jax/stages/checks.py), and the
+ranges of `source.*`, which each source of nif_jax/data/sources has for its own options. Its text is
+free, and its numbers have to be finite.
 """
 
 import math
@@ -70,7 +70,9 @@ SETTINGS: Mapping[str, Setting] = {
     "xla_flags": text,
     "quirks": boolean,
     "data.source": one_of(*SOURCES),
-    "data.split": one_of("temporal_user", "temporal_global", "random"),
+    "data.split": text,
+    "data.time_zone": text,
+    "data.duplicates": one_of("drop", "keep"),
     "data.train_share": between(0, 1, open_low=True, open_high=True),
     "data.validation_share": between(0, 1, open_low=True, open_high=True),
     "data.history": one_of("all", "positive"),

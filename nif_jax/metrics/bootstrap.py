@@ -28,10 +28,13 @@ from typing import NamedTuple
 import numpy as np
 
 from nif_jax.metrics import ctr, weighted_auc
+from nif_jax.metrics.user_ndcg import user_ndcg
 
 UNITS = ("user", "impression")
-SIGNS = {"auc": 1, "gauc": 1, "logloss": -1}
+SIGNS = {"auc": 1, "gauc": 1, "rank": 1, "logloss": -1}
 """The metrics that are resampled: 1 where more is better, -1 where less is."""
+NOT_OF_IMPRESSIONS = ("rank",)
+"""Those that are resampled by users alone: a list with impressions drawn twice is another list."""
 NO_DIFFERENCE = "no difference"
 VERDICTS = ("better", "worse", NO_DIFFERENCE, "undefined")
 _LEVEL = 0.95
@@ -66,7 +69,7 @@ def resampled_metrics(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """AUC, GAUC and LogLoss of many score vectors on the same resamples of one test set.
+    """AUC, GAUC, rank and LogLoss of many score vectors on the same resamples of one test set.
 
     Time grows with M x resamples x R: 1,000 resamples of one vector of 20,000 scores take a core
     .1 s by users and .3 s by impressions.
@@ -80,9 +83,10 @@ def resampled_metrics(
       seed: of the draws.
 
     Returns:
-      Metric -> [M, 1 + B]; column 0 is the test set as it is (equal to metrics.ctr), the others its
-      resamples. NaN where a resample has one class only, and in all of them where the test set has
-      a single unit, which says nothing of others.
+      Metric of SIGNS, less NOT_OF_IMPRESSIONS with that unit -> [M, 1 + B]; column 0 is the test
+      set as it is (equal to metrics.ctr), the others its resamples. NaN where a resample has one
+      class only, and in all of them where the test set has a single unit, which says nothing of
+      others.
 
     Raises:
       ValueError: an unknown unit, no resamples, or arrays that metrics.ctr would refuse.
@@ -103,7 +107,7 @@ def resampled_metrics(
     unit_of = user if unit == "user" else np.arange(len(labels))  # [R]
     units = int(unit_of.max()) + 1
     statistics = [_statistics(labels, user, unit_of, row) for row in logits.astype(np.float64)]
-    found = {metric: np.full((len(logits), 1 + resamples), np.nan) for metric in SIGNS}
+    found = {metric: np.full((len(logits), 1 + resamples), np.nan) for metric in statistics[0]}
     start, step = 0, max(1, _CHUNK // len(labels))
     for counts in _draw(units, 0 if units == 1 else resamples, step, seed):
         columns = slice(start, start + len(counts))
@@ -161,26 +165,38 @@ def _statistics(
     """Metric -> function of multiplicities [b, units] that gives [b]; arguments are [R]."""
     pairs = weighted_auc.order_pairs(labels, logits, np.zeros(len(labels), np.int64), unit_of)
     by_user = weighted_auc.order_pairs(labels, logits, user, unit_of)
-    gauc = functools.partial(weighted_auc.mean_auc, by_user)
-    if unit_of is user and len(by_user.positive):
-        # A user's impressions come and go together, so that its own AUC stays what it is.
-        ones = np.ones((1, user.max() + 1))
-        own, size = (found[0] for found in weighted_auc.group_auc(by_user, ones))
-        mixed = by_user.positive[by_user.first_positive]
-        gauc = functools.partial(
-            _weighted_mean,
-            np.bincount(mixed, size * own, minlength=ones.size),
-            np.bincount(mixed, size, minlength=ones.size),
-        )
+    gauc: dict[str, Callable] = {"gauc": functools.partial(weighted_auc.mean_auc, by_user)}
+    if unit_of is user:
+        gauc = _of_users(by_user, labels, user, logits)
     losses = np.logaddexp(0.0, np.where(labels == 1, -logits, logits))
     mean_loss = functools.partial(
         _weighted_mean, np.bincount(unit_of, losses), np.bincount(unit_of).astype(np.float64)
     )
     return {
         "auc": functools.partial(weighted_auc.mean_auc, pairs),
-        "gauc": gauc,
+        **gauc,
         "logloss": mean_loss,
     }
+
+
+def _of_users(
+    by_user: weighted_auc.Pairs, labels: np.ndarray, user: np.ndarray, logits: np.ndarray
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """GAUC and rank where users are drawn: their impressions come and go together, so that the AUC
+    and the nDCG of a user stay what they are."""
+    ndcg = user_ndcg(labels, logits, user)
+    area, size = np.zeros((2, len(ndcg)))
+    if len(by_user.positive):
+        mixed = by_user.positive[by_user.first_positive]
+        own = weighted_auc.group_auc(by_user, np.ones((1, len(ndcg))))
+        area[mixed], size[mixed] = (found[0] for found in own)
+    positives = np.where(size > 0, np.bincount(user, labels), 0.0)
+
+    def rank(counts: np.ndarray) -> np.ndarray:
+        by_positives = _weighted_mean(positives * area, positives, counts)
+        return (by_positives + _weighted_mean(ndcg, np.ones(len(ndcg)), counts)) / 2
+
+    return {"gauc": functools.partial(_weighted_mean, size * area, size), "rank": rank}
 
 
 def _weighted_mean(total: np.ndarray, weight: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ logged warning says which and why: a NaN would poison tables and means, an error
 import numpy as np
 from absl import logging
 
+from nif_jax.metrics.user_ndcg import user_ndcg
+
 
 def auc(labels: np.ndarray, scores: np.ndarray, name: str = "auc") -> float | None:
     """Area under the ROC curve: P(positive scores higher) + P(tie) / 2 over mixed pairs.
@@ -56,6 +58,36 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | N
         return _undefined("gauc", f"none of the {len(mixed)} users has both labels")
     per_user = wins[mixed] / (positives[mixed] * negatives[mixed])
     return float(np.average(per_user, weights=(positives + negatives)[mixed]))
+
+
+def within_users(
+    labels: np.ndarray, scores: np.ndarray, users: np.ndarray
+) -> dict[str, float | None]:
+    """Ranking within users, as benchmarks of KuaiRand-Pure's long views measure it.
+
+    Returns:
+      "gauc_positives": mean of the AUCs of users with both labels, weighted by their positives.
+      "ndcg@5": mean over all users of user_ndcg.
+      "rank": mean of the two. It and the first are None (with a warning) where no user has both
+        labels.
+
+    Args and errors are those of `gauc`.
+    """
+    labels, scores = checked("rank", labels, scores)
+    users = np.asarray(users)
+    if users.shape != labels.shape:
+        raise ValueError(f"rank: users has shape {users.shape}, labels {labels.shape}")
+    user = np.unique(users, return_inverse=True)[1]
+    ndcg = float(user_ndcg(labels, scores, user).mean())
+    wins, positives, negatives = _pairs(labels, scores, user)
+    mixed = (positives > 0) & (negatives > 0)
+    if not mixed.any():
+        why = f"none of the {len(mixed)} users has both labels"
+        names = ("gauc_positives", "rank")
+        return {name: _undefined(name, why) for name in names} | {"ndcg@5": ndcg}
+    # AUC x positives = wins / negatives.
+    area = float((wins[mixed] / negatives[mixed]).sum() / positives[mixed].sum())
+    return {"gauc_positives": area, "ndcg@5": ndcg, "rank": (area + ndcg) / 2}
 
 
 def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -148,6 +180,7 @@ def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray) -> dict[
     return {
         "auc": auc(labels, logits),
         "gauc": gauc(labels, logits, users),
+        **within_users(labels, logits, users),
         "logloss": log_loss(labels, logits),
         "ne": normalized_entropy(labels, logits),
         "ece": ece(labels, logits),

@@ -13,7 +13,7 @@ from nif_jax.reports.results import HISTORIES
 from nif_jax.reports.tables import BAYES_SHARE, METRIC_TITLES, NOT_AVAILABLE, REFERENCE, Table
 from nif_jax.reports.workdirs import Workdir
 
-_METRICS = ("auc", "gauc", "logloss", "ece", "pcoc")
+_METRICS = ("auc", "gauc", "rank", "logloss", "ece", "pcoc")
 
 
 def overview(runs: Sequence[Workdir], histories: Sequence[str] = HISTORIES) -> Table:

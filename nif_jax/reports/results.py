@@ -19,7 +19,8 @@ from nif_jax.metrics.bootstrap import VERDICTS, Difference
 
 RESULTS_FILE = "results.json"
 HISTORIES = ("online", "frozen")
-METRICS = ("auc", "gauc", "logloss", "ne", "ece", "pcoc")
+METRICS = ("auc", "gauc", "gauc_positives", "ndcg@5", "rank", "logloss", "ne", "ece", "pcoc")
+TITLES = {"logloss": "LogLoss", "gauc_positives": "GAUC by positives", "rank": "rank"}
 CALIBRATED = ("logloss", "ne", "ece", "pcoc")
 """Metrics that calibration changes; it keeps the order of the impressions."""
 COSTS = ("train_examples_per_second", "parameters", "peak_rss_bytes")

@@ -77,7 +77,7 @@ def compare(
             keys = [key for key in models if key[:2] == (model, history)]
             seeds = [seed for *_, seed in keys if (reference, history, seed) in references]
             about = {"model": model, "reference": reference, "split": split, "history": history}
-            for metric in bootstrap.SIGNS if seeds else ():
+            for metric in models[keys[0]] if seeds else ():
                 ours = np.stack([models[model, history, seed][metric] for seed in seeds])
                 theirs = np.stack([references[reference, history, seed][metric] for seed in seeds])
                 difference = bootstrap.difference(metric, ours, theirs)._asdict()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
-from nif_jax.reports.results import COSTS, METRICS
+from nif_jax.reports.results import COSTS, METRICS, TITLES
 from nif_jax.variants import SELECTED
 
 Rows = Sequence[Mapping[str, Any]]
@@ -23,8 +23,8 @@ REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")
 BAYES_SHARE = "share of the Bayes gap"
 NOT_AVAILABLE = "n/a"
-METRIC_TITLES = {name: name.upper() for name in METRICS} | {"logloss": "LogLoss"}
-_POINTS = ("auc", "gauc")  # differences of these are in points of 0.01
+METRIC_TITLES = {name: name.upper() for name in METRICS} | TITLES
+_POINTS = ("auc", "gauc", "rank")  # differences of these are in points of 0.01
 _COUNTS = ("codes", "fillable", "prefixes", "train examples/s", "parameters", "peak RSS, MiB")
 _FORMS = dict.fromkeys(_COUNTS, ",.0f") | {"perplexity": ".1f"}  # of all others .4f
 
@@ -103,7 +103,7 @@ def bayes_shares(model: BySeed, popularity: BySeed, bayes: BySeed) -> list[float
 
 
 def differences(entries: Rows) -> Table:
-    """Each model against each reference, with 95 % interval and verdict; AUC and GAUC in points."""
+    """Each model against each reference, with 95 % interval and verdict; see _POINTS for units."""
     lines = []
     for entry in sorted(entries, key=lambda e: (e["split"], e["history"], e["metric"])):
         line = {"split": split_label(entry["split"]), "history": entry["history"]}

@@ -44,7 +44,7 @@ def _require_classes(run: Context) -> None:
     data, metric = run.dataset, run.config.train.metric
     label = data.movelines.label[data.split == splits.VALIDATION]
     found = np.unique(label[label != NO_LABEL]).tolist()
-    if metric in ("auc", "gauc") and len(found) < 2:
+    if len(found) < 2:
         raise ConfigError(
             f"{data.movelines.name}: impressions of the validation period have the labels {found} "
             f"only, so config.train.metric={metric} cannot choose a step. Sample negatives of a "

@@ -16,6 +16,7 @@ from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import require_choice
+from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.placed import Placed
@@ -107,10 +108,18 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
     """The configured data set, laid out for the devices."""
     data = config.data
     statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
-    lines = load_movelines(data.source, seed=data.seed, cache_dir=data.cache_dir, **config.source)
+    lines = load_movelines(
+        data.source,
+        seed=data.seed,
+        cache_dir=data.cache_dir,
+        period=period_column(data.split),
+        duplicates=data.duplicates,
+        **config.source,
+    )
     dataset = build_dataset(
         lines,
         split=data.split,
+        time_zone=data.time_zone,
         train_share=data.train_share,
         validation_share=data.validation_share,
         history=data.history,

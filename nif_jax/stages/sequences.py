@@ -69,6 +69,7 @@ def _gather_label_queries(
     before = store.history_row[xp.maximum(entry - 1, 0)][..., None]
     # An event for which fewer were found has others right before it.
     known = in_train[..., None] & ((row > before) | (back == 0))
-    gap = gap_bucket(store.time[row] - store.time[before])
+    timed = ~(store.order_only[row] | store.order_only[before])
+    gap = gap_bucket(store.time[row] - store.time[before], timed)
     label = xp.where(known, store.label[row], NO_LABEL)
     return LabelQueries(store.item[row], store.scene[row], gap, label)

@@ -41,6 +41,33 @@ def _brute_force(labels, users, logits, unit, resamples, seed):
     }
 
 
+def _brute_force_rank(labels, users, logits, resamples, seed):
+    """Rank of resamples in which a user that is drawn twice is two users."""
+    _, user = np.unique(users, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    found = [[ctr.within_users(labels, row, user)["rank"] for row in logits]]
+    for _ in range(resamples):
+        drawn = [
+            np.flatnonzero(user == u) for u in rng.integers(user.max() + 1, size=user.max() + 1)
+        ]
+        rows, copy = np.concatenate(drawn), np.repeat(np.arange(len(drawn)), list(map(len, drawn)))
+        found.append([ctr.within_users(labels[rows], row[rows], copy)["rank"] for row in logits])
+    return np.array(found, float).T
+
+
+@pytest.mark.parametrize("shape", [{}, {"levels": 2}, {"users": 40}, {"rows": 6, "users": 3}])
+def test_rank_is_resampling_users_by_hand(shape):
+    labels, users, logits = _impressions(3, **shape)
+    found = bootstrap.resampled_metrics(labels, users, logits, resamples=25, seed=5)
+    expected = _brute_force_rank(labels, users, logits, 25, 5)
+    np.testing.assert_allclose(found["rank"], expected, atol=1e-12)
+
+
+def test_impressions_are_not_drawn_for_rank():
+    found = bootstrap.resampled_metrics(*_impressions(3), unit="impression", resamples=2)
+    assert set(bootstrap.SIGNS) - set(found) == {"rank"}
+
+
 @pytest.mark.parametrize("unit", bootstrap.UNITS)
 @pytest.mark.parametrize(
     "shape",
@@ -50,7 +77,7 @@ def test_it_is_resampling_by_hand(unit, shape):
     labels, users, logits = _impressions(3, **shape)
     found = bootstrap.resampled_metrics(labels, users, logits, unit=unit, resamples=25, seed=5)
     expected = _brute_force(labels, users, logits, unit, 25, 5)
-    for metric in bootstrap.SIGNS:
+    for metric in expected:
         np.testing.assert_allclose(found[metric], expected[metric], atol=1e-12, err_msg=metric)
 
 
@@ -60,7 +87,7 @@ def test_column_0_is_the_test_set_itself(seed, unit, users):
     labels, users, logits = _impressions(seed, rows=30, users=users)
     found = bootstrap.resampled_metrics(labels, users, logits, unit=unit, resamples=1)
     values = ctr.evaluate(labels, logits[1], users)
-    for metric in bootstrap.SIGNS:
+    for metric in found:
         value = np.nan if values[metric] is None else values[metric]
         assert found[metric][1, 0] == pytest.approx(value, nan_ok=True)
 

@@ -135,7 +135,9 @@ def test_ece_weights_bins_by_mass():
 def test_evaluate_has_every_metric():
     labels, logits, users = _impressions(2)
     values = ctr.evaluate(labels, logits, users)
-    assert list(values) == ["auc", "gauc", "logloss", "ne", "ece", "pcoc"]
+    within = ctr.within_users(labels, logits, users)
+    assert list(values) == ["auc", "gauc", *within, "logloss", "ne", "ece", "pcoc"]
+    assert {name: values[name] for name in within} == within
     assert values["auc"] == ctr.auc(labels, logits)
     assert values["gauc"] == ctr.gauc(labels, logits, users)
     assert values["logloss"] == ctr.log_loss(labels, logits)
@@ -145,7 +147,11 @@ def test_evaluate_has_every_metric():
 
 
 @pytest.mark.parametrize(
-    ("label", "undefined"), [(0, {"auc", "gauc", "ne", "pcoc"}), (1, {"auc", "gauc", "ne"})]
+    ("label", "undefined"),
+    [
+        (0, {"auc", "gauc", "gauc_positives", "rank", "ne", "pcoc"}),
+        (1, {"auc", "gauc", "gauc_positives", "rank", "ne"}),
+    ],
 )
 def test_one_class_is_none_with_a_reason(label, undefined, caplog):
     with caplog.at_level(logging.WARNING):
@@ -156,10 +162,11 @@ def test_one_class_is_none_with_a_reason(label, undefined, caplog):
     assert f"all 3 labels are {label}" in caplog.text
 
 
-def test_no_mixed_user_is_none_for_gauc_alone(caplog):
+def test_no_mixed_user_is_none_for_metrics_of_mixed_users_alone(caplog):
     with caplog.at_level(logging.WARNING):
         values = ctr.evaluate([0, 0, 1], [0.1, 0.2, 0.3], [7, 7, 8])
-    assert [name for name, value in values.items() if value is None] == ["gauc"]
+    undefined = [name for name, value in values.items() if value is None]
+    assert undefined == ["gauc", "gauc_positives", "rank"]
     assert "none of the 2 users has both labels" in caplog.text
 
 

@@ -80,7 +80,7 @@ def test_every_model_against_base_by_history_and_metric():
     assert [(e["model"], e["reference"], e["history"], e["metric"], e["seeds"]) for e in found] == [
         ("amen", "base", history, metric, 2)
         for history in ("online", "frozen")
-        for metric in ("auc", "gauc", "logloss")
+        for metric in ("auc", "gauc", "rank", "logloss")
     ]
     results.check_results({"run": {}, "rows": [], "differences": found})
     lifts = []
@@ -132,5 +132,5 @@ def test_workdirs_are_compared_on_the_same_resamples():
     first, second = (significance.resample(s, unit="user", resamples=50) for s in (one, other))
     across = significance.compare(second, first, [("base", "base")], "test")
     within = _compare(both)
-    assert len(across) == 6
+    assert len(across) == 8
     assert [{**entry, "model": "amen"} for entry in across] == within

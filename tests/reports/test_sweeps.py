@@ -122,7 +122,7 @@ def test_a_run_is_compared_with_its_reference_model_by_model(sweep, tmp_path):
     assert (auc["run"], auc["model"], auc["against"]) == ("less", "amen", "amen of full")
     assert auc["difference"] == f"{100 * (after['amen'] - before['amen']):+.2f}"
     assert auc["verdict"] == "better" and "cannot be compared" not in text
-    assert [row[1] for row in rows[2:]] == ["AUC, pt", "GAUC, pt", "LogLoss"]
+    assert [row[1] for row in rows[2:]] == ["AUC, pt", "GAUC, pt", "rank, pt", "LogLoss"]
 
 
 def test_a_run_without_its_reference_is_not_compared(sweep, tmp_path):

@@ -1,10 +1,12 @@
 """Prepared movelines, made once: the first start prepares them, later ones read ArrayRecord."""
 
+import functools
 import hashlib
 import json
 import logging
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from nif_jax.data import sources, storage
 from nif_jax.data.movelines import odd_times, prepare, summary
@@ -15,7 +17,13 @@ _LOG = logging.getLogger(__name__)
 
 
 def load_movelines(
-    source: str, *, seed: int, cache_dir: str = "", **source_kwargs: sources.Option
+    source: str,
+    *,
+    seed: int,
+    cache_dir: str = "",
+    period: str = "",
+    duplicates: str = "drop",
+    **source_kwargs: sources.Option,
 ) -> Movelines:
     """The moveline store of a data source, from the cache if it is there; the log says what it has.
 
@@ -23,6 +31,8 @@ def load_movelines(
       source: a name in sources.SOURCES.
       seed: of ties in time, and of what the source draws at random.
       cache_dir: folder of downloads and prepared data, "" for the default.
+      period: column of the periods, see sources.load.
+      duplicates: see movelines.prepare.
       **source_kwargs: the source's options, see sources.options(source).
 
     Returns:
@@ -32,7 +42,8 @@ def load_movelines(
     Raises:
       DataError: unknown source or option, or data that cannot be had or used.
     """
-    store = _read_or_prepare(source, seed, cache_dir, source_kwargs)
+    given = {"period": period} | source_kwargs
+    store = _read_or_prepare(source, seed, cache_dir, duplicates, given)
     for line in summary(store):
         _LOG.info("%s", line)
     for odd in odd_times(store):
@@ -41,18 +52,23 @@ def load_movelines(
 
 
 def _read_or_prepare(
-    source: str, seed: int, cache_dir: str, source_kwargs: Mapping[str, sources.Option]
+    source: str,
+    seed: int,
+    cache_dir: str,
+    duplicates: str,
+    source_kwargs: Mapping[str, Any],
 ) -> Movelines:
     prepared = storage.cache_dir(cache_dir) / "prepared"
-    target = prepared / cache_key(source, seed=seed, **source_kwargs)
+    key = functools.partial(cache_key, source, seed=seed, duplicates=duplicates, **source_kwargs)
+    target = prepared / key()
     if target.exists():
         store = _read(target)
         if store is not None:
             return store
     raw = sources.load(source, seed=seed, cache_dir=cache_dir, **source_kwargs)
-    if target.name != cache_key(source, seed=seed, **source_kwargs):
+    if target.name != key():
         raise DataError(f"{raw.origin}: changed while it was read; run again when it is complete")
-    store = prepare(raw, seed)
+    store = prepare(raw, seed, duplicates)
     try:
         if target.exists():
             storage.discard_directory(target)
@@ -65,15 +81,17 @@ def _read_or_prepare(
     return store
 
 
-def cache_key(source: str, *, seed: int, **source_kwargs: sources.Option) -> str:
+def cache_key(
+    source: str, *, seed: int, duplicates: str = "drop", **source_kwargs: sources.Option
+) -> str:
     """Name of the folder of prepared data: the source, and a hash of all that determines it.
 
     That is the source's options with their defaults, what identifies the bytes it reads, the seed,
-    and the version of preparation and format.
+    what becomes of duplicates, and the version of preparation and format.
     """
     options = sources.arguments(source, seed=seed, cache_dir="", **source_kwargs)
     fingerprint = sources.find(source).fingerprint(**options)
-    parts = [source, options, fingerprint, seed, tfds_builder.FORMAT_VERSION]
+    parts = [source, options, fingerprint, seed, duplicates, tfds_builder.FORMAT_VERSION]
     text = json.dumps(parts, sort_keys=True)
     return f"{source}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 

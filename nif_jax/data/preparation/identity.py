@@ -7,6 +7,7 @@ from typing import Any
 from nif_jax.data.files import file_sha256
 from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.schema import Movelines, digests
+from nif_jax.data.splits import period_column
 
 CONTENT = "content"
 """The part that is the file of config.content.path."""
@@ -44,8 +45,14 @@ def load_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if key.startswith("source.")
     }
-    seed, folder = config["data.seed"], config["data.cache_dir"]
-    lines = load_movelines(config["data.source"], seed=seed, cache_dir=folder, **options)
+    lines = load_movelines(
+        config["data.source"],
+        seed=config["data.seed"],
+        cache_dir=config["data.cache_dir"],
+        period=period_column(config["data.split"]),
+        duplicates=config["data.duplicates"],
+        **options,
+    )
     return identify(config, lines)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nif_jax.data.features import strings
-from nif_jax.data.schema import Movelines, digests
+from nif_jax.data.schema import OPTIONAL_COLUMNS, Movelines, digests
 
-FORMAT_VERSION = "1.3.0"
+FORMAT_VERSION = "1.4.0"
 """Part of every cache key: raise it when a source, preparation or this format changes what is
 stored."""
 
@@ -31,20 +31,21 @@ _DTYPES: dict[str, type] = {
     "action": np.int32,
     "time": np.int64,
 }
-_DTYPES |= {"label": np.int8, "truth": np.float32}
+_DTYPES |= {"label": np.int8, "truth": np.float32, "period": np.int8, "order_only": np.bool_}
 
 
 def event_columns(store: Movelines) -> tuple[str, ...]:
-    """The columns [E] of a store: "truth" is there where it is known."""
-    return EVENT_COLUMNS if store.truth is None else (*EVENT_COLUMNS, "truth")
+    """The columns [E] of a store, with the optional ones that it has."""
+    optional = (column for column in OPTIONAL_COLUMNS if getattr(store, column) is not None)
+    return (*EVENT_COLUMNS, *optional)
 
 
 class MovelineDataset(tfds.core.GeneratorBasedBuilder):
     """Users and items of a moveline store.
 
     Records of config "users": user_id (text), features [F] int32 in the order of
-    metadata["user_features"], and item, scene, action, time, label and, where it is known, truth,
-    each [n] for a user's n events.
+    metadata["user_features"], and item, scene, action, time, label and the optional columns that
+    the store has (schema.OPTIONAL_COLUMNS), each [n] for a user's n events.
     Records of config "items": item_id, title (text), features [M_1 + M_2 + ..] int32, the ids of
     every feature one after the other, widths M in metadata["item_features"].
     """
@@ -123,7 +124,7 @@ def read(folder: pathlib.Path) -> Movelines:
     names = [name for name, _ in metadata["item_features"]]
     personal = _stack([record["features"] for record in users], len(metadata["user_features"]))
     lengths = [len(record["item"]) for record in users]
-    columns_read = [c for c in (*EVENT_COLUMNS, "truth") if c in users[0]]
+    columns_read = [c for c in (*EVENT_COLUMNS, *OPTIONAL_COLUMNS) if c in users[0]]
     events = {column: np.concatenate([r[column] for r in users]) for column in columns_read}
     vocabulary = {
         "user": strings(record["user_id"].decode() for record in users),

@@ -35,7 +35,7 @@ class Source:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The options, `seed` and `cache_dir` among them where they are of use."""
+        """The options, those of _SHARED among them where they are of use."""
         return inspect.signature(self.signature or self.tables).parameters
 
 
@@ -47,7 +47,8 @@ SOURCES = {
     ),
 }
 
-_SHARED = ("seed", "cache_dir")  # offered to every source, taken by those that have a use for it
+# Offered to every source, taken by those that have a use for it.
+_SHARED = ("seed", "cache_dir", "period")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -66,12 +67,14 @@ def find(name: str) -> Source:
 
 
 def options(name: str) -> dict[str, Option]:
-    """The options of a source and their defaults, without `seed` and `cache_dir`."""
+    """The options of a source and their defaults, without those of _SHARED."""
     parameters = find(name).parameters
     return {key: p.default for key, p in parameters.items() if key not in _SHARED}
 
 
-def arguments(name: str, *, seed: int, cache_dir: str, **given: Option) -> dict[str, Option]:
+def arguments(
+    name: str, *, seed: int, cache_dir: str, period: str = "", **given: Option
+) -> dict[str, Option]:
     """Every keyword argument of a call of source `name`, defaults included.
 
     Raises DataError on an option that the source does not have, naming the nearest.
@@ -82,23 +85,28 @@ def arguments(name: str, *, seed: int, cache_dir: str, **given: Option) -> dict[
             message = f"data source {name!r} has no option {key!r}; {nearest(key, accepted)}"
             raise DataError(message)
     parameters = find(name).parameters
-    shared: dict[str, Option] = {"seed": seed, "cache_dir": cache_dir}
+    shared: dict[str, Option] = {"seed": seed, "cache_dir": cache_dir, "period": period}
     return accepted | given | {key: v for key, v in shared.items() if key in parameters}
 
 
-def load(name: str, *, seed: int = 0, cache_dir: str = "", **given: Option) -> RawTables:
+def load(
+    name: str, *, seed: int = 0, cache_dir: str = "", period: str = "", **given: Option
+) -> RawTables:
     """Raw tables of a data source.
 
     Args:
       name: "movielens_100k", "files" or "synthetic".
       seed: of what a source draws at random; only the synthetic one does.
       cache_dir: where downloads are kept, "" for the default (see storage.cache_dir).
+      period: column of the events file that holds the periods of a split, "" for none; read by the
+        source "files".
       **given: options of the source, as listed by `options(name)`.
 
     Raises:
       DataError: unknown source or option, or data that cannot be had or used.
     """
-    return find(name).tables(**arguments(name, seed=seed, cache_dir=cache_dir, **given))
+    shared = {"seed": seed, "cache_dir": cache_dir, "period": period}
+    return find(name).tables(**arguments(name, **shared, **given))
 
 
 def world(name: str, lines: Movelines, *, seed: int, **given: Option) -> World:

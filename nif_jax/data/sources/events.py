@@ -32,10 +32,12 @@ class Rules:
 
     names: Mapping[str, str]
     label_from: str = ""
-    unlabelled: str = ""
     action_columns: str = ""
     time_format: str = ""
     ids: str = "strict"
+    unlabelled: str = ""
+    order_only: str = ""
+    period: str = ""
     labelled: bool = True
 
     def __post_init__(self):
@@ -53,6 +55,9 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
       DataError: a column is missing, or a value cannot be used.
     """
     found = _columns(table, rules.names)
+    if rules.period:
+        table.column(rules.period, f"data.split=column:{rules.period}")
+        found["period"] = rules.period
     used = {column: ours for ours, column in found.items() if column in table.frame}
     computed = _computed(table, rules, used)
     read = {ours: column for ours, column in found.items() if ours not in computed}
@@ -70,9 +75,13 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
     for ours in ("scene", "action"):
         events[ours] = tables.joined(events[ours]).astype("str")  # what is missing stays missing
     for word in tables.split_words(rules.unlabelled):
-        column, holds = _has_value(table, word)
+        column, holds = _has_value(table, "unlabelled", word)
         events["label"] = events["label"].mask(holds, NO_LABEL)
         _use(used, column, "unlabelled")
+    for word in tables.split_words(rules.order_only):
+        column, holds = _has_value(table, "order_only", word)
+        events["order_only"] = holds | events.get("order_only", False)
+        _use(used, column, "order only")
     columns.log(table, used)
     events["other"] = _hash(table.frame.drop(columns=set(read.values())))
     events = validate.check_events(str(table.file), events, found)
@@ -104,7 +113,7 @@ def _computed(table: Table, rules: Rules, used: dict[str, str]) -> dict[str, obj
     computed: dict[str, object] = {}
     if labels_as_actions(table, rules):
         computed["action"] = ""
-    if "scene" not in names and "scene" not in table.frame:
+    if not names.get("scene", "scene" in table.frame):
         computed["scene"] = "all"
     if "timestamp_ms" in names or rules.time_format:
         computed["timestamp"] = seconds(table, names, rules.time_format)
@@ -160,16 +169,16 @@ def _together(columns: Mapping[str, pd.Series]) -> pd.Series:
     return text.str.strip().replace("", "none")
 
 
-def _has_value(table: Table, word: str) -> tuple[str, np.ndarray]:
+def _has_value(table: Table, option: str, word: str) -> tuple[str, np.ndarray]:
     """The column of "action=return", and [E] bool, where it has the value; DataError if nowhere."""
     column, equals, value = (part.strip() for part in word.partition("="))
     if not equals or not value:
-        raise DataError(f"unlabelled: {word!r} is not <column>=<value>")
-    values = as_text(tables.joined(table.column(column, "unlabelled")))
+        raise DataError(f"{option}: {word!r} is not <column>=<value>")
+    values = as_text(tables.joined(table.column(column, option)))
     if not (values == value).any():
         some = ", ".join(sorted(set(values))[:10])
         raise DataError(
-            f"{table.file}: column {column!r} is nowhere {value!r} (unlabelled); it has: {some}"
+            f"{table.file}: column {column!r} is nowhere {value!r} ({option}); it has: {some}"
         )
     return column, values == value
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nif_jax.data.files import file_sha256
-from nif_jax.data.schema import DataError, RawTables
+from nif_jax.data.schema import PERIODS, DataError, RawTables
 from nif_jax.data.sources import columns as column_log
 from nif_jax.data.sources import events as event_source
 from nif_jax.data.sources import formats, ids, readers, tables
@@ -40,6 +40,7 @@ def files(
     action_columns: str = "",
     label_from: str = "",
     unlabelled: str = "",
+    order_only: str = "",
     header: str = "",
     item_header: str = "",
     user_header: str = "",
@@ -49,6 +50,7 @@ def files(
     ids: str = "strict",
     user_share: float = 1.0,
     seed: int = 0,
+    period: str = "",
 ) -> RawTables:
     """Tables from files.
 
@@ -61,8 +63,8 @@ def files(
         with lists of items. "beside" is <stem>_history, found as items are; default: none.
       columns: our names and the file's, "user_id=uid,timestamp=ts". Ours are user_id, item_id,
         timestamp (or ts, or time), timestamp_ms, scene, action, label, and truth (the true log odds
-        of label 1, of a simulator). Without a scene column every row gets the same one. user_id and
-        item_id hold for the other files too.
+        of label 1, of a simulator). Without a scene column every row gets the same one;
+        "scene=" reads none. user_id and item_id hold for the other files too.
       history_columns: the same for the history file; default: as in `columns`.
       item_columns: features of items, "category,brand,price:16"; default: those of title, category,
         genres, year and brand that are there. Lists, and text with "|", are sets; ":16" cuts a
@@ -76,6 +78,8 @@ def files(
         gives every event label 1, for logs of purchases with data.negatives.
       unlabelled: "action=return" takes the label from rows whose column has this value, several
         with "," between: they are history and no impressions.
+      order_only: "scene=history", in the same form: rows whose order is known and whose time is
+        not. Their timestamps sort them, and no feature is computed from them.
       header: names of the columns of an events file without a header line; item_header and
         user_header: of the other two.
       encoding: of text files; default: utf-8, and latin-1 for `.dat`.
@@ -85,6 +89,8 @@ def files(
       ids: what to do with ids that are the same number, see ids.RULES.
       user_share: share of the users to keep, at random by `seed`; a smaller share is a subset.
       seed: see user_share.
+      period: column of the events file that holds each event's period, see schema.PERIODS; events
+        of the history file are in train.
 
     Raises:
       DataError: a file, a column or a value cannot be used, or no id of the items or users file is
@@ -93,11 +99,12 @@ def files(
     found = locate(path, items, users, history)
     names = parse_columns("source.columns", columns, (*history_source.NAMES, "label", "truth"))
     names = {ours: formats.plain_name(found.events, theirs) for ours, theirs in names.items()}
+    marks = {"unlabelled": unlabelled, "order_only": order_only, "period": period}
     text = {
         kind: TextFormat(encoding, delimiter, tuple(split_words(given)))
         for kind, given in (("events", header), ("items", item_header), ("users", user_header))
     }
-    rules = Rules(names, label_from, unlabelled, action_columns, time_format, ids)
+    rules = Rules(names, label_from, action_columns, time_format, ids, **marks)
     events, known = _events(found, rules, text["events"], history_columns)
     share = _share_of_users(events["user_id"], user_share, seed)
     item_table, known["item"]["items"] = _features(
@@ -145,10 +152,12 @@ def _events(
         return events, known
     ours = parse_columns("source.history_columns", history_columns, history_source.NAMES)
     names = ours or {k: v for k, v in rules.names.items() if k not in ("label", "truth")}
-    rules = dataclasses.replace(rules, names=names)
+    rules = dataclasses.replace(rules, names=names, period="", order_only="")
     table = _read(found.history, rules, dataclasses.replace(text, header=()))
     earlier, users, items = history_source.from_table(table, rules, events)
     known["user"]["history"], known["item"]["history"] = users, items
+    missing = {"period": PERIODS[0], "order_only": False}
+    earlier = earlier.assign(**{name: v for name, v in missing.items() if name in events})
     return pd.concat([events, earlier], ignore_index=True), known
 
 

@@ -99,7 +99,8 @@ def _from_lists(
         inside = _stands_in(table, row, item, name.strip(), rules)
         action += f" {name.strip()}=" + pd.Series(inside, action.index).map({True: "1", False: "0"})
         roles[name.strip()] = "action, lists"
-    scene = table.column(names["scene"], "scene").to_numpy()[row] if "scene" in names else _SCENE
+    named = names.get("scene")
+    scene = table.column(named, "scene").to_numpy()[row] if named else _SCENE
     roles |= {user.column: "user_id", item.column: "item_id, lists", column: "timestamp"}
     column_log.log(table, roles)
     found = pd.DataFrame(

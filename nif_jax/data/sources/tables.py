@@ -23,11 +23,14 @@ def split_words(text: str) -> list[str]:
 
 
 def parse_columns(option: str, text: str, ours: tuple[str, ...]) -> dict[str, str]:
-    """{"user_id": "uid"} of "user_id=uid"; DataError, naming the option, for a name not in ours."""
+    """{"user_id": "uid"} of "user_id=uid"; DataError, naming the option, for a name not in ours.
+
+    "scene=" is {"scene": ""}: no column is read as the scene.
+    """
     names: dict[str, str] = {}
     for pair in split_words(text):
         name, equals, theirs = (word.strip() for word in pair.partition("="))
-        if not equals or not theirs or name not in ours:
+        if not equals or not (theirs or name == "scene") or name not in ours:
             choices = ", ".join(ours)
             raise DataError(f"{option}: {pair!r} is not <our name>=<column>; our names: {choices}")
         if name in names:
