@@ -9,23 +9,16 @@ import numpy as np
 
 from nif_jax.data.schema import NO_LABEL
 
+Bounds = tuple[np.ndarray, np.ndarray]
+"""[Q] begin and end of the events of a group that come before a query."""
+
 
 class Counts(NamedTuple):
-    """Events of a group before a query: [Q] each.
-
-    Attributes:
-      events: number of events.
-      labelled: number of events with a label.
-      positive: number of events with label 1.
-      last_label: 1, -1 (label 0), or 0 without a labelled event.
-      last_row: row of the last event, -1 without one.
-    """
+    """Events of a group before a query, [Q] each: all, those with a label, those with label 1."""
 
     events: np.ndarray
     labelled: np.ndarray
     positive: np.ndarray
-    last_label: np.ndarray
-    last_row: np.ndarray
 
 
 class Groups:
@@ -40,44 +33,55 @@ class Groups:
             order = np.argsort(key, kind="stable")
         else:
             order = np.lexsort((rank, key))
-        key = key[order]
+        key, label = key[order], label[order]
         begin = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
         size = np.diff(np.append(begin, len(key)))
         self._keys = key[begin]
-        self._begin, self._end = (np.append(x, 0) for x in (begin, begin + size))
+        # The last entry of each stands for a group without events.
+        self._begin = np.append(begin, 0).astype(np.int32)
+        self._row = np.append(row[order], -1).astype(np.int32)
         self._ranks = int(rank.max(initial=-1)) + 1
         # Group and rank as one sorted number: one search finds a place in a group.
         self._place = np.repeat(np.arange(len(begin)), size) * (self._ranks + 1) + rank[order]
-        self._row, label = row[order], label[order]
         known = label != NO_LABEL
-        self._labelled = np.append(0, np.cumsum(known))  # [P + 1] labels before each place
-        self._positive = np.append(0, np.cumsum(label[known] == 1))  # [C + 1] by label
-        self._label = np.append(np.where(label[known] == 1, 1, -1), 0)
+        # [P + 1] labels before each place, and [C + 1] positive ones before each label.
+        self._labelled = np.append(0, np.cumsum(known)).astype(np.int32)
+        self._positive = np.append(0, np.cumsum(label[known] == 1)).astype(np.int32)
+        self._label = np.append(np.where(label[known] == 1, 1, -1), 0).astype(np.int8)
 
-    def bounds(self, key: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[Q] begin and end of a group's events whose rank is smaller than a query's."""
-        group = np.searchsorted(self._keys, key)
-        found = np.append(self._keys, -1)[group] == key
-        group = np.where(found, group, len(self._keys))
-        end = np.searchsorted(
-            self._place, group * (self._ranks + 1) + np.minimum(rank, self._ranks)
-        )
-        return self._begin[group], np.where(found, end, 0)
+    def bounds(self, key: np.ndarray, rank: np.ndarray) -> Bounds:
+        """The events of group `key` [Q] whose rank is smaller than `rank` [Q]."""
+        none = len(self._keys)
+        if none and self._keys[-1] < 4 * len(self._row):  # small keys: a table instead of a search
+            table = np.full(self._keys[-1] + 2, none)
+            table[self._keys] = np.arange(none)
+            group = table[np.clip(key, -1, len(table) - 1)]
+        else:
+            group = np.searchsorted(self._keys, key)
+            group[np.append(self._keys, -1)[group] != key] = none
+        at = group * (self._ranks + 1) + np.minimum(rank, self._ranks)
+        end = np.searchsorted(self._place, at)
+        begin = self._begin[group]
+        return begin, np.where(group == none, 0, end).astype(np.int32)
 
-    def before(self, key: np.ndarray, rank: np.ndarray) -> Counts:
-        """Counts of the group `key` [Q] before `rank` [Q]."""
-        begin, end = self.bounds(key, rank)
+    def counts(self, bounds: Bounds) -> Counts:
+        """How many events there are."""
+        begin, end = bounds
         first, last = self._labelled[begin], self._labelled[end]
-        return Counts(
-            events=end - begin,
-            labelled=last - first,
-            positive=self._positive[last] - self._positive[first],
-            last_label=np.where(last > first, self._label[last - 1], 0),
-            last_row=np.where(end > begin, np.append(self._row, -1)[end - 1], -1),
-        )
+        return Counts(end - begin, last - first, self._positive[last] - self._positive[first])
 
-    def recent(self, key: np.ndarray, rank: np.ndarray, number: int) -> tuple:
-        """[Q] labelled and positive events among the last `number` labelled ones before `rank`."""
-        first, last = (self._labelled[bound] for bound in self.bounds(key, rank))
+    def last_label(self, bounds: Bounds) -> np.ndarray:
+        """[Q] 1 or -1 (label 0) of the last labelled event, 0 without one."""
+        first, last = (self._labelled[bound] for bound in bounds)
+        return np.where(last > first, self._label[last - 1], 0)
+
+    def last_row(self, bounds: Bounds) -> np.ndarray:
+        """[Q] row of the last event, -1 without one."""
+        begin, end = bounds
+        return self._row[np.where(end > begin, end - 1, -1)]
+
+    def recent(self, bounds: Bounds, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """[Q] labelled and positive events among the last `number` labelled ones."""
+        first, last = (self._labelled[bound] for bound in bounds)
         first = np.maximum(first, last - number)
         return last - first, self._positive[last] - self._positive[first]

@@ -93,7 +93,7 @@ def test_equals_loops_over_events(random_movelines, ties, cut, kind):
         split = splits.assign_splits(lines, kind, 0.6, 0.2, 0)
         found, expected = columns_of(lines, split, ties, cut), naive(lines, split, ties, cut)
         for name, column in expected.items():
-            np.testing.assert_allclose(found[name], column, rtol=1e-9, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(found[name], column, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @given(st.integers(0, 50), st.data())
@@ -140,7 +140,7 @@ def test_sampled_negatives_are_no_events(random_movelines):
     found = dict(counters_of(lines, train, sampled).columns(queries))
     row = np.arange(lines.num_events)
     expected = row - lines.user_offsets[lines.user] - ((row > 3) & (lines.user == lines.user[3]))
-    np.testing.assert_array_equal(found["user events"], np.log1p(expected))
+    np.testing.assert_allclose(found["user events"], np.log1p(expected), rtol=1e-6)
 
 
 def test_standardised_on_the_fitted_queries(random_movelines):
