@@ -104,7 +104,7 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     for name in ("score_rankers", "result_rows", "bucket_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: {})
     monkeypatch.setattr(runner.evaluation, "test_scores", lambda *_: Scores([], [], "", {}))
-    for name in ("retrieval_rows", "code_rows"):
+    for name in ("retrieval_rows", "code_rows", "calibration_rows"):
         monkeypatch.setattr(runner.evaluation, name, lambda *_: [])
     monkeypatch.setattr(runner.pictures, "draw", lambda *_: None)
     monkeypatch.setattr(runner, "write_scores", lambda *_: None)
