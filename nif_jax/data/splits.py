@@ -179,8 +179,7 @@ def assign_splits(
     elif period_column(kind):
         split = _given(movelines, kind)
     else:
-        begin = _cuts(kind, time_zone)
-        split = sum((movelines.time >= second).astype(np.int8) for second in begin)
+        split = np.searchsorted(_cuts(kind, time_zone), movelines.time, "right").astype(np.int8)
     sizes = np.bincount(split[impressions], minlength=3)
     if (sizes == 0).any():
         shares = "Change config.data.train_share and validation_share, or "

@@ -73,7 +73,7 @@ def options(name: str) -> dict[str, Option]:
 
 
 def arguments(
-    name: str, *, seed: int, cache_dir: str, period: str = "", **given: Option
+    name: str, *, seed: int, cache_dir: str, period: Option = "", **given: Option
 ) -> dict[str, Option]:
     """Every keyword argument of a call of source `name`, defaults included.
 
@@ -105,8 +105,8 @@ def load(
     Raises:
       DataError: unknown source or option, or data that cannot be had or used.
     """
-    shared = {"seed": seed, "cache_dir": cache_dir, "period": period}
-    return find(name).tables(**arguments(name, **shared, **given))
+    given = {"period": period} | given
+    return find(name).tables(**arguments(name, seed=seed, cache_dir=cache_dir, **given))
 
 
 def world(name: str, lines: Movelines, *, seed: int, **given: Option) -> World:

@@ -32,10 +32,10 @@ class Rules:
 
     names: Mapping[str, str]
     label_from: str = ""
+    unlabelled: str = ""
     action_columns: str = ""
     time_format: str = ""
     ids: str = "strict"
-    unlabelled: str = ""
     order_only: str = ""
     period: str = ""
     labelled: bool = True

@@ -99,12 +99,13 @@ def files(
     found = locate(path, items, users, history)
     names = parse_columns("source.columns", columns, (*history_source.NAMES, "label", "truth"))
     names = {ours: formats.plain_name(found.events, theirs) for ours, theirs in names.items()}
-    marks = {"unlabelled": unlabelled, "order_only": order_only, "period": period}
     text = {
         kind: TextFormat(encoding, delimiter, tuple(split_words(given)))
         for kind, given in (("events", header), ("items", item_header), ("users", user_header))
     }
-    rules = Rules(names, label_from, action_columns, time_format, ids, **marks)
+    rules = Rules(
+        names, label_from, unlabelled, action_columns, time_format, ids, order_only, period
+    )
     events, known = _events(found, rules, text["events"], history_columns)
     share = _share_of_users(events["user_id"], user_share, seed)
     item_table, known["item"]["items"] = _features(
