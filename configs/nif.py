@@ -3,8 +3,8 @@
 python -m nif_jax.main --config=configs/nif.py
 python -m nif_jax.main --config=configs/nif.py:synthetic,smoke
 
-The variant nif_flow_only is nif without the generator's item vectors and label head
-(nif_jax/variants.py).
+nif and amen are the paper's models. nif_labels and amen_labels also use the generator's label head,
+our addition (nif_jax/variants.py).
 """
 
 import pathlib
@@ -15,14 +15,29 @@ from configs import common, text
 
 del sys.path[0]
 
+ROWS = (
+    "constant",
+    "counters",
+    "lightgbm",
+    "base",
+    "nif",
+    "tsp",
+    "amen",
+    "nif_labels",
+    "amen_labels",
+    "selected",
+)
+"""The variants of a full run, in order."""
+
 
 def get_config(words: str = "") -> common.ConfigDict:
     """See configs/text.py for the text."""
     dataset, smoke, preset, settings = text.parse(words)
     config = common.base_config(dataset, smoke)
-    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. selected: the best of them on
+    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. nif_labels, amen_labels: with the
+    # label head. constant, counters, lightgbm: controls. selected: the best of the trained ones on
     # validation, which trains nothing.
-    config.rows = ("base", "nif", "tsp", "amen", "selected")
+    config.rows = ("base", "nif", "tsp", "amen", "selected") if smoke else ROWS
     add_flow(config, smoke)
     text.apply(config, preset, settings)
     return config
@@ -100,6 +115,9 @@ def _flow_loss(config: common.ConfigDict) -> None:
     # next item and the past events that it attends to; 0 = off. Sampled negatives have labels too
     # (data.negatives). Ours: the paper's flow is not trained on labels.
     config.flow_loss.label_head = 2.0
+    # What that cross-entropy trains: the "head" alone, on fixed states, so that the flow is the
+    # same with and without it, or the whole "generator".
+    config.flow_loss.label_gradient = "head"
 
 
 def _finetune(config: common.ConfigDict) -> None:
@@ -115,9 +133,10 @@ def _finetune(config: common.ConfigDict) -> None:
     # needs equal D) or "none" (the paper's). It does harm where items are many and events few.
     config.flow.generator_item_emb = "none"
     # Use of the label head's logit of a candidate: "blend" takes a mean of it and the ranker's,
-    # whose weight is chosen on validation; "input" gives it to the ranker, in training too, where
-    # the generator was trained on the same labels; or "none".
-    config.flow.label_head = "blend"
+    # whose weight is chosen on validation (as nif_labels and amen_labels do); "input" gives it to
+    # the ranker, in training too, where the generator was trained on the same labels; or "none"
+    # (the paper's).
+    config.flow.label_head = "none"
     # Folds of users: an "input" in training comes from a generator that was trained without the
     # user's fold. 0 = from the one generator, which was trained on the same labels.
     config.flow.cross_fit = 0

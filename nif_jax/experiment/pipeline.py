@@ -1,6 +1,6 @@
 """The stages of a run in order; each starts from the best checkpoint of the one before.
 
-data -> base ranker -> generator -> flows -> nif, tsp, amen      (configs/nif.py)
+data -> base ranker -> generator -> flows -> nif, tsp, amen ...  (configs/nif.py)
 data -> base ranker, tokenizer -> semantic IDs -> genci          (configs/genci.py)
 all of it -> hybrid                                              (configs/hybrid.py)
 the best of them on validation -> selected

@@ -131,6 +131,7 @@ SETTINGS: Mapping[str, Setting] = {
     "flow_loss.half_life": positive,
     "flow_loss.rollout_steps": whole(0),
     "flow_loss.label_head": at_least(0),
+    "flow_loss.label_gradient": one_of("head", "generator"),
     "flow.horizon": whole(1),
     "flow.cache": boolean,
     "flow.tune": boolean,

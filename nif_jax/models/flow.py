@@ -101,6 +101,11 @@ class FlowDecoder(nn.Module):
         item = self._input(vectors, context, train)
         return self.responder(item, evidence, past, visible, train)
 
+    def past(self, states: jax.Array) -> jax.Array:
+        """[B, S, 2, H, d] keys and values of the label head, of the states [B, S, D] that the last
+        block read."""
+        return self.responder.past(states)
+
     def next_label_logits(
         self, flow: jax.Array, vectors: jax.Array, rows: Any, past: jax.Array, mask: jax.Array
     ) -> jax.Array:
@@ -154,8 +159,8 @@ class FlowDecoder(nn.Module):
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
           named intermediates: "vectors" [N + 1, D], "memories" (one KeyValue a block), "past"
-            [B, S, 2, H, d] (keys and values of the label head), "visible" [B, S, S] (which
-            entries are known after each).
+            [B, S, 2, H, d] (keys and values of the label head), "states" [B, S, D] (what those
+            are made of), "visible" [B, S, S] (which entries are known after each).
         """
         vectors = self.vectors(items, train)
         if train and self.context_dropout:
@@ -173,11 +178,12 @@ class FlowDecoder(nn.Module):
             mask &= segment[:, :, None] == segment[:, None]
         none = [None] * self.layers
         heads, memories, states = self._decode(x, jnp.arange(size), mask, none, none, train)
-        past = self.responder.past(states)
+        past = self.past(states)
         if self.is_initializing():  # makes the head's parameters, which a plain pass does not need
             queries = (vectors[window.item], window.scene, window.gap, past, mask)
             self.label_logits(unit(heads.reshape(*heads.shape[:2], self.dim)), *queries)
-        return heads, {"vectors": vectors, "memories": memories, "past": past, "visible": mask}
+        named = {"vectors": vectors, "memories": memories, "past": past, "visible": mask}
+        return heads, named | {"states": states}
 
     def continue_from(
         self,

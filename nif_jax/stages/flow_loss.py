@@ -23,6 +23,8 @@ class FlowLoss:
       half_life: seconds after which velocity counts half.
       rollout_steps: r, free-running steps that are trained as well, from every position.
       label_head: weight of the cross-entropy of labels, see FlowDecoder.label_logits; 0 = off.
+      label_gradient: what that cross-entropy trains: "head", the label head alone, or "generator",
+        every parameter that it depends on.
     """
 
     temperature: float
@@ -36,6 +38,7 @@ class FlowLoss:
     half_life: float
     rollout_steps: int
     label_head: float
+    label_gradient: str
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):

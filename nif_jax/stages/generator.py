@@ -64,7 +64,10 @@ def loss(
         total += spec.beta * value
         measurements["velocity"] = (value, weight)
     if spec.label_head:
-        value, count = label_loss(bound, batch, queries, named, train)
+        reader, states, given = bound, queries, named
+        if spec.label_gradient == "head":
+            reader, states, given = _label_head_alone(model, params, dropout, queries, named)
+        value, count = label_loss(reader, batch, states, given, train)
         # Every event and every negative sampled for it has a label. The total is divided by the
         # number of targets, which may be smaller: the factor keeps the weight of the label head
         # equal to its weight where every event is a target and has one label.
@@ -84,6 +87,18 @@ def loss(
             total += value / spec.rollout_steps
             measurements[f"info_nce_step_{ahead}"] = (value, count)
     return total, Aux(weight, variables, measurements)
+
+
+def _label_head_alone(model: FlowDecoder, params, dropout, states, named: Mapping[str, Any]):
+    """Model, flow states and intermediates through which the gradient of the label loss reaches the
+    parameters of the label head only: the flow is then the one that InfoNCE, diversity and
+    velocity train, whatever the labels."""
+    own = {"responder": params["responder"]}
+    fixed = jax.lax.stop_gradient({"params": params, "states": states, "named": named})
+    rng = jax.random.fold_in(dropout, 1)
+    bound = model.bind({"params": fixed["params"] | own}, rngs={"dropout": rng})
+    given = fixed["named"]
+    return bound, fixed["states"], given | {"past": bound.past(given["states"])}
 
 
 def _next_items(

@@ -34,6 +34,7 @@ def spec(**changes) -> FlowLoss:
         "half_life": 10.0,
         "rollout_steps": 0,
         "label_head": 0.0,
+        "label_gradient": "generator",
     }
     return FlowLoss(**values | changes)
 
@@ -140,6 +141,29 @@ def test_positive_targets_leave_out_the_others(world):
     store = arrays["store"]
     labels = store.label[store.history_row[index["entry"]]]
     assert (labels[chosen.is_target] == 1).all()
+
+
+def test_a_label_loss_that_trains_the_head_alone_leaves_the_flow_as_it_is(world):
+    model, params, frozen, batch, *_ = world
+
+    def gradient(form):
+        def objective(params):
+            rng = jax.random.key(0)
+            return generator.loss(model, form, None, params, {}, frozen, batch, rng, None)[0]
+
+        return jax.value_and_grad(objective)(params)
+
+    _, plain = gradient(spec())
+    (value, alone), (same, whole) = (
+        gradient(spec(label_head=1.0, label_gradient=form)) for form in ("head", "generator")
+    )
+    np.testing.assert_allclose(value, same, rtol=1e-6)  # one loss, whatever it trains
+    for name in params:
+        equal = [
+            jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), alone[name], x))
+            for x in (plain[name], whole[name])
+        ]
+        assert equal == ([False, True] if name == "responder" else [True, False]), name
 
 
 def test_fewer_targets_give_the_label_head_no_greater_share(world):
