@@ -115,9 +115,9 @@ def _flow_loss(config: common.ConfigDict) -> None:
     # next item and the past events that it attends to; 0 = off. Sampled negatives have labels too
     # (data.negatives). Ours: the paper's flow is not trained on labels.
     config.flow_loss.label_head = 2.0
-    # What that cross-entropy trains: the "head" alone, on fixed states, so that the flow is the
-    # same with and without it, or the whole "generator".
-    config.flow_loss.label_gradient = "head"
+    # What that cross-entropy trains: the whole "generator", which all variants of a run share, or
+    # the "head" alone, on fixed states, so that the flow learns of next items only (the paper's).
+    config.flow_loss.label_gradient = "generator"
 
 
 def _finetune(config: common.ConfigDict) -> None:
