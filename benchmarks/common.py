@@ -88,7 +88,7 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     import jax
 
     from nif_jax.data.input import Epochs
-    from nif_jax.experiment import pipeline, start
+    from nif_jax.experiment import start
     from nif_jax.stages import base, finetune, generator
     from nif_jax.training import train_state
     from nif_jax.training.step import make_train_step
@@ -102,7 +102,7 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     initial = start.initial_state(run, built)
     state = train_state.create(*initial, built.optimizer, 0)
     state = run.parallel.replicate(jax.tree.map(np.asarray, state))
-    rows = pipeline.loop_settings(built).microbatch if microbatch is None else microbatch
+    rows = built.settings.microbatch if microbatch is None else microbatch
     step = run.parallel.map(make_train_step(built, rows, True))
     stream = Epochs(built.plan, run.parallel.local_shards).batches(
         first_step=0,

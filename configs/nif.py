@@ -102,13 +102,19 @@ def _flow_loss(config: common.ConfigDict) -> None:
     config.flow_loss.uniform = 512
     # What is to be predicted: "all" next events or "positive" ones only.
     config.flow_loss.targets = "all"
-    # Weight and form of diversity: "cosine" or "tangent".
+    # Weight and form of diversity: of the heads' "scores" of items, or of their coordinates
+    # ("cosine" or "tangent"), which rotations of a head change although predictions stay.
     config.flow_loss.alpha = 0.01
-    config.flow_loss.diversity = "cosine"
+    config.flow_loss.diversity = "scores"
+    # Items that "scores" compares: the catalogue, or so many samples of a step where it is larger.
+    config.flow_loss.diversity_items = 4096
     # Weight and form of velocity: "geodesic" or "chord"; seconds after which it counts half.
     config.flow_loss.beta = 0.01
     config.flow_loss.velocity = "geodesic"
     config.flow_loss.half_life = 86_400.0
+    # Positions of a row from which the flow is rolled out in a step, so that velocity holds for
+    # the states that rankers read (flow.horizon); 0 = teacher-forced states only.
+    config.flow_loss.velocity_starts = 2
     # r, free-running steps that are trained too.
     config.flow_loss.rollout_steps = 0
     # Weight of the cross-entropy of labels, which the label head predicts from a flow state, the

@@ -193,27 +193,30 @@ class FlowDecoder(nn.Module):
         steps: int,
         train: bool = False,
         segment: jax.Array | None = None,
+        start: jax.Array | None = None,
     ) -> jax.Array:
         """Rolls every branch on by itself: its own output is its next input, keys are cached.
 
-        Branch p starts after entry S - P + p of the window and sees the window up to there.
+        Branch p starts after entry start[p] of the window and sees the window up to there.
 
         Args:
-          heads: [B, P, H, D / H], the last P flow states of a teacher-forced pass.
+          heads: [B, P, H, D / H], the flow states of a teacher-forced pass at `start`.
           memories: that pass's memories, S entries.
           mask: [B, S], the window's.
           steps: T - 1, steps to take.
           train: whether dropout is on.
           segment: as in the teacher-forced pass.
+          start: [P] entries, the same in every row; None = the last P.
 
         Returns:
           [B, P, T, H, D / H]; entry 0 is `heads`.
         """
         branches, size = heads.shape[1], mask.shape[1]
-        start = jnp.arange(size - branches, size)
+        if start is None:
+            start = jnp.arange(size - branches, size)
         visible = (jnp.arange(size) <= start[:, None]) & mask[:, None]  # [B, P, S]
         if segment is not None:
-            visible &= segment[:, size - branches :, None] == segment[:, None]
+            visible &= segment[:, start, None] == segment[:, None]
         own, flow = [None] * self.layers, [heads]
         for step in range(1, steps + 1):
             imagined = unit(flow[-1].reshape(*heads.shape[:2], self.dim))
