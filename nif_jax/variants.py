@@ -66,6 +66,7 @@ BPR = {
     "tsp.score": "logit",
     "tsp.moveline": "own",
     "tsp.weight": 1.0,
+    "tsp.margin": 0.0,
     "tsp.min_events": 1,
     "tsp.min_seconds": 0,
 }

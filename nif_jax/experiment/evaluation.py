@@ -19,7 +19,7 @@ from nif_jax.stages import next_item, tokens
 from nif_jax.stages.base import item_vectors
 from nif_jax.stages.context import Context
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.stages.ranking import evaluate_ranking
+from nif_jax.stages.ranking import evaluate_ranking, warn_below_chance
 from nif_jax.training.scoring import Scorer, ScoringPlan
 from nif_jax.training.stage import Trained
 from nif_jax.variants import SELECTED
@@ -100,6 +100,7 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
         for history in HISTORIES:
             plan = test_plan(run, history)
             metrics = evaluate_ranking(run.dataset, plan, scores[name][history]["logit"])
+            warn_below_chance(run, name, f"test ({history} histories)", metrics["auc"])
             rows.append(
                 {
                     "model": name,

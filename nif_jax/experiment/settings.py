@@ -79,6 +79,7 @@ SETTINGS: Mapping[str, Setting] = {
     "data.label_scenes": text,
     "data.negatives": whole(0),
     "data.negatives_exclude": one_of("user", "basket"),
+    "data.negatives_days": at_least(0),
     "data.history_length": whole(1),
     "data.input": one_of("auto", "device", "host"),
     "data.device_bytes": whole(0),

@@ -119,6 +119,7 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         label_scenes=data.label_scenes,
         negatives=data.negatives,
         negatives_exclude=data.negatives_exclude,
+        negatives_days=data.negatives_days,
         seed=data.seed,
         num_shards=parallel.num_shards,
         local_shards=tuple(parallel.local_shards),

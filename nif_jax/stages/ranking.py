@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
@@ -63,6 +64,21 @@ def calibrated(run: Context, trained: Trained) -> Trained:
     logits = trained.score(plan)["logit"]
     found = fit_calibration(lines.label[plan.rows], logits, lines.user[plan.rows])
     return dataclasses.replace(trained, calibration=found)
+
+
+def warn_below_chance(run: Context, name: str, period: str, auc: float | None) -> None:
+    """Logs a warning with the likely causes if a model orders a period worse than at random."""
+    if auc is not None and auc < 0.5:
+        logging.warning(
+            "%s: the AUC of %s on %s is %.4f, below .5. Likely causes: sampled negatives that differ "
+            "from positives by the age of their items (config.data.negatives_days), labels that are "
+            "inverted, or items and users that change between train and %s.",
+            run.dataset.movelines.name,
+            name,
+            period,
+            auc,
+            period,
+        )
 
 
 def _evaluator(run: Context, scorer: Scorer, metric: str) -> Callable[..., Evaluation]:
