@@ -148,8 +148,8 @@ def _finetune(config: common.ConfigDict) -> None:
     config.flow.cross_fit = 0
 
     config.tsp = common.ConfigDict()
-    # Weight of a pair's loss beside an impression's cross-entropy, and the margin m (ours; with 0 the
-    # loss is that of BPR).
+    # Weight of a pair's loss beside an impression's cross-entropy, and the margin m (its value is
+    # ours; with 0 the loss is that of BPR).
     config.tsp.weight = 0.05
     config.tsp.margin = 0.5
     # What is compared: the "calibration" score or the final "logit".

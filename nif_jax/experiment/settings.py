@@ -148,7 +148,7 @@ SETTINGS: Mapping[str, Setting] = {
     "tsp.min_events": whole(1),
     "tsp.min_seconds": whole(0),
     "tsp.max_events": whole(0),
-    "content.source": one_of("tfidf", "text", "file"),
+    "content.source": one_of("tfidf", "text", "file", "cooccurrence"),
     "content.path": text,
     "content.dim": whole(1),
     "tokenizer.form": one_of("ema", "straight_through", "kmeans", "random"),

@@ -57,7 +57,9 @@ class Context:
 
         def make():
             seed = self.config.data.seed
-            return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
+            data = self.dataset
+            liked = data.train_events & (data.event_label != 0)
+            return content_vectors(data.movelines, liked, seed=seed, **self.config.content)
 
         return self._once("content", self.dataset, make)
 

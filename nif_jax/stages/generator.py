@@ -71,7 +71,8 @@ def loss(
         total += spec.beta * value * (weight / jnp.maximum(count, 1.0))
         measurements["rolled_velocity"] = (value, count)
     if spec.label_head:
-        value, count = label_loss(batch, *_label_reader(spec, bound, queries, named), train)
+        reader = _label_reader(spec, bound, queries, named)
+        value, count = label_loss(batch, reader, train)
         # Every event and every negative sampled for it has a label. The total is divided by the
         # number of targets, which may be smaller: the factor keeps the weight of the label head
         # equal to its weight where every event is a target and has one label.
@@ -145,18 +146,18 @@ def _within(batch: Sequences, ahead: int) -> jax.Array:
 
 
 def label_loss(
-    batch: Sequences, bound: FlowDecoder, states: jax.Array, named: Mapping[str, Any], train: bool
+    batch: Sequences, reader: tuple[FlowDecoder, jax.Array, Mapping[str, Any]], train: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Sum of cross-entropies of the labels that are known at entries 2..S of windows, and their
     number.
 
     Args:
       batch: windows of S entries.
-      bound: the model, bound to parameters.
-      states: [B, S, D] unit flow states; the state before an entry predicts its label.
-      named: what the pass over the windows gave beside its states.
+      reader: the model, bound to parameters; [B, S, D] unit flow states, of which the one before an
+        entry predicts its label; and what the pass over the windows gave beside its states.
       train: whether dropout is on.
     """
+    bound, states, named = reader
     many = batch.label_queries.label.shape[-1]
     # [B, (S - 1)(1 + n)]: all impressions of an entry are predicted from the same state.
     queries = jax.tree.map(lambda x: x[:, 1:].reshape(len(x), -1), batch.label_queries)

@@ -70,9 +70,9 @@ def warn_below_chance(run: Context, name: str, period: str, auc: float | None) -
     """Logs a warning with the likely causes if a model orders a period worse than at random."""
     if auc is not None and auc < 0.5:
         logging.warning(
-            "%s: the AUC of %s on %s is %.4f, below .5. Likely causes: sampled negatives that differ "
-            "from positives by the age of their items (config.data.negatives_days), labels that are "
-            "inverted, or items and users that change between train and %s.",
+            "%s: the AUC of %s on %s is %.4f, below .5. Likely causes: sampled negatives that "
+            "differ from positives by the age of their items (config.data.negatives_days), labels "
+            "that are inverted, or items and users that change between train and %s.",
             run.dataset.movelines.name,
             name,
             period,

@@ -82,8 +82,8 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
         events["action"] = events["label"].map(_LABEL_ACTIONS)
     elif _hides_labels(events):
         _LOG.info(
-            "%s: all labelled events have the action %r, which would hide their labels in histories: "
-            "the label is added to it",
+            "%s: all labelled events have the action %r, which would hide their labels in "
+            "histories: the label is added to it",
             table.file,
             events["action"][events["label"] != NO_LABEL].iloc[0],
         )
