@@ -100,7 +100,6 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
         for history in HISTORIES:
             plan = test_plan(run, history)
             metrics = evaluate_ranking(run.dataset, plan, scores[name][history]["logit"])
-            warn_below_chance(run, name, f"test ({history} histories)", metrics["auc"])
             rows.append(
                 {
                     "model": name,
@@ -115,6 +114,8 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
                     "peak_rss_bytes": peak_rss_bytes(),
                 }
             )
+    aucs = {f"{row['model']} ({row['history']})": row["auc"] for row in rows}
+    warn_below_chance(run, aucs, "test")
     return rows + bayes_rows(run)
 
 

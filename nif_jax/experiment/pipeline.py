@@ -79,7 +79,7 @@ def train_stage(
         )
     if stage.name not in VARIANTS:
         return trained
-    warn_below_chance(run, stage.name, "validation", trained.metrics.get("auc"))
+    warn_below_chance(run, {stage.name: trained.metrics.get("auc")}, "validation")
     return calibrated(run, trained)
 
 

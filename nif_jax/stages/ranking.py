@@ -66,18 +66,23 @@ def calibrated(run: Context, trained: Trained) -> Trained:
     return dataclasses.replace(trained, calibration=found)
 
 
-def warn_below_chance(run: Context, name: str, period: str, auc: float | None) -> None:
-    """Logs a warning with the likely causes if a model orders a period worse than at random."""
-    if auc is not None and auc < 0.5:
+def warn_below_chance(run: Context, aucs: Mapping[str, float | None], period: str) -> None:
+    """Logs a warning with likely causes if models order a period worse than at random.
+
+    Args:
+      run: the run.
+      aucs: what is scored -> its AUC, None if it is undefined.
+      period: what the impressions are called.
+    """
+    below = [f"{name} {auc:.4f}" for name, auc in aucs.items() if auc is not None and auc < 0.5]
+    if below:
         logging.warning(
-            "%s: the AUC of %s on %s is %.4f, below .5. Likely causes: sampled negatives that "
-            "differ from positives by the age of their items (config.data.negatives_days), labels "
-            "that are inverted, or items and users that change between train and %s.",
+            "%s: AUC on %s below .5: %s. Likely causes: sampled negatives that differ from "
+            "positives by the age of their items (config.data.negatives_days), labels that are "
+            "inverted, items and users that change after the train period, or few impressions.",
             run.dataset.movelines.name,
-            name,
             period,
-            auc,
-            period,
+            ", ".join(below),
         )
 
 
