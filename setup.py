@@ -39,6 +39,7 @@ INSTALL_REQUIRES = [
     # are objects, a missing scene is not found (tests/data/sources).
     "pandas>=3.0.0",
     "pyarrow>=17.0.0",  # Parquet for pandas
+    "scipy>=1.13.0",  # sparse matrices of co-occurrence; the first for NumPy 2
     "scikit-learn>=1.5.0",  # TF-IDF, SVD and k-means of semantic IDs; the reference of metrics
     "threadpoolctl>=3.5.0",  # one thread for k-means, whose sums then repeat
     "tensorboardX>=2.6.2.2",  # TensorBoard events without TensorFlow

@@ -24,7 +24,7 @@ from nif_jax.training.devices.pmap import Pmap
 
 config_flags.DEFINE_config_file("config", None, "The run's configuration.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Its finished folder.")
-flags.DEFINE_string("variant", "nif", "The blended variant.")
+flags.DEFINE_string("variant", "nif_labels", "The blended variant.")
 flags.mark_flags_as_required(["config", "workdir"])
 FLAGS = flags.FLAGS
 

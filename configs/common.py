@@ -41,6 +41,9 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # what the "user" has bought at any time, or what is in the same "basket" (second).
     config.data.negatives = 0
     config.data.negatives_exclude = "user"
+    # Days before and after an event within which an item was bought that is sampled for it; 0 =
+    # derived from how long items live in the log (nif_jax/data/negatives.py).
+    config.data.negatives_days = 0.0
     # L, events of the ranker's history.
     config.data.history_length = 20 if smoke else 50
     # Where batches are gathered: "device", "host" (Grain), or "auto", on the device if the store
@@ -53,7 +56,8 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     config.data.seed = 0
 
     # Options of the source; docstrings in nif_jax/data/sources describe them. For files, the action
-    # that histories contain is action_columns, else the action column, else the label.
+    # that histories contain is action_columns, else the action column, else the label. An action
+    # that is the same for all labelled events is shown with the label.
     config.source = ConfigDict()
     if dataset == "movielens_100k":
         config.source.path = ""

@@ -42,8 +42,9 @@ def add_cohorts(config: common.ConfigDict, smoke: bool) -> None:
 
 def _tokenizer(config: common.ConfigDict, smoke: bool) -> None:
     config.content = common.ConfigDict()
-    # "tfidf" of titles and features, "text" (a sentence encoder, pip install nif_jax[text]), or
-    # "file", vectors of your own in a .npy or .parquet with item_id and vector.
+    # "tfidf" of titles and features, "text" (a sentence encoder, pip install nif_jax[text]),
+    # "file", vectors of your own in a .npy or .parquet with item_id and vector, or "cooccurrence"
+    # in the train period, which is also used, with a warning, where items have no words.
     config.content.source = "tfidf"
     config.content.path = ""
     # Principal axes of the content that are kept.

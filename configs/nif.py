@@ -3,8 +3,8 @@
 python -m nif_jax.main --config=configs/nif.py
 python -m nif_jax.main --config=configs/nif.py:synthetic,smoke
 
-The variant nif_flow_only is nif without the generator's item vectors and label head
-(nif_jax/variants.py).
+nif and amen are the paper's models. nif_labels and amen_labels also use the generator's label head,
+our addition (nif_jax/variants.py).
 """
 
 import pathlib
@@ -15,14 +15,29 @@ from configs import common, text
 
 del sys.path[0]
 
+ROWS = (
+    "constant",
+    "counters",
+    "lightgbm",
+    "base",
+    "nif",
+    "tsp",
+    "amen",
+    "nif_labels",
+    "amen_labels",
+    "selected",
+)
+"""The variants of a full run, in order."""
+
 
 def get_config(words: str = "") -> common.ConfigDict:
     """See configs/text.py for the text."""
     dataset, smoke, preset, settings = text.parse(words)
     config = common.base_config(dataset, smoke)
-    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. selected: the best of them on
+    # base: F_0. nif: flow, no TSP. tsp: TSP, no flow. amen: both. nif_labels, amen_labels: with the
+    # label head. constant, counters, lightgbm: controls. selected: the best of the trained ones on
     # validation, which trains nothing.
-    config.rows = ("base", "nif", "tsp", "amen", "selected")
+    config.rows = ("base", "nif", "tsp", "amen", "selected") if smoke else ROWS
     add_flow(config, smoke)
     text.apply(config, preset, settings)
     return config
@@ -87,19 +102,28 @@ def _flow_loss(config: common.ConfigDict) -> None:
     config.flow_loss.uniform = 512
     # What is to be predicted: "all" next events or "positive" ones only.
     config.flow_loss.targets = "all"
-    # Weight and form of diversity: "cosine" or "tangent".
+    # Weight and form of diversity: of the heads' "scores" of items, or of their coordinates
+    # ("cosine" or "tangent"), which rotations of a head change although predictions stay.
     config.flow_loss.alpha = 0.01
-    config.flow_loss.diversity = "cosine"
+    config.flow_loss.diversity = "scores"
+    # Items that "scores" compares: the catalogue, or so many samples of a step where it is larger.
+    config.flow_loss.diversity_items = 4096
     # Weight and form of velocity: "geodesic" or "chord"; seconds after which it counts half.
     config.flow_loss.beta = 0.01
     config.flow_loss.velocity = "geodesic"
     config.flow_loss.half_life = 86_400.0
+    # Positions of a row from which the flow is rolled out in a step, so that velocity holds for
+    # the states that rankers read (flow.horizon); 0 = teacher-forced states only.
+    config.flow_loss.velocity_starts = 2
     # r, free-running steps that are trained too.
     config.flow_loss.rollout_steps = 0
     # Weight of the cross-entropy of labels, which the label head predicts from a flow state, the
     # next item and the past events that it attends to; 0 = off. Sampled negatives have labels too
     # (data.negatives). Ours: the paper's flow is not trained on labels.
     config.flow_loss.label_head = 2.0
+    # What that cross-entropy trains: the whole "generator", which all variants of a run share, or
+    # the "head" alone, on fixed states, so that the flow learns of next items only (the paper's).
+    config.flow_loss.label_gradient = "generator"
 
 
 def _finetune(config: common.ConfigDict) -> None:
@@ -115,17 +139,19 @@ def _finetune(config: common.ConfigDict) -> None:
     # needs equal D) or "none" (the paper's). It does harm where items are many and events few.
     config.flow.generator_item_emb = "none"
     # Use of the label head's logit of a candidate: "blend" takes a mean of it and the ranker's,
-    # whose weight is chosen on validation; "input" gives it to the ranker, in training too, where
-    # the generator was trained on the same labels; or "none".
-    config.flow.label_head = "blend"
+    # whose weight is chosen on validation (as nif_labels and amen_labels do); "input" gives it to
+    # the ranker, in training too, where the generator was trained on the same labels; or "none"
+    # (the paper's).
+    config.flow.label_head = "none"
     # Folds of users: an "input" in training comes from a generator that was trained without the
     # user's fold. 0 = from the one generator, which was trained on the same labels.
     config.flow.cross_fit = 0
 
     config.tsp = common.ConfigDict()
-    # Weight of a pair's loss beside an impression's cross-entropy, and the margin m.
+    # Weight of a pair's loss beside an impression's cross-entropy, and the margin m (its value is
+    # ours; with 0 the loss is that of BPR).
     config.tsp.weight = 0.05
-    config.tsp.margin = 0.0
+    config.tsp.margin = 0.5
     # What is compared: the "calibration" score or the final "logit".
     config.tsp.score = "calibration"
     # Moveline that the members are scored with: their "own", or both the "positive"'s.

@@ -66,10 +66,14 @@ BPR = {
     "tsp.score": "logit",
     "tsp.moveline": "own",
     "tsp.weight": 1.0,
+    "tsp.margin": 0.0,
     "tsp.min_events": 1,
     "tsp.min_seconds": 0,
 }
 """Bayesian personalised ranking: TSP's loss on the logits of any two rows of a user."""
+
+LABELS = {"flow.label_head": "blend"}
+"""Our addition to the paper's models: the generator's label logit (method.md, 1.3)."""
 
 VARIANTS: Mapping[str, Variant] = {
     "constant": Variant("constant", settings=CLOSED_FORM),
@@ -89,15 +93,13 @@ VARIANTS: Mapping[str, Variant] = {
     "nif": Variant(flow=True),
     "tsp": Variant(tsp=True),
     "amen": Variant(flow=True, tsp=True, against=("nif", "tsp")),
+    "nif_labels": Variant(flow=True, settings=LABELS, against=("nif",)),
+    "amen_labels": Variant(
+        flow=True, tsp=True, settings=LABELS, against=("amen", "nif_labels", "tsp")
+    ),
     "genci": Variant(cohorts=True),
     "hybrid": Variant(flow=True, tsp=True, cohorts=True, against=("amen", "genci")),
     "genci_quirks": Variant(cohorts=True, settings=QUIRKS, against=("genci",)),
-    # The paper's flow alone, without the generator's item vectors and label head.
-    "nif_flow_only": Variant(
-        flow=True,
-        settings={"flow.generator_item_emb": "none", "flow.label_head": "none"},
-        against=("nif",),
-    ),
     # Ablations of GenCI.
     "genci_no_cohorts": _genci(genci__beams=0),
     "genci_no_ssr": _genci(genci__delta=0.0),
@@ -158,21 +160,21 @@ def require_variants(config: ConfigDict) -> None:
             f"variant {SELECTED!r} is the best on validation of the others that are trained, which "
             f"are {candidates} here: name two or more."
         )
-    flows = [variant_config(config, name).flow for name in config.rows if VARIANTS[name].flow]
-    if flows:
-        _require_flow(config, {flow.label_head for flow in flows})
+    with_flow = [name for name in config.rows if VARIANTS[name].flow]
+    if with_flow:
+        _require_flow(config, {n: variant_config(config, n).flow.label_head for n in with_flow})
 
 
 LABEL_HEADS = ("blend", "input", "none")
 """Uses of the label head's logit, config.flow.label_head."""
 
 
-def _require_flow(config: ConfigDict, uses: set[str]) -> None:
+def _require_flow(config: ConfigDict, uses: Mapping[str, str]) -> None:
     """Raises ConfigError for settings that would be missing, or of no use, after the generator.
 
     Args:
       config: of the run.
-      uses: values of flow.label_head among the variants.
+      uses: variant with a flow -> its flow.label_head.
     """
     if config.flow.tune and (config.flow.cache or config.flow.cross_fit):
         raise ConfigError(
@@ -180,22 +182,25 @@ def _require_flow(config: ConfigDict, uses: set[str]) -> None:
             "can be computed once: it needs config.flow.cache=False and config.flow.cross_fit=0 "
             f"(here {config.flow.cache} and {config.flow.cross_fit})."
         )
-    if config.flow.tune and "blend" in uses:
+    blended = [name for name, use in uses.items() if use == "blend"]
+    if config.flow.tune and blended:
         raise ConfigError(
             "config.flow.tune=True trains what the ranker reads, and it does not read a logit that "
-            "is blended with its own: config.flow.label_head has to be input or none."
+            f"is blended with its own, as in {blended}: config.flow.label_head has to be input or "
+            "none, and config.rows without nif_labels and amen_labels."
         )
-    if uses != {"none"} and not config.flow_loss.label_head:
+    reading = [name for name, use in uses.items() if use != "none"]
+    if reading and not config.flow_loss.label_head:
         raise ConfigError(
-            f"config.flow.label_head={config.flow.label_head} reads a head that "
-            "config.flow_loss.label_head=0.0 leaves untrained: give the loss a weight, or set "
-            "config.flow.label_head=none."
+            f"variants {reading} use a label head that config.flow_loss.label_head=0.0 leaves "
+            "untrained: give the loss a weight, or set config.flow.label_head=none and leave "
+            "nif_labels and amen_labels out of config.rows."
         )
     folds = config.flow.cross_fit
-    if folds and (folds < 2 or "input" not in uses):
+    if folds and (folds < 2 or "input" not in uses.values()):
         raise ConfigError(
             f"config.flow.cross_fit={folds} has to be 0 (off) or 2 folds and more, and goes with "
-            f"config.flow.label_head=input in some variant (here {sorted(uses)})."
+            f"config.flow.label_head=input in some variant (here {dict(uses)})."
         )
 
 

@@ -203,7 +203,10 @@ def test_only_what_may_be_the_rest_of_a_value_is_told_of_commas():
         ("generator.heads=5", "multiple of 2 x config.generator.heads=5"),
         ("tsp.score=logit,tsp.moveline=positive", "goes with config.tsp.score='calibration'"),
         ("init_from=no_such_run", "there is no no_such_run/seed_0"),
-        ("data.history=positive", r"labels \[1\] only.*--config.flow_loss.label_head=0 --config"),
+        (
+            "data.history=positive,rows=nif_labels",
+            r"labels \[1\] only.*--config.flow.label_head=none",
+        ),
     ],
 )
 def test_a_bad_setting_says_which_and_what_else(setting, message, tmp_path, monkeypatch):
@@ -318,12 +321,13 @@ def test_every_ranker_stretches_and_popularity_does_not(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("flow_loss.label_head=0.0", "leaves untrained"),
+        ("flow_loss.label_head=0.0,rows=nif_labels", r"'nif_labels'\].*leaves untrained"),
+        ("flow_loss.label_head=0.0,flow.label_head=blend", r"'nif', 'amen'\].*leaves untrained"),
         ("flow.cross_fit=2", "goes with config.flow.label_head=input"),
         ("flow.label_head=False", "'False'.*blend, input, none"),
         ("flow.label_head=input,flow.cross_fit=1", "0 \\(off\\) or 2 folds and more"),
         ("flow.tune=True", "needs config.flow.cache=False"),
-        ("flow.tune=True,flow.cache=False", "has to be input or none"),
+        ("flow.tune=True,flow.cache=False,rows=nif_labels", "has to be input or none"),
         ("flow.tune=True,flow.cache=False,flow.cross_fit=2", "and config.flow.cross_fit=0"),
     ],
 )
@@ -334,16 +338,16 @@ def test_a_flow_that_nobody_could_learn_is_refused_before_training(text, message
 
 def test_a_variant_that_leaves_the_label_head_out_needs_no_loss_for_it():
     text = f"{TINY},flow_loss.label_head=0.0,rows="
-    variants.require_variants(nif.get_config(text + "base+tsp+nif_flow_only"))
+    variants.require_variants(nif.get_config(text + "base+tsp+nif"))
     with pytest.raises(runner.ConfigError, match="leaves untrained"):
-        variants.require_variants(nif.get_config(text + "base+nif_flow_only+nif"))
+        variants.require_variants(nif.get_config(text + "base+nif+nif_labels"))
 
 
 def test_cross_fitting_is_for_variants_that_read_the_label_logit():
     text = f"{TINY},flow.label_head=input,flow.cross_fit=2,rows="
-    variants.require_variants(nif.get_config(text + "base+nif+nif_flow_only"))
+    variants.require_variants(nif.get_config(text + "base+nif+nif_labels"))
     with pytest.raises(runner.ConfigError, match="in some variant"):
-        variants.require_variants(nif.get_config(text + "base+nif_flow_only"))
+        variants.require_variants(nif.get_config(text + "base+nif_labels"))
 
 
 @pytest.mark.parametrize("text", ["rows=selected", "rows=base+selected", "rows=nif+nif+selected"])

@@ -4,8 +4,9 @@
 
 Run `full` holds three of them as rows: nif is amen without TSP, tsp is amen without the flow, and
 base has neither. Diversity and velocity shape the generator, so each is left out in a run of its
-own; so are the label head, which is ours, and its use as an input instead of a blend.
-nif_flow_only does not use the label head, and `tuned` trains the generator on with the ranker.
+own. nif_labels and amen_labels add the label head, which is ours; in `label_gradient` its loss
+trains the head alone, as if the flow had no labels, `label_input` gives its logit to the ranker
+instead of a blend, and `tuned` trains the generator on with the ranker.
 The paper: without TSP -0.25 pt of AUC, without the flow -0.14 pt, velocity contributes least.
 Three seeds. About 12 minutes of one core for a seed of MovieLens-100K.
 """
@@ -13,11 +14,14 @@ Three seeds. About 12 minutes of one core for a seed of MovieLens-100K.
 from configs.sweeps import common
 
 ROWS = {
-    "full": {"rows": ("base", "nif", "tsp", "amen", "nif_flow_only")},
+    "full": {"rows": ("base", "nif", "tsp", "amen", "nif_labels", "amen_labels")},
     "no_diversity": {"flow_loss.alpha": 0.0},
     "no_velocity": {"flow_loss.beta": 0.0},
-    "no_response": {"flow_loss.label_head": 0.0, "flow.label_head": "none"},
-    "response_input": {"flow.label_head": "input"},
+    "label_gradient": {
+        "flow_loss.label_gradient": "head",
+        "rows": ("base", "nif", "amen", "nif_labels", "amen_labels"),
+    },
+    "label_input": {"flow.label_head": "input"},
     "tuned": {"flow.tune": True, "flow.cache": False, "flow.label_head": "input"},
 }
 

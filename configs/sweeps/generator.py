@@ -5,7 +5,7 @@
 `full` is the default. `random` is the control: a generator with the weights that it starts from, so
 that what is left of nif's lift comes of the wider ranker alone. Then more width, more blocks, fewer
 passes (the default's end by patience), and what it predicts: positive next events only.
-nif_flow_only uses the flow alone, without the label head, and so measures the flow.
+nif measures the flow, and nif_labels the flow and the label head.
 Three seeds; about 4 minutes of one core for a seed of a run, more for the larger ones.
 """
 
@@ -26,6 +26,6 @@ def get_sweep() -> list[common.Run]:
     """One change at a time, on MovieLens-100K."""
     shared = {
         "num_seeds": common.SEEDS_TO_EXPLORE,
-        "rows": ("base", "nif", "nif_flow_only"),
+        "rows": ("base", "nif", "nif_labels"),
     }
     return common.grid("configs/nif.py", ("movielens_100k",), ROWS, shared, reference="full")

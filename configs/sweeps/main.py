@@ -12,13 +12,12 @@ default), and half as many passes of KuaiRand's generator.
 
 from configs.sweeps import common
 
-ROWS = ("base", "nif", "tsp", "amen", "selected")
-WITH_FLOW_ONLY = ("base", "nif", "tsp", "amen", "nif_flow_only", "selected")
-WITHOUT_TSP = ("base", "nif", "amen", "selected")
+ROWS = ("base", "nif", "tsp", "amen", "nif_labels", "amen_labels", "selected")
+WITHOUT_TSP = ("base", "nif", "amen", "nif_labels", "amen_labels", "selected")
 SETTINGS = {
     "movielens_100k": {"rows": ROWS, "num_seeds": 5},
-    "ml_latest_small": {"rows": WITH_FLOW_ONLY, "num_seeds": 5},
-    "amazon23": {"rows": WITH_FLOW_ONLY, "num_seeds": 5},
+    "ml_latest_small": {"rows": ROWS, "num_seeds": 5},
+    "amazon23": {"rows": ROWS, "num_seeds": 5},
     "movietweetings": {"rows": WITHOUT_TSP, "num_seeds": 3},
     "online_retail": {
         "rows": WITHOUT_TSP,

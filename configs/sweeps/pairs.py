@@ -8,14 +8,13 @@ it leaves open. `full` is our default: 5 events or more apart, each on its own h
 pairs, days apart instead of events, the final logit instead of the calibration score, both members
 on the positive's moveline, and the weight. With weight 0 pairs still stand side by side:
 what the order of the batches does without the loss is the control of all others. `amen` has the
-flow too, without the label head, whose weight on ranking within users would hide the rest
-(results/README.md). On Online Retail, where TSP costs most, order and loss are told apart, too.
+flow too. On Online Retail, where TSP costs most, order and loss are told apart, too.
 Three seeds; about a minute of one core for a seed of a run, since the base is trained once.
 """
 
 from configs.sweeps import common, main
 
-AMEN = {"rows": ("base", "nif", "amen"), "flow_loss.label_head": 0.0, "flow.label_head": "none"}
+AMEN = {"rows": ("base", "nif", "amen")}
 ROWS = {
     "full": {},
     "near": {"tsp.min_events": 1, "tsp.max_events": 5},

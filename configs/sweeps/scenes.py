@@ -11,7 +11,7 @@ of an hour of a core with half of the default's passes.
 
 from configs.sweeps import common
 
-ROWS = ("base", "din", "tsp", "nif", "amen", "nif_flow_only", "selected")
+ROWS = ("base", "din", "tsp", "nif", "amen", "nif_labels", "amen_labels", "selected")
 
 
 def get_sweep() -> list[common.Run]:

@@ -12,14 +12,14 @@ Three seeds of 1,000 users. What a generator finds of drift grows with what it h
 
 from configs.sweeps import common
 
-ROWS = ("popularity", "din", "base", "nif", "tsp", "amen")
+ROWS = ("popularity", "din", "base", "nif", "tsp", "amen", "nif_labels", "amen_labels")
 DRIFT = common.axis("source.drift", (0.0, 0.2))
 LABELS = common.axis("data.label_share", (1.0, 0.05), "labels")
 LARGE = {
     "source.num_users": 16000,
     "source.drift": 0.05,
     "data.label_share": 0.05,
-    "rows": ("base", "popularity", "din", "nif", "amen"),
+    "rows": ("base", "popularity", "din", "nif", "amen", "nif_labels", "amen_labels"),
     "num_seeds": 1,
     "generator.dim": 64,
     "generator.dropout": 0.1,

@@ -149,6 +149,7 @@ def build_dataset(
     label_scenes: str = "",
     negatives: int = 0,
     negatives_exclude: str = "user",
+    negatives_days: float = 0.0,
     seed: int,
     num_shards: int = 1,
     local_shards: Sequence[int] = (0,),
@@ -162,8 +163,8 @@ def build_dataset(
       ties: see history_bounds.
       label_share: share of the train labels that rankers may use; movelines stay complete.
       label_scenes: scenes whose labels rankers may use, in every period; see labels.of_scenes.
-      negatives, negatives_exclude: see negatives.sample_negatives; sampled rows are in the period
-        of their event.
+      negatives, negatives_exclude, negatives_days: see negatives.sample_negatives; sampled rows are
+        in the period of their event.
       seed: of the random split, of the label sample and of sampled negatives.
       num_shards: devices of the whole run.
       local_shards: those of this process.
@@ -182,7 +183,8 @@ def build_dataset(
     ranked = labels.share_of_train(ranked, train, label_share, seed)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
-    complete, source = sample_negatives(movelines, negatives, negatives_exclude, seed)
+    drawn = (negatives, negatives_exclude, seed, negatives_days)
+    complete, source = sample_negatives(movelines, *drawn)
     period, sampled = period[source], np.append(np.diff(source) == 0, False)
     label = np.where(ranked.label[source] == NO_LABEL, NO_LABEL, complete.label)
     movelines = dataclasses.replace(complete, label=label.astype(np.int8))

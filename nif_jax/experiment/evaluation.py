@@ -19,7 +19,7 @@ from nif_jax.stages import next_item, tokens
 from nif_jax.stages.base import item_vectors
 from nif_jax.stages.context import Context
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.stages.ranking import evaluate_ranking
+from nif_jax.stages.ranking import evaluate_ranking, warn_below_chance
 from nif_jax.training.scoring import Scorer, ScoringPlan
 from nif_jax.training.stage import Trained
 from nif_jax.variants import SELECTED
@@ -114,6 +114,8 @@ def result_rows(run: Context, stages, scores) -> list[dict[str, Any]]:
                     "peak_rss_bytes": peak_rss_bytes(),
                 }
             )
+    aucs = {f"{row['model']} ({row['history']})": row["auc"] for row in rows}
+    warn_below_chance(run, aucs, "test")
     return rows + bayes_rows(run)
 
 

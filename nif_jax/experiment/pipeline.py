@@ -1,6 +1,6 @@
 """The stages of a run in order; each starts from the best checkpoint of the one before.
 
-data -> base ranker -> generator -> flows -> nif, tsp, amen      (configs/nif.py)
+data -> base ranker -> generator -> flows -> nif, tsp, amen ...  (configs/nif.py)
 data -> base ranker, tokenizer -> semantic IDs -> genci          (configs/genci.py)
 all of it -> hybrid                                              (configs/hybrid.py)
 the best of them on validation -> selected
@@ -24,7 +24,7 @@ from nif_jax.stages.context import Context
 from nif_jax.stages.fitted import fit_baseline
 from nif_jax.stages.flow_cache import generator_outputs
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.stages.ranking import calibrated
+from nif_jax.stages.ranking import calibrated, warn_below_chance
 from nif_jax.training import checkpoint
 from nif_jax.training.loop import train_and_evaluate
 from nif_jax.training.scoring import ScoringPlan
@@ -77,7 +77,10 @@ def train_stage(
             stage.name,
             trained.metrics["blend_weight"],
         )
-    return calibrated(run, trained) if stage.name in VARIANTS else trained
+    if stage.name not in VARIANTS:
+        return trained
+    warn_below_chance(run, {stage.name: trained.metrics.get("auc")}, "validation")
+    return calibrated(run, trained)
 
 
 def cross_fit(

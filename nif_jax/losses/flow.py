@@ -40,6 +40,36 @@ def diversity(heads: jax.Array, form: str) -> jax.Array:
     return (cosine**2 * off_diagonal).sum((-2, -1)) / (count * (count - 1))
 
 
+def score_diversity(heads: jax.Array, items: jax.Array) -> jax.Array:
+    """Mean over pairs a != b of corr(s^a, s^b)^2, s^a_i = <f^a, e^a_i>: heads score items
+    differently.
+
+    A logit is the sum of the heads' scores. The loss depends on these scores only: a rotation of
+    one head's part in flow and items, which changes no logit, does not change it. Its cost is
+    (N + P) D^2 for P positions, since cov(s^a, s^b) = f^a' C^ab f^b with the covariance C of items.
+
+    Args:
+      heads: [..., H, d].
+      items: [N, H d] vectors of the items over which scores are correlated, two or more.
+
+    Returns:
+      [...] in 0..1; 0 with one head, and for a head whose scores are all equal.
+    """
+    count, width = heads.shape[-2:]
+    if count == 1:
+        return jnp.zeros(heads.shape[:-2])
+    heads = _unit(heads)
+    centred = items - items.mean(0)
+    covariance = (centred.T @ centred / len(items)).reshape(count, width, count, width)
+    half = jnp.einsum("...ai,aibj->...abj", heads, covariance)
+    product = jnp.einsum("...abj,...bj->...ab", half, heads)
+    variance = jnp.diagonal(product, axis1=-2, axis2=-1)
+    scale = variance[..., :, None] * variance[..., None, :]
+    off_diagonal = 1.0 - jnp.eye(count)
+    squares = product**2 / jnp.maximum(scale, 1e-12) * off_diagonal
+    return squares.sum((-2, -1)) / (count * (count - 1))
+
+
 def squared_angle(cosine: jax.Array) -> jax.Array:
     """arccos(x)^2 with a finite gradient everywhere.
 

@@ -101,6 +101,11 @@ class FlowDecoder(nn.Module):
         item = self._input(vectors, context, train)
         return self.responder(item, evidence, past, visible, train)
 
+    def past(self, states: jax.Array) -> jax.Array:
+        """[B, S, 2, H, d] keys and values of the label head, of the states [B, S, D] that the last
+        block read."""
+        return self.responder.past(states)
+
     def next_label_logits(
         self, flow: jax.Array, vectors: jax.Array, rows: Any, past: jax.Array, mask: jax.Array
     ) -> jax.Array:
@@ -154,8 +159,8 @@ class FlowDecoder(nn.Module):
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
           named intermediates: "vectors" [N + 1, D], "memories" (one KeyValue a block), "past"
-            [B, S, 2, H, d] (keys and values of the label head), "visible" [B, S, S] (which
-            entries are known after each).
+            [B, S, 2, H, d] (keys and values of the label head), "states" [B, S, D] (what those
+            are made of), "visible" [B, S, S] (which entries are known after each).
         """
         vectors = self.vectors(items, train)
         if train and self.context_dropout:
@@ -173,11 +178,12 @@ class FlowDecoder(nn.Module):
             mask &= segment[:, :, None] == segment[:, None]
         none = [None] * self.layers
         heads, memories, states = self._decode(x, jnp.arange(size), mask, none, none, train)
-        past = self.responder.past(states)
+        past = self.past(states)
         if self.is_initializing():  # makes the head's parameters, which a plain pass does not need
             queries = (vectors[window.item], window.scene, window.gap, past, mask)
             self.label_logits(unit(heads.reshape(*heads.shape[:2], self.dim)), *queries)
-        return heads, {"vectors": vectors, "memories": memories, "past": past, "visible": mask}
+        named = {"vectors": vectors, "memories": memories, "past": past, "visible": mask}
+        return heads, named | {"states": states}
 
     def continue_from(
         self,
@@ -187,27 +193,30 @@ class FlowDecoder(nn.Module):
         steps: int,
         train: bool = False,
         segment: jax.Array | None = None,
+        start: jax.Array | None = None,
     ) -> jax.Array:
         """Rolls every branch on by itself: its own output is its next input, keys are cached.
 
-        Branch p starts after entry S - P + p of the window and sees the window up to there.
+        Branch p starts after entry start[p] of the window and sees the window up to there.
 
         Args:
-          heads: [B, P, H, D / H], the last P flow states of a teacher-forced pass.
+          heads: [B, P, H, D / H], the flow states of a teacher-forced pass at `start`.
           memories: that pass's memories, S entries.
           mask: [B, S], the window's.
           steps: T - 1, steps to take.
           train: whether dropout is on.
           segment: as in the teacher-forced pass.
+          start: [P] entries, the same in every row; None = the last P.
 
         Returns:
           [B, P, T, H, D / H]; entry 0 is `heads`.
         """
         branches, size = heads.shape[1], mask.shape[1]
-        start = jnp.arange(size - branches, size)
+        if start is None:
+            start = jnp.arange(size - branches, size)
         visible = (jnp.arange(size) <= start[:, None]) & mask[:, None]  # [B, P, S]
         if segment is not None:
-            visible &= segment[:, size - branches :, None] == segment[:, None]
+            visible &= segment[:, start, None] == segment[:, None]
         own, flow = [None] * self.layers, [heads]
         for step in range(1, steps + 1):
             imagined = unit(flow[-1].reshape(*heads.shape[:2], self.dim))

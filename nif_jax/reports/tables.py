@@ -13,11 +13,11 @@ Rows = Sequence[Mapping[str, Any]]
 BySeed = Mapping[int, Mapping[str, Any]]  # seed -> row
 
 CONTROLS = ("constant", "counters", "popularity")  # closed forms
-CONTROL = "lightgbm"
-"""What many practitioners would use instead; a reference beside the base ranker."""
+CONTROL = "lightgbm"  # what many practitioners would use instead; a reference beside the base
 BASELINES = (CONTROL, "lr", "fm", "fm_bpr", "deepfm", "dcn", "din", "sasrec", "sasrec_tsp", "hstu")
 """Published baselines; the strongest of them is another reference."""
-FIRST = (*CONTROLS, *BASELINES, "base", "nif", "tsp", "amen", "genci", "genci_quirks", "hybrid")
+_NIF = ("base", "nif", "tsp", "amen", "nif_labels", "amen_labels")
+FIRST = (*CONTROLS, *BASELINES, *_NIF, "genci", "genci_quirks", "hybrid")
 LAST = (SELECTED, "bayes")  # order of models in tables: FIRST, all others as they come, LAST
 REFERENCE = "base"
 BOUNDS = ("popularity", "bayes")

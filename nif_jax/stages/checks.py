@@ -53,14 +53,17 @@ def _require_classes(run: Context) -> None:
 
 
 def _require_labels(run: Context) -> None:
-    """Raises ConfigError where the label head would be trained on labels of one value."""
+    """Raises ConfigError where the variant uses a label head that is trained on labels of one
+    value."""
+    if run.config.flow.label_head == "none":
+        return
     data = run.dataset
     learned = (data.split == splits.TRAIN) & (data.eligible | data.sampled)
     known = np.unique(data.event_label[learned & (data.event_label != NO_LABEL)])
-    if run.config.flow_loss.label_head and len(known) < 2:
+    if len(known) < 2:
         raise ConfigError(
             f"{data.movelines.name}: events that histories hold have the labels {known.tolist()} "
-            "only (data.history=positive has no others) and no negatives are sampled, so there are "
-            "nothing for the generator's label head to learn. Turn it off: "
-            "--config.flow_loss.label_head=0 --config.flow.label_head=none."
+            "only (data.history=positive has no others) and no negatives are sampled, so there is "
+            "nothing for the generator's label head to learn. Leave it out: "
+            "--config.flow.label_head=none, and config.rows without nif_labels and amen_labels."
         )

@@ -58,7 +58,9 @@ class Context:
 
         def make():
             seed = self.config.data.seed
-            return content_vectors(self.dataset.movelines, seed=seed, **self.config.content)
+            data = self.dataset
+            liked = data.train_events & (data.event_label != 0)
+            return content_vectors(data.movelines, liked, seed=seed, **self.config.content)
 
         return self._once("content", self.dataset, make)
 
@@ -128,6 +130,7 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         label_scenes=data.label_scenes,
         negatives=data.negatives,
         negatives_exclude=data.negatives_exclude,
+        negatives_days=data.negatives_days,
         seed=data.seed,
         num_shards=parallel.num_shards,
         local_shards=tuple(parallel.local_shards),

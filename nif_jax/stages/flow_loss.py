@@ -1,9 +1,15 @@
 """Weights and forms of the flow generator's loss, and its InfoNCE (method.md, 1.2)."""
 
 import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from nif_jax.losses import contrastive
 from nif_jax.losses.ctr import weighted_sum
+from nif_jax.losses.flow import diversity, score_diversity, velocity
+from nif_jax.models.flow import FlowDecoder, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +23,20 @@ class FlowLoss:
       uniform: uniform samples of a device and step.
       targets: "all" entries or "positive" ones (label 1) are to be predicted.
       alpha: weight of diversity.
-      diversity: its form, "cosine" or "tangent".
+      diversity: its form, "scores" (of the heads' scores of items), or of their coordinates
+        "cosine" or "tangent".
+      diversity_items: items that "scores" are correlated over: the catalogue, or as many uniform
+        samples of a step where it is larger.
       beta: weight of velocity.
       velocity: its form, "geodesic" or "chord".
       half_life: seconds after which velocity counts half.
+      velocity_starts: positions of a row, drawn for a step, from which the flow is rolled out to
+        measure the velocity of its imagined states too; 0 = none.
       rollout_steps: r, free-running steps that are trained as well, from every position.
       label_head: weight of the cross-entropy of labels, see FlowDecoder.label_logits; 0 = off.
+      label_gradient: what that cross-entropy trains: "head", the label head alone, or "generator",
+        every parameter that it depends on.
+      horizon: T of the roll-out that rankers read.
     """
 
     temperature: float
@@ -31,11 +45,15 @@ class FlowLoss:
     targets: str
     alpha: float
     diversity: str
+    diversity_items: int
     beta: float
     velocity: str
     half_life: float
+    velocity_starts: int
     rollout_steps: int
     label_head: float
+    label_gradient: str
+    horizon: int = 1
 
 
 def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
@@ -61,3 +79,50 @@ def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis
         loss.temperature,
     )
     return weighted_sum(losses.reshape(targets.shape), mask)[0]
+
+
+def head_diversity(loss: FlowLoss, heads: jax.Array, table: jax.Array, rng) -> jax.Array:
+    """[B, S] diversity of heads [B, S, H, d] in the configured form.
+
+    Args:
+      loss: the settings.
+      heads: flow states by head.
+      table: [N + 1, D] item vectors; row 0 is padding.
+      rng: of the sample of items.
+    """
+    if loss.diversity != "scores":
+        return diversity(heads, loss.diversity)
+    if len(table) - 1 <= loss.diversity_items:
+        return score_diversity(heads, table[1:])
+    drawn = jax.random.randint(rng, (loss.diversity_items,), 1, len(table))
+    return score_diversity(heads, table[drawn])
+
+
+def rolled_velocity(
+    loss: FlowLoss, bound: FlowDecoder, batch: Any, heads, memories, mask, train: bool, rng
+) -> tuple[jax.Array, jax.Array]:
+    """Velocity of the states f_1..f_T that rankers read, from positions of a step.
+
+    Imagined events have no time, so no gap weighs them. A start counts once: its T - 1 steps are
+    averaged, so that it weighs as much as one teacher-forced step does.
+
+    Args:
+      loss: the settings.
+      bound: the model, bound to parameters.
+      batch: Sequences of S entries.
+      heads: [B, S, H, d] and memories: of the teacher-forced pass.
+      mask: [B, S - 1] where the teacher-forced velocity counts.
+      train: whether dropout is on.
+      rng: of the positions, which are the same in every row.
+
+    Returns:
+      The sum over starts where the mask is 1, and their number.
+    """
+    count = min(loss.velocity_starts, mask.shape[1])
+    start = jnp.sort(jax.random.permutation(rng, mask.shape[1])[:count])
+    rolled = bound.continue_from(
+        heads[:, start], memories, batch.window.mask, loss.horizon - 1, train, batch.segment, start
+    )
+    flow = unit(rolled.reshape(*rolled.shape[:3], -1))  # [B, P, T, D]
+    speed = velocity(flow, jnp.zeros(loss.horizon - 1), loss.velocity, loss.half_life).mean(-1)
+    return weighted_sum(speed, mask[:, start])

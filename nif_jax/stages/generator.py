@@ -13,13 +13,13 @@ from nif_jax.data.packing import SequencePlan
 from nif_jax.data.schema import NO_LABEL
 from nif_jax.losses import contrastive
 from nif_jax.losses.ctr import cross_entropy, weighted_sum
-from nif_jax.losses.flow import diversity, velocity
+from nif_jax.losses.flow import velocity
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.initialize import init_params
 from nif_jax.stages import next_item
 from nif_jax.stages.context import Context
-from nif_jax.stages.flow_loss import FlowLoss, info_nce
+from nif_jax.stages.flow_loss import FlowLoss, head_diversity, info_nce, rolled_velocity
 from nif_jax.stages.ranking import validation_plan
 from nif_jax.stages.sequences import Sequences, gather_sequences
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
@@ -45,7 +45,7 @@ def loss(
     Diversity and velocity are counted where a prediction is, so that one weight divides all.
     """
     train = step is not None
-    dropout, negatives = jax.random.split(rng)
+    dropout, negatives, drawn = jax.random.split(rng, 3)
     bound = model.bind({"params": params}, rngs={"dropout": dropout})
     heads, named = bound(batch.window, constants["items"], train, batch.segment)
     queries = unit(heads.reshape(*batch.window.item.shape, -1))  # [B, S, D]
@@ -54,17 +54,25 @@ def loss(
     mask, total, weight = nce(queries[:, :-1], 1, negatives)  # mask [B, S - 1]
     measurements = {"info_nce": (total, weight)}
     if spec.alpha:
-        value, _ = weighted_sum(diversity(heads, spec.diversity)[:, :-1], mask)
+        spread = head_diversity(spec, heads, named["vectors"], drawn)
+        value, _ = weighted_sum(spread[:, :-1], mask)
         total += spec.alpha * value
         measurements["diversity"] = (value, weight)
     if spec.beta:
-        gap = (batch.seconds[:, 1:] - batch.seconds[:, :-1]).astype(jnp.float32)
+        gap = jnp.diff(batch.seconds, axis=1).astype(jnp.float32)
         speed = velocity(queries, jnp.where(mask > 0, gap, 0.0), spec.velocity, spec.half_life)
         value, _ = weighted_sum(speed, mask)
         total += spec.beta * value
         measurements["velocity"] = (value, weight)
+    if spec.beta and spec.velocity_starts and spec.horizon > 1:
+        passed = (heads, named["memories"], mask)
+        value, count = rolled_velocity(spec, bound, batch, *passed, train, drawn)
+        # The same weight a step as teacher forcing has, however many positions were drawn.
+        total += spec.beta * value * (weight / jnp.maximum(count, 1.0))
+        measurements["rolled_velocity"] = (value, count)
     if spec.label_head:
-        value, count = label_loss(bound, batch, queries, named, train)
+        reader = _label_reader(spec, bound, queries, named)
+        value, count = label_loss(batch, reader, train)
         # Every event and every negative sampled for it has a label. The total is divided by the
         # number of targets, which may be smaller: the factor keeps the weight of the label head
         # equal to its weight where every event is a target and has one label.
@@ -84,6 +92,22 @@ def loss(
             total += value / spec.rollout_steps
             measurements[f"info_nce_step_{ahead}"] = (value, count)
     return total, Aux(weight, variables, measurements)
+
+
+def _label_reader(spec: FlowLoss, bound: FlowDecoder, states, named: Mapping[str, Any]):
+    """Model, flow states and intermediates that the label loss reads.
+
+    With label_gradient="head" no gradient of it reaches any parameter but those of the label head:
+    the flow is then trained by InfoNCE, diversity and velocity only.
+    """
+    if spec.label_gradient == "generator":
+        return bound, states, named
+    module, bindings = bound.unbind()
+    fixed = jax.lax.stop_gradient({"variables": bindings, "states": states, "named": named})
+    params = fixed["variables"]["params"] | {"responder": bindings["params"]["responder"]}
+    reader = module.bind({"params": params}, rngs={"dropout": bound.make_rng("dropout")})
+    given = fixed["named"]
+    return reader, fixed["states"], given | {"past": reader.past(given["states"])}
 
 
 def _next_items(
@@ -122,18 +146,18 @@ def _within(batch: Sequences, ahead: int) -> jax.Array:
 
 
 def label_loss(
-    bound: FlowDecoder, batch: Sequences, states: jax.Array, named: Mapping[str, Any], train: bool
+    batch: Sequences, reader: tuple[FlowDecoder, jax.Array, Mapping[str, Any]], train: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Sum of cross-entropies of the labels that are known at entries 2..S of windows, and their
     number.
 
     Args:
-      bound: the model, bound to parameters.
       batch: windows of S entries.
-      states: [B, S, D] unit flow states; the state before an entry predicts its label.
-      named: what the pass over the windows gave beside its states.
+      reader: the model, bound to parameters; [B, S, D] unit flow states, of which the one before an
+        entry predicts its label; and what the pass over the windows gave beside its states.
       train: whether dropout is on.
     """
+    bound, states, named = reader
     many = batch.label_queries.label.shape[-1]
     # [B, (S - 1)(1 + n)]: all impressions of an entry are predicted from the same state.
     queries = jax.tree.map(lambda x: x[:, 1:].reshape(len(x), -1), batch.label_queries)
@@ -198,7 +222,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     name = "generator_without_{}_of_{}".format(*without) if without else "generator"
     run = run.for_stage(name)
     section, model = run.config.pretrain, flow_decoder(run)
-    spec = FlowLoss(**run.config.flow_loss)
+    spec = FlowLoss(**run.config.flow_loss, horizon=run.config.flow.horizon)
     data = run.place(frequency=_target_frequency(run.dataset, spec))
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
     length = section.context + run.config.flow.horizon

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from nif_jax.data import splits
 from nif_jax.data.dataset import Dataset
@@ -63,6 +64,26 @@ def calibrated(run: Context, trained: Trained) -> Trained:
     logits = trained.score(plan)["logit"]
     found = fit_calibration(lines.label[plan.rows], logits, lines.user[plan.rows])
     return dataclasses.replace(trained, calibration=found)
+
+
+def warn_below_chance(run: Context, aucs: Mapping[str, float | None], period: str) -> None:
+    """Logs a warning with likely causes if models order a period worse than at random.
+
+    Args:
+      run: the run.
+      aucs: what is scored -> its AUC, None if it is undefined.
+      period: what the impressions are called.
+    """
+    below = [f"{name} {auc:.4f}" for name, auc in aucs.items() if auc is not None and auc < 0.5]
+    if below:
+        logging.warning(
+            "%s: AUC on %s below .5: %s. Likely causes: sampled negatives that differ from "
+            "positives by the age of their items (config.data.negatives_days), labels that are "
+            "inverted, items and users that change after the train period, or few impressions.",
+            run.dataset.movelines.name,
+            period,
+            ", ".join(below),
+        )
 
 
 def _evaluator(run: Context, scorer: Scorer, metric: str) -> Callable[..., Evaluation]:

@@ -9,11 +9,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nif_jax.data.dataset import build_dataset
-from nif_jax.data.negatives import FORTNIGHT, sample_negatives
+from nif_jax.data.negatives import DAY, LONGEST, TOLERANCE, _Pool, sample_negatives, window_seconds
 from nif_jax.data.packing import SequencePlan
 from nif_jax.data.schema import NO_LABEL, ConfigError, DataError
 from nif_jax.data.splits import TEST, TRAIN, VALIDATION
 from nif_jax.data.windows import gather_windows
+from nif_jax.metrics import ctr
 
 CHOICES = {
     "split": "temporal_user",
@@ -52,15 +53,15 @@ def log_of(random_movelines, *users):
 
 @given(
     seed=st.integers(0, 10**6),
-    seconds=st.sampled_from([12, 4 * FORTNIGHT]),
+    seconds=st.sampled_from([12, 56 * DAY]),
     count=st.integers(1, 3),
     exclude=st.sampled_from(["user", "basket"]),
 )
-def test_each_positive_gets_negatives_of_its_season(
+def test_each_positive_gets_negatives_of_its_window(
     random_movelines, seed, seconds, count, exclude
 ):
     lines = random_movelines(seed, items=12, seconds=seconds)
-    store, source = sample_negatives(lines, count, exclude, seed)
+    store, source = sample_negatives(lines, count, exclude, seed, days=7.0)
     sampled = np.append(np.diff(source) == 0, False)
     # Without the new rows, the store is what it was, row by row.
     for name in ("item", "scene", "action", "time", "label", "user"):
@@ -70,8 +71,8 @@ def test_each_positive_gets_negatives_of_its_season(
     without = 0
     for row in range(lines.num_events):
         mine = np.flatnonzero(sampled & (source == row))
-        season = lines.time // FORTNIGHT == lines.time[row] // FORTNIGHT
-        offered = set(lines.item[season & (lines.label == 1)])
+        window = abs(lines.time - lines.time[row]) <= 7 * DAY
+        offered = set(lines.item[window & (lines.label == 1)])
         bought = (lines.label == 1) & (lines.user == lines.user[row])
         if exclude == "basket":
             bought &= lines.time == lines.time[row]
@@ -141,32 +142,32 @@ def test_they_are_no_events_of_train(random_movelines):
 
 def test_an_item_that_train_only_drew_stays_unknown(random_movelines):
     day = 86_400
-    # The second user buys item 9 in the validation period, in the fortnight of the first's rows.
+    # The second user buys item 9 in the validation period, in the window of the first's rows.
     lines = log_of(
         random_movelines,
         [(day, 1, 1), (2 * day, 1, 1), (3 * day, 1, 1), (4 * day, 1, 1)],
         [(day, 1, 1), (2 * day, 1, 1), (3 * day, 9, 1), (4 * day, 9, 1)],
     )
-    dataset = built(lines, negatives=1, negatives_exclude="user")
+    dataset = built(lines, negatives=1, negatives_exclude="user", negatives_days=7.0)
     drawn = dataset.sampled & (dataset.split == TRAIN)
     assert dataset.movelines.item[drawn].tolist() == [9, 9]
     assert dataset.cold_item[drawn].all() and dataset.items["id"][9] == 1
     assert dataset.movelines.counts["without_negatives"] == 4  # of the second: nothing is left
 
 
-def test_items_are_drawn_by_popularity_of_the_fortnight(random_movelines):
+def test_items_are_drawn_by_popularity_in_the_window(random_movelines):
     # Season 0: item 1 bought 81 times, item 2 16 times, item 3 once: 27 : 8 : 1. Season 1: item 4.
     buyers = [(10 + n, 1, 1) for n in range(81)] + [(10 + n, 2, 1) for n in range(16)] + [(9, 3, 1)]
     shown = [(20 + n, 5, 1) for n in range(600)]
     lines = log_of(
         random_movelines,
         sorted(buyers),
-        shown + [(FORTNIGHT + n, 5, 1) for n in range(50)],
-        [(FORTNIGHT + 7, 4, 1)],
+        shown + [(14 * DAY + n, 5, 1) for n in range(50)],
+        [(14 * DAY + 7, 4, 1)],
     )
-    store, source = sample_negatives(lines, 10, "user", 0)
+    store, source = sample_negatives(lines, 10, "user", 0, days=7.0)
     sampled = np.append(np.diff(source) == 0, False)
-    season = store.time // FORTNIGHT
+    season = store.time // (14 * DAY)
     counts = np.bincount(store.item[sampled & (store.user == 1) & (season == 0)], minlength=6)
     assert counts.sum() == 6000 and counts[[4, 5]].sum() == 0
     expected = np.array([27, 8, 1]) / 36
@@ -180,9 +181,58 @@ def test_a_user_who_has_bought_nearly_everything_gets_the_rest(random_movelines)
     # Drawing again and again would hardly ever hit item 9: 1 in 1,000 to the power 3/4.
     mine = [(10 + n, 1, 1) for n in range(1000)]
     lines = log_of(random_movelines, mine, [(5, 9, 1)])
-    store, source = sample_negatives(lines, 1, "user", 0)
+    store, source = sample_negatives(lines, 1, "user", 0, days=7.0)
     sampled = np.append(np.diff(source) == 0, False)
     assert store.item[sampled & (store.user == 0)].tolist() == [9] * 1000
+
+
+def short_log(random_movelines, life, days=17.0, items=600, users=400):
+    """Purchases of `days` days; an item is bought `life` days long, some more often than others."""
+    rng = np.random.default_rng(0)
+    born = rng.uniform(-life, days, items)
+    number = rng.poisson(30 * rng.lognormal(0, 0.7, items))
+    item = np.repeat(np.arange(1, items + 1), number)
+    time = np.repeat(born, number) + rng.uniform(0, life, len(item))
+    item, time = item[(time > 0) & (time < days)], time[(time > 0) & (time < days)]
+    user = np.sort(rng.integers(0, users, len(item)))
+    order = np.lexsort((time, user))
+    lines = random_movelines(0, users=users, items=items, events=(1, 1))
+    return dataclasses.replace(
+        lines,
+        user_offsets=np.searchsorted(user, np.arange(users + 1)),
+        item=item[order].astype(np.int32),
+        time=(time[order] * DAY).astype(np.int64),
+        label=np.ones(len(item), np.int8),
+        scene=np.ones(len(item), np.int32),
+        action=np.ones(len(item), np.int32),
+    )
+
+
+@pytest.mark.parametrize("life", [0.5, 1.5, 5.0])
+def test_where_all_items_turn_over_drawn_items_are_as_new_as_bought_ones(random_movelines, life):
+    lines = short_log(random_movelines, life)
+    choices = {"split": "temporal_global", "train_share": 0.8, "validation_share": 0.1}
+    dataset = built(lines, negatives=1, **choices)
+    rows = dataset.impressions(0, TEST)
+    label, item, time = (getattr(dataset.movelines, n)[rows] for n in ("label", "item", "time"))
+    unseen = dataset.cold_item[rows]
+    assert unseen[label == 1].mean() > (0.9 if life < 2 else 0.3)
+    assert abs(unseen[label == 1].mean() - unseen[label == 0].mean()) < 0.05
+    # Nor does an item without an earlier event give a label away.
+    pool = _Pool(lines)
+    new = pool.first[item] >= time - lines.time.min()
+    assert abs(new[label == 1].mean() - new[label == 0].mean()) < 0.05
+    reach = window_seconds(pool, 0)
+    assert reach < life * DAY / 2
+    # Purchases of an item so far predict labels, as far as drawing by count^.75 leaves it.
+    earlier = pool.count(item, time - lines.time.min(), 20 * DAY)
+    assert ctr.auc(label, earlier.astype(np.float64)) > 0.5
+
+
+def test_a_catalogue_that_stays_has_the_longest_window(random_movelines):
+    lines = short_log(random_movelines, life=300.0, days=100.0)
+    assert window_seconds(_Pool(lines), 0) == LONGEST
+    assert TOLERANCE < 0.05  # what the shares above may differ by
 
 
 def test_the_seed_decides_and_label_share_only_takes_away(random_movelines):
@@ -226,6 +276,7 @@ def test_labels_of_some_scenes_leave_movelines_whole(random_movelines):
     ("change", "message"),
     [
         ({"negatives": -1}, "negatives=-1 is negative"),
+        ({"negatives": 1, "negatives_days": -1.0}, "negatives_days=-1.0 is negative"),
         ({"negatives": 1, "negatives_exclude": "users"}, "did you mean 'user'"),
         ({"label_scenes": "feed+hom"}, "label_scenes='hom' is none of .*did you mean 'home'"),
     ],

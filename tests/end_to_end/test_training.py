@@ -63,7 +63,7 @@ class TestTraining:
         # An untrained head is wrong or right by chance: turned round, this one earns a weight.
         last = params["responder"]["perceptron"]["Dense_1"]
         params["responder"]["perceptron"]["Dense_1"] = jax.tree.map(np.negative, last)
-        built = finetune.make(run, "nif", flow_cache.generator_outputs(run, params))
+        built = finetune.make(run, "nif_labels", flow_cache.generator_outputs(run, params))
         stage = pipeline.train_stage(run, built)
         plan, metrics = ranking.validation_plan(run), stage.metrics
         found, weight = stage.score(plan), metrics["blend_weight"]
@@ -81,7 +81,7 @@ class TestTraining:
         params, variables = start.initial_state(run, built)
         assert variables == {"blend_weight": 0} and weight > 0
         like = {"params": params, "variables": variables}
-        kept = checkpoint.load_best(run.folder / "nif", like)["variables"]
+        kept = checkpoint.load_best(run.folder / "nif_labels", like)["variables"]
         assert kept == {"blend_weight": np.float32(weight)}
 
     @pytest.mark.parametrize("sampled", [0, 1])

@@ -18,6 +18,7 @@ from tests.end_to_end.runs import (
     BASELINE_ROWS,
     TINY_BASELINES,
     TINY_HYBRID,
+    TINY_NIF,
     best_parameters,
     make_run,
 )
@@ -62,6 +63,20 @@ class TestBaselines:
         runner.run(nif.get_config(TINY_BASELINES), finished_baselines, "evaluate")
         after = results.read_results(finished_baselines)["rows"]
         assert [r["logloss"] for r in before] == [r["logloss"] for r in after]
+
+
+class TestLabels:
+    def test_the_label_head_is_blended_by_the_variants_with_labels(self, tmp_path):
+        rows = ("base", "nif", "nif_labels", "amen_labels")
+        text = f"{TINY_NIF},train.epochs=1.0,pretrain.epochs=1.0,rows={'+'.join(rows)}"
+        runner.run(nif.get_config(text), tmp_path, "train")
+        found = results.read_results(tmp_path)
+        assert {r["model"] for r in found["rows"]} == {*rows, "bayes"}
+        parts = {(e["model"], e["reference"]) for e in found["differences"]}
+        assert {("nif_labels", "nif"), ("amen_labels", "nif_labels")} <= parts
+        best = {row: best_parameters(tmp_path / "seed_0" / row)["variables"] for row in rows}
+        assert not best["nif"] and best["nif_labels"].keys() == {"blend_weight"}
+        assert best["amen_labels"].keys() == {"blend_weight"}
 
 
 class TestHybrid:

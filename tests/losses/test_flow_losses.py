@@ -70,6 +70,57 @@ def test_two_heads(form, expected):
     assert diversity(heads, form) == pytest.approx(expected)
 
 
+@jax.jit
+def score_diversity(heads, items):
+    return flow.score_diversity(heads, items)
+
+
+def test_score_diversity_by_hand():
+    items = np.array([[1, 0, 1, 1], [0, 1, -1, 1], [-1, 0, 1, -1], [0, -1, -1, -1]], np.float32)
+    # Scores of heads (1, 0) and (1, 0): (1, 0, -1, 0) and (1, -1, 1, -1), which do not correlate.
+    # Of (1, 0) and (0, 1): (1, 0, -1, 0) and (1, 1, -1, -1), correlation 2 / sqrt(2 * 4). The
+    # length of a head and its sign do not count, nor what all scores have in common.
+    heads = [[[1, 0], [1, 0]], [[1, 0], [0, 1]], [[3, 0], [0, -0.5]]]
+    found = score_diversity(np.array(heads, np.float32), items + 5)
+    np.testing.assert_allclose(found, [0, 0.5, 0.5], atol=1e-5)
+
+
+def test_score_diversity_is_the_mean_squared_correlation_of_scores():
+    rng = np.random.default_rng(0)
+    heads, items = rng.normal(size=(3, 4, 5)), rng.normal(size=(30, 20))
+    scores = np.einsum("pad,iad->pai", heads, items.reshape(30, 4, 5))
+    pairs = ~np.eye(4, dtype=bool)
+    expected = [(np.corrcoef(one)[pairs] ** 2).mean() for one in scores]
+    found = score_diversity(*(np.asarray(x, np.float32) for x in (heads, items)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_rotation_of_one_heads_part_changes_coordinates_and_no_scores():
+    rng = np.random.default_rng(1)
+    heads = rng.normal(size=(4, 3, 6)).astype(np.float32)
+    items = rng.normal(size=(40, 3, 6)).astype(np.float32)
+    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    turned = [x.copy() for x in (heads, items)]
+    for x in turned:
+        x[:, 1] = x[:, 1] @ turn
+    logits = [np.einsum("pad,iad->pi", *x) for x in ((heads, items), turned)]
+    np.testing.assert_allclose(*logits, atol=1e-4)
+    before, after = (score_diversity(h, i.reshape(40, 18)) for h, i in ((heads, items), turned))
+    np.testing.assert_allclose(before, after, atol=1e-6)
+    for form in DIVERSITIES:
+        assert np.abs(diversity(heads, form) - diversity(turned[0], form)).mean() > 0.01
+
+
+def test_score_diversity_has_a_finite_gradient_where_scores_are_equal_or_heads_vanish():
+    heads = np.array([np.ones((3, 2)), np.zeros((3, 2))], np.float32)
+    gradient = jax.jit(jax.grad(lambda *x: flow.score_diversity(*x).sum(), (0, 1)))
+    for items in (np.ones((5, 6)), np.zeros((5, 6)), np.random.default_rng(0).normal(size=(5, 6))):
+        value, found = score_diversity(heads, items), gradient(heads, items.astype(np.float32))
+        assert np.isfinite(value).all()
+        assert all(np.isfinite(x).all() for x in found)
+    np.testing.assert_array_equal(score_diversity(np.ones((2, 1, 4)), np.ones((3, 4))), [0, 0])
+
+
 @pytest.mark.parametrize("form", DIVERSITIES)
 def test_one_head_has_no_pair(form):
     np.testing.assert_array_equal(diversity(np.ones((2, 3, 1, 4)), form), np.zeros((2, 3)))

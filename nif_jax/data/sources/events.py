@@ -1,6 +1,7 @@
 """Events from a table: which column serves as what, labels from ratings, labels as actions."""
 
 import dataclasses
+import logging
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from nif_jax.data.schema import NO_LABEL, DataError
 from nif_jax.data.sources import columns, formats, ids, tables
 from nif_jax.data.sources.readers import Table
 
+_LOG = logging.getLogger(__name__)
 _ALTERNATIVES = {"timestamp": ("timestamp", "ts", "time")}
 _LABEL_ACTIONS = {1: "label=1", 0: "label=0", NO_LABEL: "label=none"}
 """Action codes of events that have a label and no action: histories contain the label."""
@@ -87,7 +89,24 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
     events = validate.check_events(str(table.file), events, found)
     if labels_as_actions(table, rules):  # of the labels as they are in the end
         events["action"] = events["label"].map(_LABEL_ACTIONS)
+    elif _hides_labels(events):
+        _LOG.info(
+            "%s: all labelled events have the action %r, which would hide their labels in "
+            "histories: the label is added to it",
+            table.file,
+            events["action"][events["label"] != NO_LABEL].iloc[0],
+        )
+        labelled = events["label"] != NO_LABEL
+        shown = events["action"].fillna("none") + " " + events["label"].map(_LABEL_ACTIONS)
+        events["action"] = events["action"].where(~labelled, shown)
     return events
+
+
+def _hides_labels(events: pd.DataFrame) -> bool:
+    """Whether labels differ and actions do not, so that histories would not show what was liked."""
+    labelled = events[events["label"] != NO_LABEL]
+    actions, labels = (labelled[name].nunique(dropna=False) for name in ("action", "label"))
+    return actions == 1 and labels > 1
 
 
 def labels_as_actions(table: Table, rules: Rules) -> bool:

@@ -24,7 +24,8 @@ def lines(random_movelines):
 
 def vectors(lines, **changes):
     settings = {"source": "tfidf", "path": "", "dim": 6, "seed": 0}
-    return content.content_vectors(lines, **settings | changes)
+    train = np.arange(lines.num_events) >= 0
+    return content.content_vectors(lines, train, **settings | changes)
 
 
 def test_documents_are_title_words_and_features(lines):
@@ -49,10 +50,49 @@ def test_alike_items_have_alike_vectors(lines):
     assert distance[1] < distance[6]  # blue sun, of the same genre, against red of another
 
 
-def test_no_content_at_all_names_the_fix(lines):
-    empty = dataclasses.replace(lines, item_features={}, titles=np.array([""] * 8))
-    with pytest.raises(DataError, match=r"0 items have a title or a feature.*source\.items"):
-        vectors(empty)
+def bought_together(lines, users=60):
+    """Users who buy items 1 to 4 or items 5 to 7; nobody buys item 8."""
+    rng = np.random.default_rng(0)
+    item = [rng.permutation([1, 2, 3, 4] if user % 2 else [5, 6, 7]) for user in range(users)]
+    offsets = np.append(0, np.cumsum([len(one) for one in item]))
+    item = np.concatenate(item).astype(np.int32)
+    same = dict.fromkeys(("scene", "action", "label"), np.ones(len(item), np.int32))
+    return dataclasses.replace(
+        lines,
+        user_offsets=offsets,
+        item=item,
+        time=np.arange(len(item)),
+        item_features={},
+        titles=np.array([""] * 8),
+        **same,
+    )
+
+
+@pytest.mark.parametrize("source", ["tfidf", "cooccurrence"])
+def test_items_without_content_get_vectors_of_what_occurs_together(lines, caplog, source):
+    with caplog.at_level("WARNING"):
+        found = vectors(bought_together(lines), source=source, dim=1)
+    assert ("0 items have a title or a feature" in caplog.text) == (source == "tfidf")
+    assert found.shape[0] == 9 and not found[0].any() and not found[8].any()
+    cosine = found[1:8] @ found[1:8].T
+    assert (cosine[:4, :4] > 0).all() and (cosine[4:, 4:] > 0).all() and (cosine[:4, 4:] < 0).all()
+
+
+def test_later_periods_do_not_count_as_occurring_together(lines):
+    store = bought_together(lines)
+    train = np.arange(store.num_events) < 2 * store.num_events // 3
+    settings = {"source": "cooccurrence", "path": "", "dim": 6, "seed": 0}
+    found = content.content_vectors(store, train, **settings)
+    changed = dataclasses.replace(store, item=np.where(train, store.item, 8).astype(np.int32))
+    np.testing.assert_array_equal(found, content.content_vectors(changed, train, **settings))
+
+
+def test_neither_content_nor_events_together_names_the_fix(lines):
+    store = bought_together(lines)
+    with pytest.raises(DataError, match=r"0 items occur together with others.*source\.items"):
+        content.content_vectors(
+            store, np.arange(store.num_events) < 1, source="tfidf", path="", dim=6, seed=0
+        )
 
 
 def test_an_unknown_source_names_the_nearest(lines):

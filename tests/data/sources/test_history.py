@@ -96,7 +96,8 @@ class TestHistory:
         assert events["timestamp"].tolist() == [10, 20, 15, 12, 99]
         assert events["label"].tolist() == [1, 0, 1, NO_LABEL, NO_LABEL]
         assert events["scene"].tolist() == ["all"] * 3 + ["app"] * 2
-        assert events["action"].tolist() == ["view"] * 3 + ["label=none"] * 2
+        shown = ["view label=1", "view label=0", "view label=1"]
+        assert events["action"].tolist() == shown + ["label=none"] * 2
 
     def test_items_of_the_history_are_known_and_never_shown(self, tmp_path):
         self.load(tmp_path, self.LISTS)

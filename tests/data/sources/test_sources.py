@@ -140,7 +140,8 @@ class TestFiles:
         events = sources.load("files", path=path, columns=columns).events
         assert events["user_id"].tolist() == ["u1", "u1", "u2"]
         assert events["timestamp"].tolist() == [10, 20, 15]
-        assert events["scene"].tolist() == events["action"].tolist() == ["feed"] * 3
+        assert events["scene"].tolist() == ["feed"] * 3
+        assert events["action"].tolist() == ["feed label=1", "feed label=0", "feed label=1"]
 
     def test_csv_identifiers_are_text(self, tmp_path):
         path = _write(tmp_path, EVENTS.assign(user_id=["007", "8", "NA"]))
@@ -173,7 +174,7 @@ class TestFiles:
         # Actions are not part of the scene, and the absence of all of them is an action of its own.
         assert set(events["scene"]) == {"all"}
         events = sources.load("files", path=path, action_columns="note").events
-        assert set(events["action"]) == {"none"}
+        assert set(events["action"]) == {"none label=0", "none label=1"}
         with pytest.raises(DataError, match=r"log.parquet: no column 'liked' for action_columns"):
             sources.load("files", path=path, action_columns="liked")
 
@@ -201,8 +202,25 @@ class TestFiles:
         assert actions(stars, action_columns="stars") == ["stars=5", "stars=2", "stars=2"]
         assert noted not in caplog.text
         assert actions(stars, columns="action=stars") == ["5", "2", "2"]
-        assert actions(stars.assign(action="seen")) == ["seen"] * 3
+        assert actions(stars.assign(action=["seen", "left", "seen"])) == ["seen", "left", "seen"]
         assert noted not in caplog.text
+
+    def test_a_constant_action_does_not_hide_labels_from_histories(self, tmp_path, caplog):
+        def actions(label, action):
+            caplog.clear()
+            with caplog.at_level("INFO"):
+                path = _write(tmp_path, EVENTS.assign(label=label, action=action))
+                return sources.load("files", path=path).events["action"].tolist()
+
+        found = actions([1.0, 0.0, np.nan], "seen")
+        assert found == ["seen label=1", "seen label=0", "seen"]
+        assert "all labelled events have the action 'seen'" in caplog.text
+        # What has no label may have another action.
+        found = actions([1.0, 0.0, np.nan], ["seen", "seen", "bought"])
+        assert found == ["seen label=1", "seen label=0", "bought"]
+        # Labels of one value tell nothing.
+        assert actions([1.0, 1.0, np.nan], "seen") == ["seen"] * 3
+        assert "all labelled events" not in caplog.text
 
     def test_bins_have_equal_mass(self, tmp_path):
         values = [5, 1, 7, 3, 1000, 2, 4, 6]
