@@ -54,7 +54,10 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     config.data.cache_dir = ""
     # Seed of tie order, simulation and random splits: the data is the same for all model seeds.
     config.data.seed = 0
+    _source(config, dataset, smoke)
 
+
+def _source(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # Options of the source; docstrings in nif_jax/data/sources describe them. For files, the action
     # that histories contain is action_columns, else the action column, else the label. An action
     # that is the same for all labelled events is shown with the label.
