@@ -1,36 +1,29 @@
-"""How many labels does generative pre-training save?
+"""How many labels does generative pre-training save, beside counts of the same labels?
 
     python launch/sweep.py --sweep=configs/sweeps/labels.py --data=<folder of parquet files>
 
-Rankers get 1, 5, 20 or 100 % of the labels of the train period; movelines stay complete, so the
-generator loses nothing. Nothing but the share differs between runs: where it leaves a ranker fewer
-than train.min_steps steps, its epochs become more. All models of the house on MovieLens-100K, with
-two seeds, and with 1 % on `ml_latest_small`; with 5 % on every data set base, nif, amen, and both
-with the label head, five seeds where a seed takes minutes.
+Rankers get 5 % of the labels of the train period; movelines stay complete, so the generator reads
+all of them. Count features read the labels of all events, too ("few"), or those of the ranker's own
+rows ("few_labelled"). Where the share leaves a ranker fewer than train.min_steps steps, its epochs
+become more.
 """
 
 from configs.sweeps import common
 
-OURS = ("base", "nif", "tsp", "amen", "nif_labels", "amen_labels", "genci", "hybrid")
-ROWS = (*common.BASELINES, *OURS)
-SHARES = common.axis("data.label_share", (0.01, 0.05, 0.2, 1.0), "labels")
-SETTINGS = {
-    "movielens_100k": {"num_seeds": 5},
-    "ml_latest_small": {"num_seeds": 5},
-    "amazon23": {"num_seeds": 5},
-    "movietweetings": {"num_seeds": 3},
-    "online_retail": {"num_seeds": 3, "rows": ("base", "nif", "nif_labels")},
-    "kuairand": {"num_seeds": 1, "rows": ("base", "nif", "nif_labels"), "pretrain.epochs": 8.0},
-}
+ROWS = ("constant", "counters", "lightgbm", "base", "nif", "nif_labels", "amen_labels")
+DATA = ("movielens_100k", "ml_latest_small", "amazon23")
+STATISTICS = {"few": "all", "few_labelled": "labelled"}
 
 
 def get_sweep() -> list[common.Run]:
-    """Shares of the labels on one data set, the least on another, one share on all."""
-    all_rows = {"num_seeds": 2, "rows": ROWS}
-    least = {"labels_0.01": SHARES["labels_0.01"]}
-    shares = common.grid("configs/hybrid.py", ("movielens_100k",), SHARES, all_rows)
-    shares += common.grid("configs/hybrid.py", ("ml_latest_small",), least, all_rows)
-    few = {"data.label_share": 0.05, "rows": ("base", "nif", "amen", "nif_labels", "amen_labels")}
-    return shares + [
-        common.Run(data, "few", "configs/nif.py", few | more) for data, more in SETTINGS.items()
+    """5 % of the labels, with both kinds of count features."""
+    return [
+        common.Run(
+            data,
+            name,
+            "configs/nif.py",
+            {"data.label_share": 0.05, "rows": ROWS, "ranker.statistics": kind, "num_seeds": 2},
+        )
+        for name, kind in STATISTICS.items()
+        for data in DATA
     ]
