@@ -41,13 +41,16 @@ def main(argv: list[str]) -> None:
         rows = run.dataset.impressions(0, 2)[-1:]
         index = {"row": rows, "weight": np.ones(1, np.float32), "pair": np.zeros(0, np.float32)}
         batch = jax.tree.map(jnp.asarray, built.scorers["scores"].gather(arrays, index))
+        # Those of the row itself stand for each candidate's: their values do not matter here.
+        batch = batch._replace(statistics=jnp.repeat(batch.statistics, count, 0))
         context = jax.tree.map(jnp.asarray, context)
         params = jax.tree.map(jnp.asarray, params)
         assert built.predict_candidates is not None
         once = jax.jit(built.predict_candidates)
         every = jax.jit(built.scorers["scores"].predict)
-        many = jax.tree.map(lambda x: jnp.repeat(x, count, 0), batch._replace(pair=None))
-        many = many._replace(item=candidates)
+        alone = batch._replace(pair=None, statistics=None)
+        many = jax.tree.map(lambda x: jnp.repeat(x, count, 0), alone)
+        many = many._replace(item=candidates, statistics=batch.statistics)
         given = (params, variables, context)
         return (
             lambda: jax.block_until_ready(once(*given, batch, candidates)),

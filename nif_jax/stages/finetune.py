@@ -139,8 +139,11 @@ def predict_candidates(
 ) -> dict[str, jax.Array]:
     """What `predict` gives, [C], of candidates [C] for the user of a batch of one row.
 
-    Flow, encoder and beam search depend on the history only and run once.
+    Count features depend on the candidate: batch.statistics, if any, is [C, F]. Flow, encoder and
+    beam search depend on the history only and run once.
     """
+    if batch.statistics is not None and len(batch.statistics) != len(candidates):
+        raise ValueError(f"{len(batch.statistics)} count features of {len(candidates)} candidates")
     weights, _ = current_generator(generator, flow, params, constants)
     batch = with_flow(generator, flow, weights, constants, batch)
     generated = generate(cohorts, params, constants, batch)

@@ -88,8 +88,8 @@ class Stage:
       data: what its steps read.
       scorers: name -> predictions over any split. Rankers have "scores", the flow generator
         "scores" and "labels", models that generate items "constrained" and "unconstrained".
-      predict_candidates: for rankers, the function of "scores" for a batch of one row and
-        candidates [C].
+      predict_candidates: for rankers, the function of "scores" for a batch of one row, whose
+        count features are those of the candidates, and candidates [C].
     """
 
     name: str

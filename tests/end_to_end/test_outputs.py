@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from configs import base, nif
+from nif_jax.data.row_statistics import gather_statistics
 from nif_jax.experiment import ab, pipeline, runner
-from nif_jax.metrics import ctr
+from nif_jax.metrics import bootstrap, ctr
 from nif_jax.metrics.writer import read_metrics
 from nif_jax.reports import results
 from nif_jax.reports.scores import read_scores
@@ -71,7 +72,7 @@ class TestOutputs:
         assert models == {"nif", "tsp", "amen", "selected", "bayes"}
         parts = {(e["model"], e["reference"]) for e in lifts if e["reference"] != "base"}
         assert parts == {("amen", "nif"), ("amen", "tsp")}
-        assert len(lifts) == 14 and len(found["differences"]) == 42
+        assert len(lifts) == 14 and len(found["differences"]) == 14 * len(bootstrap.SIGNS)
         for lift in lifts:
             model, reference, history = lift["model"], lift["reference"], lift["history"]
             expected = aucs[model, history] - aucs[reference, history]
@@ -265,6 +266,9 @@ class TestOnline:
             index = {"row": row, "weight": np.ones(1), "pair": np.zeros(0)}
             batch = built.scorers["scores"].gather(arrays, index)
             v = place[5 * impression] // 5
+            candidates = {**index, "row": shard_rows[0][5 * impression : 5 * impression + 5]}
+            counted = gather_statistics(candidates, **arrays["statistics"])
+            batch = batch._replace(statistics=counted)
             alone = built.predict_candidates(
                 trained.params, trained.variables, shared, batch, traffic.slate[v]
             )["logit"]

@@ -69,7 +69,7 @@ class TestTraining:
         found, weight = stage.score(plan), metrics["blend_weight"]
         two = found["ranker"], found["label_head"]
         mean = (1 - weight) * found["ranker"] + weight * found["label_head"]
-        np.testing.assert_allclose(found["logit"], mean, atol=1e-5)
+        np.testing.assert_allclose(found["raw_logit"], mean, atol=1e-5)
         judged = [
             ranking.evaluate_ranking(run.dataset, plan, blend.mean_logit(*two, w))
             for w in blend.WEIGHTS
@@ -170,7 +170,7 @@ class TestTraining:
         params, _ = start.initial_state(cached, generator.make(cached))
         scores = []
         for run in (cached, stepwise):
-            built = finetune.make(run, "nif", flow_cache.generator_outputs(run, params))
+            built = finetune.make(run, "nif_labels", flow_cache.generator_outputs(run, params))
             state = run.parallel.replicate(start.initial_state(run, built))
             scores.append(built.scorers["scores"](ranking.validation_plan(run), *state))
         for name in ("logit", "label_head"):
