@@ -17,7 +17,7 @@ def read_version() -> str:
 # Lower bounds. `bash launch/lowest.sh` installs exactly these versions and runs a part of the tests
 # and a smoke run of all stages, which pass on Python 3.11. All tests pass on Python 3.11 with jax
 # 0.10.2, flax 0.12.8, optax 0.2.8, chex 0.1.92, orbax-checkpoint 0.12.8, grain 0.2.18, numpy 2.4.6,
-# pandas 3.1.1, pyarrow 26.0.1 and scikit-learn 1.9.1. All tests of an earlier commit passed on Python
+# pandas 3.1.1, pyarrow 26.0.1 and scikit-learn 1.9.1. Those of an earlier commit passed on Python
 # 3.12 with jax 0.12.0, flax 0.12.12 and numpy 2.5.5.
 INSTALL_REQUIRES = [
     "jax>=0.7.0",  # everything runs on it
