@@ -141,11 +141,10 @@ def reliability(
         panel.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=1, label="calibrated")
         errors = 2 * np.sqrt(observed * (1 - observed) / count)
         style = {"color": BLUE, "marker": "o", "markersize": 4, "capsize": 2, "linewidth": 1.2}
-        name = f"{len(count)} bins, ± 2 s.e."
-        panel.errorbar(predicted, observed, yerr=errors, label=name, **style)
+        panel.errorbar(predicted, observed, yerr=errors, label="bins, ± 2 s.e.", **style)
         ratio = ctr.pcoc(labels, logits[model])
         title = f"{model}: ECE {ctr.ece(labels, logits[model], _BINS):.4f}"
-        panel.set_title(title if ratio is None else f"{title}, PCOC {ratio:.3f}")
+        panel.set_title(title if ratio is None else f"{title}, PCOC {ratio:.3f}", fontsize=10)
         panel.set(xlabel="predicted click rate", ylabel="observed click rate", aspect="equal")
     top = min(1.0, max(panels[0].get_xlim()[1], panels[0].get_ylim()[1]))
     panels[0].set(xlim=(0, top), ylim=(0, top))  # and so all panels
