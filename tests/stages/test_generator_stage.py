@@ -225,11 +225,11 @@ def test_velocity_holds_for_the_states_that_rankers_read(world, form):
     np.testing.assert_allclose(value, expected, rtol=1e-3)
     np.testing.assert_allclose(count, aux.weight)
     np.testing.assert_allclose(total, plain + 0.7 * value, rtol=1e-5)
-    # A few positions have the weight of all.
+    # A few positions stand for all LENGTH - 1.
     few, aux = evaluate(world, dataclasses.replace(settings, velocity_starts=2))
     value, count = aux.measurements["rolled_velocity"]
     assert 0 < count < aux.weight
-    np.testing.assert_allclose(few, plain + 0.7 * value * aux.weight / count, rtol=1e-5)
+    np.testing.assert_allclose(few, plain + 0.7 * value * (LENGTH - 1) / 2, rtol=1e-5)
     for off in ({"horizon": 1}, {"velocity_starts": 0}):
         none, aux = evaluate(world, dataclasses.replace(settings, **off))
         assert "rolled_velocity" not in aux.measurements
