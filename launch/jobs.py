@@ -135,42 +135,42 @@ def _fault(job: Job) -> str:
     )
 
 
-def borrow(
-    workdir: pathlib.Path, config: Mapping[str, Any], lenders: Iterable[pathlib.Path]
+def reuse_stages(
+    workdir: pathlib.Path, config: Mapping[str, Any], others: Iterable[pathlib.Path]
 ) -> list[str]:
     """Copies into a run's folder the stages that it would train to the same end.
 
     Seed by seed: a stage that `workdir` has begun stays as it is. One whose stage_settings are
-    equal in a lender comes from there, with its lines of metrics.jsonl, without TensorBoard's. Only
-    lenders that were trained on the data that the flat config names now are used: a file at the
-    same path may have changed since. Lenders are finished runs, trained by the same code. Returns
-    "seed_0/base from <lender>" for each stage.
+    equal in another run comes from there, with its lines of metrics.jsonl, without TensorBoard's.
+    Only runs that were trained on the data that the flat config names now are used: a file at the
+    same path may have changed since. They are finished, and trained by the same code. Returns
+    "seed_0/base from <run>" for each stage.
     """
     found, data = [], None
     seeds = [f"seed_{config['seed'] + i}" for i in range(config["num_seeds"])]
-    for lender in lenders:
-        bests = sorted(path for seed in seeds for path in lender.glob(f"{seed}/*/best"))
+    for other in others:
+        bests = sorted(path for seed in seeds for path in other.glob(f"{seed}/*/best"))
         try:
-            theirs = read_json(lender / CONFIG_FILE) if bests else {}
+            theirs = read_json(other / CONFIG_FILE) if bests else {}
             stages = [b.parent for b in bests if _is_wanted(b.parent, workdir, config, theirs)]
             if stages and data is None:
                 data = load_identity(config)
-            if stages and read_json(lender / DATA_FILE) != data:
-                logging.info("%s was trained on other data; nothing is copied from it", lender)
+            if stages and read_json(other / DATA_FILE) != data:
+                logging.info("%s was trained on other data; nothing is copied from it", other)
                 continue
         except (DataError, FileNotFoundError, ValueError) as error:
-            logging.warning("nothing is copied from %s: %s", lender, error)
+            logging.warning("nothing is copied from %s: %s", other, error)
             continue
         for stage in stages:
             _copy(stage, workdir / stage.parent.name)
-            found.append(f"{stage.parent.name}/{stage.name} from {lender.name}")
+            found.append(f"{stage.parent.name}/{stage.name} from {other.name}")
     return found
 
 
 def _is_wanted(
     stage: pathlib.Path, workdir: pathlib.Path, config: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> bool:
-    """Whether a run would train a lender's stage to the same end, and has not begun it."""
+    """Whether a run would train another run's stage to the same end, and has not begun it."""
     needed = stage.name in config["rows"] or stage.name.startswith(tuple(STAGE_KEYS))
     begun = (workdir / stage.parent.name / stage.name).exists()
     return (

@@ -23,7 +23,7 @@ failed=""
 for sweep in ${SWEEPS:-main labels ablations first_experiments horizon generator pairs factorial \
     genci_checks open_checks scenes simulator}; do
   "$VENV_PYTHON" launch/sweep.py "--sweep=configs/sweeps/$sweep.py" "--data=$data" \
-    "--workdir=$folder/$sweep" "--lenders=$folder" "--jobs=${JOBS:-2}" || failed+=" $sweep"
+    "--workdir=$folder/$sweep" "--reuse_from=$folder" "--jobs=${JOBS:-2}" || failed+=" $sweep"
 done
 if [[ -n "$failed" ]]; then
   echo "error: not finished:$failed. The same command goes on from here." >&2

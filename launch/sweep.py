@@ -6,8 +6,8 @@
 
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`, with its log.txt there.
 The same command skips finished runs and resumes the others. Several calls at once, also on several
-machines that see this checkout, share the work. Stages that a finished run of the sweep, or of the
-sweeps in --lenders, has trained with equal settings are copied, so after a change of the code use
+machines that see this checkout, share the work. Stages that a finished run has trained with equal
+settings, of this sweep or of those in --reuse_from, are copied, so after a change of the code use
 another --workdir. A run that fails is reported at the end and does not stop the others.
 --config.<key>=<value> holds for all runs. Relative paths start at the checkout.
 """
@@ -29,7 +29,7 @@ import tqdm
 from absl import app, flags
 
 from launch import pool
-from launch.jobs import Job, borrow, check, load_sweep, make_jobs
+from launch.jobs import Job, check, load_sweep, make_jobs, reuse_stages
 from nif_jax.data.schema import ConfigError
 from nif_jax.reports import page
 from nif_jax.reports.results import RESULTS_FILE
@@ -40,7 +40,9 @@ flags.DEFINE_integer("jobs", 2, "Runs at a time, each with its share of the core
 flags.DEFINE_string("only", "*", "Train the runs whose names match this pattern.")
 flags.DEFINE_string("data", "", "Folder of the parquet files that configs/sweeps/common.py names.")
 flags.DEFINE_string("workdir", None, "Folder of the runs; default runs/sweeps/<sweep>.")
-flags.DEFINE_string("lenders", "", "Folder of other sweeps' workdirs, to copy equal stages from.")
+flags.DEFINE_string(
+    "reuse_from", "", "Folder of other sweeps' workdirs, to copy equal stages from."
+)
 flags.DEFINE_string("output", "results", "Folder of the gathered <sweep>.md.")
 flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.")
 flags.DEFINE_string("command", None, "What trains a run; default: this Python -m nif_jax.main.")
@@ -50,15 +52,15 @@ LOG_LINES = 12
 say = functools.partial(tqdm.tqdm.write, file=sys.stdout)
 
 
-def train(jobs: Sequence[Job], lenders: Sequence[Job]) -> int:
+def train(jobs: Sequence[Job], others: Sequence[Job]) -> int:
     """Trains jobs, reports failures, and returns how many are not finished."""
 
     def prepare(job: Job) -> None:
-        folders = [lender.workdir for lender in lenders if lender.finished]
-        if FLAGS.lenders:
-            found = sorted(pathlib.Path(FLAGS.lenders).glob(f"*/*/{RESULTS_FILE}"))
+        folders = [other.workdir for other in others if other.finished]
+        if FLAGS.reuse_from:
+            found = sorted(pathlib.Path(FLAGS.reuse_from).glob(f"*/*/{RESULTS_FILE}"))
             folders += [path.parent for path in found]
-        for line in borrow(job.workdir, job.config, folders):
+        for line in reuse_stages(job.workdir, job.config, folders):
             say(f"{job.run.name}: {line}")
 
     def note(outcome: pool.Outcome) -> None:

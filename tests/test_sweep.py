@@ -307,47 +307,47 @@ class TestSharing:
         ],
     )
     def test_what_is_shaped_by_no_key_that_differs(self, key, trained_again, tmp_path):
-        lender, _ = self._workdir(tmp_path / "lender", self.STAGES)
-        borrower, config = self._workdir(tmp_path / "borrower")
-        found = jobs.borrow(borrower, config | {key: 7}, [lender])
-        wanted = sorted(set(self.STAGES) - {"lr"} - trained_again)  # lr is no row of the borrower
-        assert found == [f"seed_0/{stage} from lender" for stage in wanted]
-        assert sorted(p.name for p in (borrower / "seed_0").iterdir() if p.is_dir()) == wanted
+        other, _ = self._workdir(tmp_path / "other", self.STAGES)
+        own, config = self._workdir(tmp_path / "own")
+        found = jobs.reuse_stages(own, config | {key: 7}, [other])
+        wanted = sorted(set(self.STAGES) - {"lr"} - trained_again)  # lr is no row of the run
+        assert found == [f"seed_0/{stage} from other" for stage in wanted]
+        assert sorted(p.name for p in (own / "seed_0").iterdir() if p.is_dir()) == wanted
         for stage in wanted:
-            assert (borrower / "seed_0" / stage / "best" / "array").read_text() == stage
-        records = writer.read_metrics(borrower / "seed_0" / "metrics.jsonl") if wanted else []
+            assert (own / "seed_0" / stage / "best" / "array").read_text() == stage
+        records = writer.read_metrics(own / "seed_0" / "metrics.jsonl") if wanted else []
         assert [record["stage"] for record in records] == wanted
 
     @pytest.mark.parametrize("damage", ["other data", "data.json", "config.json"])
-    def test_nothing_comes_from_other_data_or_a_damaged_lender(self, damage, tmp_path):
-        lender, config = self._workdir(tmp_path / "lender", ("base",))
+    def test_nothing_comes_from_other_data_or_a_damaged_run(self, damage, tmp_path):
+        other, config = self._workdir(tmp_path / "other", ("base",))
         good, _ = self._workdir(tmp_path / "good", ("base",))
         if damage == "other data":
             others = _DATA["sha256"] | {"items": "changed"}
-            files.write_json(lender / "data.json", _DATA | {"sha256": others})
+            files.write_json(other / "data.json", _DATA | {"sha256": others})
         else:
-            (lender / damage).write_text("{")
-        borrower, _ = self._workdir(tmp_path / "borrower")
-        assert jobs.borrow(borrower, config, [lender]) == []
-        assert jobs.borrow(borrower, config, [lender, good]) == ["seed_0/base from good"]
+            (other / damage).write_text("{")
+        own, _ = self._workdir(tmp_path / "own")
+        assert jobs.reuse_stages(own, config, [other]) == []
+        assert jobs.reuse_stages(own, config, [other, good]) == ["seed_0/base from good"]
 
     def test_what_is_begun_stays_and_what_was_cut_short_is_made_good(self, tmp_path):
-        lender, config = self._workdir(tmp_path / "lender", ("base", "nif", "tokenizer"))
-        borrower, _ = self._workdir(tmp_path / "borrower", ("nif",))
-        own = borrower / "seed_0" / "nif" / "best" / "array"
+        other, config = self._workdir(tmp_path / "other", ("base", "nif", "tokenizer"))
+        workdir, _ = self._workdir(tmp_path / "own", ("nif",))
+        own = workdir / "seed_0" / "nif" / "best" / "array"
         own.write_text("begun here")
-        (borrower / "seed_0" / "base.part").mkdir()  # killed while it copied
+        (workdir / "seed_0" / "base.part").mkdir()  # killed while it copied
         torn = [_record("nif", 1.0), _record("base", 2.0)]
-        (borrower / "seed_0" / "metrics.jsonl").write_text(
+        (workdir / "seed_0" / "metrics.jsonl").write_text(
             "".join(json.dumps(record) + "\n" for record in torn) + '{"step"'
         )
-        found = jobs.borrow(borrower, config, [lender])
-        assert found == ["seed_0/base from lender", "seed_0/tokenizer from lender"]
+        found = jobs.reuse_stages(workdir, config, [other])
+        assert found == ["seed_0/base from other", "seed_0/tokenizer from other"]
         assert own.read_text() == "begun here"
-        assert not list(borrower.rglob("*.part"))
-        records = writer.read_metrics(borrower / "seed_0" / "metrics.jsonl")
+        assert not list(workdir.rglob("*.part"))
+        records = writer.read_metrics(workdir / "seed_0" / "metrics.jsonl")
         assert records == [_record(stage, 1.0) for stage in ("nif", "base", "tokenizer")]
-        assert jobs.borrow(borrower, config, [lender]) == []
+        assert jobs.reuse_stages(workdir, config, [other]) == []
 
 
 def _record(stage, loss):

@@ -106,16 +106,17 @@ def _with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dic
 
 
 def history_bounds(
-    movelines: Movelines, split: np.ndarray, history: str, ties: str, sampled: np.ndarray
+    movelines: Movelines,
+    history: str,
+    bounds: tuple[np.ndarray, np.ndarray],
+    sampled: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Which entries of the history each row may see.
 
     Args:
       movelines: the store.
-      split: [E] int8.
       history: "all" events or "positive" ones only (label 1; events without a label stay).
-      ties: "order" lets a row see the events that the seeded shuffle put before it at the same
-        second; "exclude" lets it see strictly earlier seconds only.
+      bounds: see splits.visible_rows.
       sampled: [E] bool, rows that stand in no history; each sees what the event behind it does.
 
     Returns:
@@ -126,12 +127,11 @@ def history_bounds(
       ConfigError: for an unknown choice.
     """
     require_choice("data.history", history, ("all", "positive"))
-    require_choice("data.ties", ties, ("order", "exclude"))
     eligible = ~sampled
     if history == "positive":
         eligible &= movelines.label != 0
     before = np.append(0, np.cumsum(eligible))  # [E + 1] entries before each row
-    visible, cut = splits.visible_rows(movelines, split, ties)
+    visible, cut = bounds
     begin = before[movelines.user_offsets[movelines.user]]
     return eligible, begin, before[visible], before[cut]
 
@@ -160,7 +160,7 @@ def build_dataset(
       movelines: the store.
       split: kind of split, see splits.assign_splits, as are time_zone and the two shares.
       history: see history_bounds.
-      ties: see history_bounds.
+      ties: see splits.visible_rows.
       label_share: share of the train labels that rankers may use; movelines stay complete.
       label_scenes: scenes whose labels rankers may use, in every period; see labels.of_scenes.
       negatives, negatives_exclude, negatives_days: see negatives.sample_negatives; sampled rows are
@@ -190,8 +190,8 @@ def build_dataset(
     movelines = dataclasses.replace(complete, label=label.astype(np.int8))
     items, item_sizes = _item_tables(movelines, seen_item)
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
-    columns = history_bounds(complete, period, history, ties, sampled)
-    visible, cut = splits.visible_rows(complete, period, ties)
+    bounds = splits.visible_rows(complete, period, ties)
+    columns = history_bounds(complete, history, bounds, sampled)
     shard_rows, stores = lay_out(
         complete, period == splits.TRAIN, columns, user_features, num_shards, local_shards
     )
@@ -211,8 +211,8 @@ def build_dataset(
         local_shards=tuple(local_shards),
         cold_item=~seen_item[movelines.item],
         cold_user=~seen_user[movelines.user],
-        visible=visible,
-        cut=cut,
+        visible=bounds[0],
+        cut=bounds[1],
     )
 
 

@@ -9,30 +9,21 @@ from nif_jax.data import splits
 from nif_jax.data.schema import NO_LABEL, Movelines
 from nif_jax.data.statistics import Counters, Queries, Statistics, fit
 
-KINDS = ("all", "labelled")
-"""Labels that statistics read: of all events, as generators do, or those that rankers may use."""
-
 
 class RowStatistics(NamedTuple):
     """Statistics of the rows of the local shards, standardised on the train impressions.
 
     Attributes:
       fitted: what they were computed by.
-      values: [D_local, E, F] float16, of each row with all that it may see.
-      cut_values: [D_local, C, F] float16, of each row after train as if its user's events ended
-        where the row's period begins.
-      cut: [D_local, E] int32, place in cut_values, -1 for a train row.
+      arrays: what `gather_statistics` reads: "values" [D_local, E, F] float16, of each row with all
+        that it may see; "cut_values" [D_local, C, F] float16, of each row after train as if its
+        user's events ended where the row's period begins; "cut" [D_local, E] int32, place in
+        cut_values, -1 for a train row. One mapping for the whole run: Context.place shares what is
+        the same object.
     """
 
     fitted: Statistics
-    values: np.ndarray
-    cut_values: np.ndarray
-    cut: np.ndarray
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What `gather_statistics` reads, leaves [D_local, ...]."""
-        return {"values": self.values, "cut_values": self.cut_values, "cut": self.cut}
+    arrays: Mapping[str, np.ndarray]
 
 
 def gather_statistics(index: Mapping[str, Any], values: Any, cut_values: Any, cut: Any) -> Any:
@@ -100,4 +91,6 @@ def row_statistics(
         )
 
     parts = [of_shard(shard_rows[shard]) for shard in local_shards]
-    return RowStatistics(fitted, *map(np.stack, zip(*parts, strict=True)))
+    stacked = map(np.stack, zip(*parts, strict=True))
+    names = ("values", "cut_values", "cut")
+    return RowStatistics(fitted, dict(zip(names, stacked, strict=True)))

@@ -195,8 +195,22 @@ def assign_splits(
 def visible_rows(
     movelines: Movelines, split: np.ndarray, ties: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[E] int64 each: a row sees its user's events before `visible`, and before `cut` where what it
-    sees ends at the beginning of its period; for a train row both are the same."""
+    """Where the user's events end that each row may see.
+
+    Args:
+      movelines: the store.
+      split: [E] int8, see assign_splits.
+      ties: "order" lets a row see the events that the seeded shuffle put before it at the same
+        second; "exclude" lets it see strictly earlier seconds only.
+
+    Returns:
+      visible and cut, [E] int64 each: a row sees events before the row `visible`, and before `cut`
+      where they end at the beginning of its period; for a train row both are the same.
+
+    Raises:
+      ConfigError: for an unknown choice.
+    """
+    require_choice("data.ties", ties, ("order", "exclude"))
     rows, user = np.arange(movelines.num_events), movelines.user
     visible = rows
     if ties == "exclude":

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logit
 
 from nif_jax.data.groups import Counts, Groups
 
@@ -120,12 +121,12 @@ class Counters:
         own = self._user.counts(bounds)
         rate = _smooth(own.positive, own.labelled, prior, USER_PRIOR)
         yield "user events", _log1p(own.events)
-        yield "user rate", _log_odds(rate)
+        yield "user rate", logit(rate)
         time = known_times(queries.time, queries.order_only)
         yield "user seconds since", self._since(self._user.last_row(bounds), time)
         for number in RECENT:
             labelled, positive = self._user.recent(bounds, number)
-            yield f"user rate of last {number}", _log_odds(_smooth(positive, labelled, rate, 1.0))
+            yield f"user rate of last {number}", logit(_smooth(positive, labelled, rate, 1.0))
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
 
             def of(name: str) -> list:
@@ -148,7 +149,7 @@ class Counters:
         value = _pooled([of_value.counts(of_value.bounds(key, seconds)) for key in found.T])
         yield f"{name} events", _log1p(value.events)
         smoothed = _smooth(value.positive, value.labelled, prior, ITEM_PRIOR)
-        yield f"{name} rate", _log_odds(smoothed)
+        yield f"{name} rate", logit(smoothed)
         keys = np.where(found, user[:, None] * (1 + int(values.max(initial=0))) + found, -1)
         bounds = [of_pair.bounds(key, queries.row) for key in keys.T]
         pair = _pooled([of_pair.counts(bound) for bound in bounds])
@@ -158,7 +159,7 @@ class Counters:
         last_label = np.take_along_axis(last_labels, last_rows.argmax(0)[None], 0)[0]
         yield f"user and {name} events", _log1p(pair.events)
         smoothed = _smooth(pair.positive, pair.labelled, rate, PAIR_PRIOR)
-        yield f"user and {name} rate", _log_odds(smoothed)
+        yield f"user and {name} rate", logit(smoothed)
         yield f"user and {name} last label", last_label.astype(np.float32)
         yield f"user and {name} seconds since", self._since(last_row, time)
         between = np.where(last_row < 0, np.nan, queries.row - last_row)
@@ -186,10 +187,6 @@ def _pooled(parts: list[Counts]) -> Counts:
 def _smooth(positive, labelled, expected, prior: float) -> np.ndarray:
     """Posterior mean of a rate under a Beta prior at `expected` that weighs `prior` events."""
     return (positive + np.float32(prior) * expected) / (labelled + np.float32(prior))
-
-
-def _log_odds(rate: np.ndarray) -> np.ndarray:
-    return np.log(rate) - np.log1p(-rate)
 
 
 def _log1p(count: np.ndarray) -> np.ndarray:

@@ -42,7 +42,8 @@ def select(config: ConfigDict, stages: Mapping[str, Any]) -> str:
     """The variant with the best metric; of equal ones the first in config.rows.
 
     Variants whose calibrated log loss on validation is worse than the base's are left out: a better
-    order of the impressions is not worth worse probabilities.
+    order of the impressions is not worth worse probabilities. If no candidate is left (the base
+    need not be one), the metric decides among all.
     """
     found = validation_metrics(config, stages)
     limit = stages["base"].calibration.log_loss

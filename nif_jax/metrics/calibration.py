@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from scipy.special import logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -70,18 +71,14 @@ def _fit(method: str, labels: np.ndarray, logits: np.ndarray) -> Calibration:
         model = LogisticRegression(C=np.inf).fit(logits[:, None], labels)
         slope, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
         if slope < MIN_SLOPE:  # the scores are no better than a constant
-            slope, shift = MIN_SLOPE, float(_log_odds(labels.mean()))
+            slope, shift = MIN_SLOPE, float(logit(labels.mean()))
         return Calibration(method, slope, shift)
     model = IsotonicRegression(out_of_bounds="clip").fit(logits, labels)
     # Laplace's bounds: a block of one label gives no certainty.
     least = 1 / (len(labels) + 2)
-    values = _log_odds(np.clip(model.y_thresholds_, least, 1 - least))
+    values = logit(np.clip(model.y_thresholds_, least, 1 - least))
     knots = tuple(model.X_thresholds_.tolist())
     return Calibration(method, MIN_SLOPE, 0.0, knots, tuple(values.tolist()))
-
-
-def _log_odds(rate: np.ndarray) -> np.ndarray:
-    return np.log(rate) - np.log1p(-rate)
 
 
 def measures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float | None]:

@@ -158,10 +158,11 @@ def _statistics_behind(
 
     added = np.stack([of_shard(chosen) for chosen in impressions])
     padding = ((0, 0), (0, longest))
-    return rows._replace(
-        values=np.concatenate([rows.values, added], axis=1),
-        cut=np.pad(rows.cut, padding, constant_values=-1),
-    )
+    longer = {
+        "values": np.concatenate([rows.arrays["values"], added], axis=1),
+        "cut": np.pad(rows.arrays["cut"], padding, constant_values=-1),
+    }
+    return rows._replace(arrays={**rows.arrays, **longer})
 
 
 def _whole_histories(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -101,6 +101,26 @@ def loss(
     return total, Aux(weight, variables, measurements)
 
 
+def _score(
+    model: Ranker | Baseline,
+    generator: FlowDecoder | None,
+    flow: FlowInput,
+    params,
+    variables,
+    constants,
+    batch: Impressions,
+    generated,
+) -> dict[str, jax.Array]:
+    """What `predict` gives of a batch, with the intent model's output for its users."""
+    batch, items, generator_item_emb = ranker_inputs(generator, flow, params, constants, batch)
+    ids = constants.get("ids")
+    logits, named = model.apply(
+        {"params": params}, batch, items, generator_item_emb, generated=generated, ids=ids
+    )
+    found = final_scores(generator, flow, params, variables, constants, batch, logits)
+    return found | {"calibration": named["calibration"]}
+
+
 def predict(
     model: Ranker | Baseline,
     generator: FlowDecoder | None,
@@ -112,18 +132,8 @@ def predict(
     batch: Impressions,
 ) -> dict[str, jax.Array]:
     """{"logit", "calibration"}, [B] each, and see flow_input.final_scores."""
-    batch, items, generator_item_emb = ranker_inputs(generator, flow, params, constants, batch)
     generated = generate(cohorts, params, constants, batch)
-    logits, named = model.apply(
-        {"params": params},
-        batch,
-        items,
-        generator_item_emb,
-        generated=generated,
-        ids=constants.get("ids"),
-    )
-    found = final_scores(generator, flow, params, variables, constants, batch, logits)
-    return found | {"calibration": named["calibration"]}
+    return _score(model, generator, flow, params, variables, constants, batch, generated)
 
 
 def predict_candidates(
@@ -151,17 +161,7 @@ def predict_candidates(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
     )
     many = many._replace(item=candidates)
-    many, items, generator_item_emb = ranker_inputs(generator, flow, params, constants, many)
-    logits, named = model.apply(
-        {"params": params},
-        many,
-        items,
-        generator_item_emb,
-        generated=generated,
-        ids=constants.get("ids"),
-    )
-    found = final_scores(generator, flow, params, variables, constants, many, logits)
-    return found | {"calibration": named["calibration"]}
+    return _score(model, generator, flow, params, variables, constants, many, generated)
 
 
 def init(model, generator, flow: FlowInput, cohorts: CohortInput, rng, batch, constants):

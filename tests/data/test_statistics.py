@@ -169,12 +169,12 @@ def test_rows_of_a_shard_are_those_of_the_store(random_movelines, shards):
     order = np.argsort(whole.shard_rows[0])
     for shard, rows in enumerate(dataset.shard_rows):
         values, cut_values, cut = (found.arrays[k][shard] for k in ("values", "cut_values", "cut"))
-        np.testing.assert_array_equal(values[: len(rows)], one.values[0][order][rows])
+        np.testing.assert_array_equal(values[: len(rows)], one.arrays["values"][0][order][rows])
         train = dataset.split[rows] == splits.TRAIN
         np.testing.assert_array_equal(cut[: len(rows)] < 0, train)
-        place = one.cut[0][order][rows][~train]
+        place = one.arrays["cut"][0][order][rows][~train]
         np.testing.assert_array_equal(
-            cut_values[cut[: len(rows)][~train]], one.cut_values[0][place]
+            cut_values[cut[: len(rows)][~train]], one.arrays["cut_values"][0][place]
         )
 
 
@@ -189,5 +189,5 @@ def test_statistics_of_labelled_rows_read_no_other_label(random_movelines):
     other = build_dataset(dataclasses.replace(lines, label=label), **build)
     dataset, other = (with_statistics(d, ["all", "labelled"]) for d in (dataset, other))
     for name, same in (("labelled", True), ("all", False)):
-        values = (d.statistics[name].values for d in (dataset, other))
+        values = (d.statistics[name].arrays["values"] for d in (dataset, other))
         assert np.array_equal(*values) == same

@@ -15,6 +15,7 @@ from nif_jax.metrics import blend, ctr
 from nif_jax.metrics.writer import read_metrics
 from nif_jax.stages import base as base_stage
 from nif_jax.stages import context, finetune, flow_cache, generator, ranking
+from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.training import checkpoint, loop
 from nif_jax.training.scoring import Scorer, ScoringPlan
 from nif_jax.training.stage import Trained
@@ -161,6 +162,13 @@ class TestTraining:
             batch.label_logit, label_logit[1][index["row"]] * batch.flow_mask
         )
         assert batch.label_logit.any()
+
+    def test_stages_share_one_copy_of_store_and_count_features(self, tmp_path):
+        run = make_run(tmp_path)
+        stages = (base_stage.make(run), finetune.make(run, "tsp", GeneratorOutputs()))
+        one, two = (stage.data.arrays for stage in stages)
+        assert one.keys() == two.keys() == {"store", "statistics"}
+        assert one["store"] is two["store"] and one["statistics"] is two["statistics"]
 
     def test_cached_flows_score_as_flows_computed_in_the_step(self, tmp_path):
         # Movelines no longer than half a window, where both contexts are the whole past.

@@ -194,7 +194,7 @@ class TestRunAndTest:
             "--sweep=configs/sweeps/main.py",
             f"--data={tmp_path}",
             "--workdir=runs/new/main",
-            "--lenders=runs/new",
+            "--reuse_from=runs/new",
             "--jobs=3",
         ]
 

@@ -111,7 +111,8 @@ class TestLayBehind:
         dataset = with_statistics(make_dataset(lines, shards), ["all"])
         laid, shard_rows, place = lay_behind(dataset, traffic)
         old, new = dataset.statistics["all"], laid.statistics["all"]
-        np.testing.assert_array_equal(new.values[:, : old.values.shape[1]], old.values)
+        before = old.arrays["values"]
+        np.testing.assert_array_equal(new.arrays["values"][:, : before.shape[1]], before)
         v, c = np.divmod(place, 5)
         user = traffic.user[v]
         queries = Queries(

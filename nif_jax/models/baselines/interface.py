@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logit
 
 from nif_jax.data.statistics import Statistics
 from nif_jax.data.windows import Impressions
@@ -46,8 +47,7 @@ class FitData(NamedTuple):
 
 def log_odds(label: np.ndarray) -> np.float32:
     """Of a label 1 among labels [R], by Laplace's rule, which keeps it finite."""
-    rate = (label.sum() + 1) / (len(label) + 2)
-    return np.float32(np.log(rate) - np.log1p(-rate))
+    return np.float32(logit((label.sum() + 1) / (len(label) + 2)))
 
 
 class Baseline(nn.Module):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import numpy as np
+from scipy.special import logit
 
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline, FitData
@@ -44,7 +45,7 @@ def click_logits(item: np.ndarray, label: np.ndarray, num_items: int, prior: flo
     shown = np.bincount(item, minlength=num_items + 1)
     mean = (clicks.sum() + 1) / (shown.sum() + 2)
     rate = (clicks + prior * mean) / (shown + prior)
-    return (np.log(rate) - np.log1p(-rate)).astype(np.float32)
+    return logit(rate).astype(np.float32)
 
 
 MODEL = Popularity
