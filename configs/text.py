@@ -53,7 +53,7 @@ def apply(config: ConfigDict, preset: dict[str, str], settings: dict[str, str]) 
     """
     config.lock()
     preset = {key: value for key, value in preset.items() if key.split(".")[0] in config}
-    done = {}
+    done: dict[str, str] = {}
     for key, value in (preset | settings).items():
         *sections, name = key.split(".")
         section = config
