@@ -27,6 +27,13 @@ PERIODS = ("train", "validation", "test")
 """Names of the periods of a split; the index is the number of the period."""
 
 
+EVENT_COLUMNS = ("item", "scene", "action", "time", "label")
+"""Columns [E] of Movelines."""
+
+OPTIONAL_COLUMNS = ("truth", "period", "order_only")
+"""Columns [E] of Movelines that may be None."""
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names key, value, choices and the fix."""
 
@@ -130,28 +137,22 @@ class Movelines:
         """[E] int32, the user of each row."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.user_offsets))
 
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each part of the store, by content.
 
-OPTIONAL_COLUMNS = ("truth", "period", "order_only")
-"""Columns [E] of Movelines that may be None."""
-
-
-def digests(lines: Movelines) -> dict[str, str]:
-    """SHA-256 of each part of a store, by content.
-
-    Returns:
-      "events": who met what, where and when, the labels, and the names of all ids.
-      "items": features and titles of the items.
-      "users": features of the users.
-    """
-    columns = ("user_offsets", "item", "scene", "action", "time", "label", *OPTIONAL_COLUMNS)
-    events = {name: getattr(lines, name) for name in columns if getattr(lines, name) is not None}
-    parts = {"events": events, "items": {"titles": lines.titles}, "users": {}}
-    for part, features in (("items", lines.item_features), ("users", lines.user_features)):
-        parts[part] |= {f"feature {name}": ids for name, ids in features.items()}
-    for name, values in lines.vocabulary.items():
-        group = {"item/": "items", "user/": "users"}.get(name[:5], "events")
-        parts[group][f"vocabulary {name}"] = values
-    return {part: _digest(arrays) for part, arrays in parts.items()}
+        "events": who met what, where and when, the labels, and the names of all ids. "items":
+        features and titles of the items. "users": features of the users.
+        """
+        columns = ("user_offsets", *EVENT_COLUMNS, *OPTIONAL_COLUMNS)
+        events = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        parts = {"events": events, "items": {"titles": self.titles}, "users": {}}
+        for part, features in (("items", self.item_features), ("users", self.user_features)):
+            parts[part] |= {f"feature {name}": ids for name, ids in features.items()}
+        for name, values in self.vocabulary.items():
+            group = {"item/": "items", "user/": "users"}.get(name[:5], "events")
+            parts[group][f"vocabulary {name}"] = values
+        return {part: _digest(arrays) for part, arrays in parts.items()}
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -165,7 +166,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
             lengths = np.array([len(text) for text in texts], "<i8")
             kind, content = "text", lengths.tobytes() + b"".join(texts)
         else:
-            kind, content = array.dtype.str, np.ascontiguousarray(array).tobytes()
+            kind, content = array.dtype.str, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         total.update(repr((name, kind, array.shape)).encode())
         total.update(content)
     return total.hexdigest()

@@ -11,7 +11,7 @@ from nif_jax.data import sources
 from nif_jax.data.dataset import build_dataset
 from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import cache
-from nif_jax.data.schema import ConfigError, DataError, digests
+from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.data.splits import assign_splits, period_column, require_split
 from nif_jax.data.statistics import Counters, Queries
 from nif_jax.data.windows import gather_history, gather_impressions
@@ -59,7 +59,7 @@ class TestColumn:
         np.testing.assert_array_equal(found[0].period, found[1].period)
         assert found[1].order_only.tolist() == [True, False, False, False, True, False, False]
         assert found[3].period is None
-        assert len({digests(lines)["events"] for lines in found}) == 3
+        assert len({lines.digests["events"] for lines in found}) == 3
 
     @pytest.mark.parametrize("value", ["valid", "Test", None, 1])
     def test_another_value_is_an_error_that_names_it(self, tmp_path, value):

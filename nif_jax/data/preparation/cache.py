@@ -1,4 +1,4 @@
-"""Prepared movelines, made once: the first start prepares them, later ones read ArrayRecord."""
+"""Prepared movelines, made once: the first start prepares them, later ones map them into memory."""
 
 import functools
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from nif_jax.data import sources, storage
 from nif_jax.data.movelines import odd_times, prepare, summary
-from nif_jax.data.preparation import tfds_builder
+from nif_jax.data.preparation import columnar
 from nif_jax.data.schema import DataError, Movelines
 
 _LOG = logging.getLogger(__name__)
@@ -43,10 +43,10 @@ def load_movelines(
       DataError: unknown source or option, or data that cannot be had or used.
     """
     given = {"period": period} | source_kwargs
-    store = _read_or_prepare(source, seed, cache_dir, duplicates, given)
-    for line in summary(store):
+    store, notes = _read_or_prepare(source, seed, cache_dir, duplicates, given)
+    for line in notes["summary"]:
         _LOG.info("%s", line)
-    for odd in odd_times(store):
+    for odd in notes["odd_times"]:
         _LOG.warning("%s", odd)
     return store
 
@@ -57,28 +57,30 @@ def _read_or_prepare(
     cache_dir: str,
     duplicates: str,
     source_kwargs: Mapping[str, Any],
-) -> Movelines:
+) -> tuple[Movelines, Mapping[str, Any]]:
+    """The store, and what the log says about it."""
     prepared = storage.cache_dir(cache_dir) / "prepared"
     key = functools.partial(cache_key, source, seed=seed, duplicates=duplicates, **source_kwargs)
     target = prepared / key()
     if target.exists():
-        store = _read(target)
-        if store is not None:
-            return store
+        found = _read(target)
+        if found is not None:
+            return found
     raw = sources.load(source, seed=seed, cache_dir=cache_dir, **source_kwargs)
     if target.name != key():
         raise DataError(f"{raw.origin}: changed while it was read; run again when it is complete")
     store = prepare(raw, seed, duplicates)
+    notes = {"summary": summary(store), "odd_times": odd_times(store)}
     try:
         if target.exists():
             storage.discard_directory(target)
         with storage.scratch_directory(prepared) as scratch:
-            tfds_builder.write(store, scratch)
+            columnar.write(store, scratch, notes)
             if not storage.publish_directory(scratch, target):
                 _LOG.info("another process has prepared %s meanwhile", target)
     except OSError as error:
         _LOG.warning("prepared data is not kept, %s cannot be written: %s", target, error)
-    return store
+    return store, notes
 
 
 def cache_key(
@@ -91,16 +93,16 @@ def cache_key(
     """
     options = sources.arguments(source, seed=seed, cache_dir="", **source_kwargs)
     fingerprint = sources.find(source).fingerprint(**options)
-    parts = [source, options, fingerprint, seed, duplicates, tfds_builder.FORMAT_VERSION]
+    parts = [source, options, fingerprint, seed, duplicates, columnar.FORMAT_VERSION]
     text = json.dumps(parts, sort_keys=True)
     return f"{source}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
-def _read(target: pathlib.Path) -> Movelines | None:
-    """The prepared store, or None, with a warning, if it is damaged."""
+def _read(target: pathlib.Path) -> tuple[Movelines, Mapping[str, Any]] | None:
+    """The prepared store and its notes, or None, with a warning, if it is damaged."""
     try:
-        return tfds_builder.read(target)
-    except Exception as error:  # noqa: BLE001  riegeli, protobuf, JSON and TFDS have their own
+        return columnar.read(target)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         _LOG.warning(
             "prepared data in %s is damaged (%s: %s): preparing it again",
             target,

@@ -6,7 +6,7 @@ from typing import Any
 
 from nif_jax.data.files import file_sha256
 from nif_jax.data.preparation.cache import load_movelines
-from nif_jax.data.schema import Movelines, digests
+from nif_jax.data.schema import Movelines
 from nif_jax.data.splits import period_column
 
 CONTENT = "content"
@@ -27,7 +27,7 @@ def identify(config: Mapping[str, Any], lines: Movelines) -> dict[str, Any]:
       config: flat, see config.flatten.
       lines: the data set.
     """
-    parts = digests(lines)
+    parts = dict(lines.digests)
     path = pathlib.Path(config.get("content.path", ""))
     if config.get("content.source") == "file" and path.is_file():
         parts[CONTENT] = file_sha256(path)

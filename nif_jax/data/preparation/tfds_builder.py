@@ -18,13 +18,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nif_jax.data.features import strings
-from nif_jax.data.schema import OPTIONAL_COLUMNS, Movelines, digests
+from nif_jax.data.preparation.columnar import event_columns
+from nif_jax.data.schema import EVENT_COLUMNS, OPTIONAL_COLUMNS, Movelines
 
-FORMAT_VERSION = "1.4.0"
-"""Part of every cache key: raise it when a source, preparation or this format changes what is
-stored."""
+VERSION = "1.4.0"
+"""Of the records: raise it when they change."""
 
-EVENT_COLUMNS = ("item", "scene", "action", "time", "label")
 _DTYPES: dict[str, type] = {
     "item": np.int32,
     "scene": np.int32,
@@ -32,12 +31,6 @@ _DTYPES: dict[str, type] = {
     "time": np.int64,
 }
 _DTYPES |= {"label": np.int8, "truth": np.float32, "period": np.int8, "order_only": np.bool_}
-
-
-def event_columns(store: Movelines) -> tuple[str, ...]:
-    """The columns [E] of a store, with the optional ones that it has."""
-    optional = (column for column in OPTIONAL_COLUMNS if getattr(store, column) is not None)
-    return (*EVENT_COLUMNS, *optional)
 
 
 class MovelineDataset(tfds.core.GeneratorBasedBuilder):
@@ -54,7 +47,7 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
     # TFDS looks for checksums of downloads beside the code, with a package that it does not
     # declare (importlib_resources). There is nothing to download, so there is nowhere to look.
     code_path = None
-    VERSION = tfds.core.Version(FORMAT_VERSION)
+    VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS = (
         tfds.core.BuilderConfig(name="users", description="One record a user."),
         tfds.core.BuilderConfig(name="items", description="One record an item."),
@@ -95,7 +88,7 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
 
 def digest(store: Movelines) -> str:
     """SHA-256 of everything in a store: two stores with the same digest are equal."""
-    parts = [store.name, store.origin, sorted(store.counts.items()), sorted(digests(store).items())]
+    parts = [store.name, store.origin, sorted(store.counts.items()), sorted(store.digests.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -189,7 +182,7 @@ def _stack(rows: list[np.ndarray], width: int) -> np.ndarray:
 
 def _records(folder: pathlib.Path, config: str) -> tuple[dict, list[Mapping[str, Any]]]:
     """Metadata and all records of a config, fetched in one bulk read."""
-    place = folder / MovelineDataset.name / config / FORMAT_VERSION
+    place = folder / MovelineDataset.name / config / VERSION
     builder = tfds.builder_from_directory(os.fspath(place))
     source = builder.as_data_source(split="train")
     return dict(builder.info.metadata), source.__getitems__(range(len(source)))

@@ -1,11 +1,14 @@
 """Prepared data: exact round trip, what makes a key, damage, concurrent writers."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,7 @@ import pytest
 
 from nif_jax.data import schema, sources, storage
 from nif_jax.data.movelines import prepare
-from nif_jax.data.preparation import cache, tfds_builder
+from nif_jax.data.preparation import cache, columnar, tfds_builder
 
 SMALL = {"num_users": 25, "num_items": 30, "events_per_user": 6.0}
 
@@ -29,7 +32,7 @@ def assert_equal(one: schema.Movelines, other: schema.Movelines) -> None:
         a, b = getattr(one, field.name), getattr(other, field.name)
         if isinstance(a, np.ndarray):
             a, b = {"": a}, {"": b}
-        if not isinstance(a, dict):
+        if not isinstance(a, Mapping):
             assert a == b, field.name
             continue
         assert list(a) == list(b), field.name
@@ -49,17 +52,31 @@ def _forbid_loading(monkeypatch):
     monkeypatch.setattr(sources, "load", refuse)
 
 
-def _records(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The record files of one prepared store: items, users."""
-    return sorted(folder.rglob("*.array_record*"))
+def _write_columns(store, folder):
+    columnar.write(store, folder, {"said": ["x"]})
 
 
+def _read_columns(folder):
+    store, notes = columnar.read(folder)
+    assert notes == {"said": ["x"]}
+    return store
+
+
+FORMATS = pytest.mark.parametrize(
+    ("write", "read"),
+    [(_write_columns, _read_columns), (tfds_builder.write, tfds_builder.read)],
+)
+
+
+@FORMATS
 class TestRoundTrip:
-    def test_synthetic(self, store, tmp_path):
-        tfds_builder.write(store, tmp_path)
-        assert_equal(tfds_builder.read(tmp_path), store)
+    def test_synthetic(self, store, tmp_path, write, read):
+        write(store, tmp_path)
+        found = read(tmp_path)
+        assert_equal(found, store)
+        assert found.digests == store.digests
 
-    def test_odd_names_no_features_and_extreme_values(self, tmp_path):
+    def test_odd_names_no_features_and_extreme_values(self, tmp_path, write, read):
         events = pd.DataFrame(
             {
                 "user_id": ["ü", "", "名前"],
@@ -75,13 +92,57 @@ class TestRoundTrip:
         odd = prepare(schema.RawTables("odd", events, items, users, "ø"), seed=0)
         assert list(odd.user_features) == [] and list(odd.item_features) == ["x/y"]
         assert odd.truth is None
-        tfds_builder.write(odd, tmp_path)
-        assert_equal(tfds_builder.read(tmp_path), odd)
+        write(odd, tmp_path)
+        assert_equal(read(tmp_path), odd)
 
+
+class TestColumns:
+    @pytest.mark.parametrize("rows", [1, 7, 50, 10**6])
+    def test_shards_are_whole_users_of_about_equal_length(self, store, tmp_path, monkeypatch, rows):
+        monkeypatch.setattr(columnar, "SHARD_ROWS", rows)
+        columnar.write(store, tmp_path, {})
+        assert_equal(columnar.read(tmp_path)[0], store)
+        users = columnar.cut_shards(store.user_offsets)
+        assert users[0] == 0 and users[-1] == store.num_users and (np.diff(users) > 0).all()
+        longest = np.diff(store.user_offsets).max()
+        assert np.diff(store.user_offsets[users]).max() < rows + longest
+        label = np.load(tmp_path / "label.npy")
+        begin, end = store.user_offsets[users[-2:]]
+        found = json.loads((tmp_path / "manifest.json").read_text())["columns"]["label"]["sha256"]
+        assert found[-1] == hashlib.sha256(label[begin:end].tobytes()).hexdigest()
+
+    def test_events_are_mapped_and_read_only(self, store, tmp_path):
+        columnar.write(store, tmp_path, {})
+        found, _ = columnar.read(tmp_path)
+        assert isinstance(found.item.base, np.memmap) and not found.item.flags.writeable
+
+    def test_texts_are_read_when_they_are_used(self, store, tmp_path):
+        columnar.write(store, tmp_path, {})
+        found, _ = columnar.read(tmp_path)
+        for path in (tmp_path / "names").iterdir():
+            path.unlink()
+        with pytest.raises(FileNotFoundError):
+            found.vocabulary["user"]
+
+    def test_a_flip_in_any_file_is_found(self, store, tmp_path):
+        columnar.write(store, tmp_path, {})
+        for path in sorted(p for p in tmp_path.rglob("*") if p.is_file()):
+            before = path.read_bytes()
+            for at in (0, len(before) // 2, len(before) - 1):
+                flipped = bytearray(before)
+                flipped[at] ^= 4
+                path.write_bytes(flipped)
+                with pytest.raises(ValueError, match=path.name):
+                    columnar.read(tmp_path)
+            path.write_bytes(before)
+        assert_equal(columnar.read(tmp_path)[0], store)
+
+
+class TestDigest:
     def test_digest_sees_every_field(self, store):
         seen = {tfds_builder.digest(store)}
         changes = {"name": "other", "origin": "other", "counts": {}, "titles": store.titles[::-1]}
-        for name in (*tfds_builder.EVENT_COLUMNS, "truth", "user_offsets"):
+        for name in (*schema.EVENT_COLUMNS, "truth", "user_offsets"):
             changes[name] = getattr(store, name) + 1
         for group in ("item_features", "user_features", "vocabulary"):
             key, *_ = getattr(store, group)
@@ -148,13 +209,17 @@ class TestLoad:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
         load()
-        here, other = tmp_path / "prepared", tmp_path / "other"
-        tfds_builder.write(dataclasses.replace(store, label=1 - store.label), other)
+        (folder,), other = (tmp_path / "prepared").iterdir(), tmp_path / "other"
+        other.mkdir()
+        columnar.write(dataclasses.replace(store, label=1 - store.label), other, {})
         damages = {
-            "half a file": lambda: halve(_records(here)[0]),
-            "lost file": lambda: _records(here)[1].unlink(),
-            "half the metadata": lambda: halve(next(here.rglob("users/**/metadata.json"))),
-            "another store's records": lambda: shutil.copy(_records(other)[1], _records(here)[1]),
+            "half a file": lambda: halve(folder / "item.npy"),
+            "lost file": lambda: (folder / "names" / "0001.parquet").unlink(),
+            "half the manifest": lambda: halve(folder / "manifest.json"),
+            "no manifest": lambda: (folder / "manifest.json").unlink(),
+            "another store's column": lambda: shutil.copy(other / "label.npy", folder),
+            "another store's manifest": lambda: shutil.copy(other / "manifest.json", folder),
+            "an empty file": lambda: (folder / "user_features" / "0000.npy").write_bytes(b""),
         }
         for name, damage in damages.items():
             damage()
@@ -209,7 +274,7 @@ class TestKey:
     def test_seed_options_and_version_change_it(self, monkeypatch):
         keys = [cache.cache_key("synthetic", seed=1), cache.cache_key("synthetic", seed=2)]
         keys.append(cache.cache_key("synthetic", seed=1, drift=0.1))
-        monkeypatch.setattr(tfds_builder, "FORMAT_VERSION", "0.0.0")
+        monkeypatch.setattr(columnar, "FORMAT_VERSION", "0.0.0")
         keys.append(cache.cache_key("synthetic", seed=1))
         assert len(set(keys)) == 4
 
@@ -218,7 +283,7 @@ class TestKey:
     ):
         log = tmp_path / "log.csv"
         log.write_text("user_id,item_id,timestamp,label\nu,a,1,1\nu,b,2,0\n")
-        monkeypatch.setattr(tfds_builder, "FORMAT_VERSION", "1.1.0")
+        monkeypatch.setattr(columnar, "FORMAT_VERSION", "1.1.0")
         old = cache.cache_key("files", seed=0, path=str(log))
         monkeypatch.undo()
         assert cache.cache_key("files", seed=0, path=str(log)) != old
