@@ -25,9 +25,9 @@ INSTALL_REQUIRES = [
     "chex>=0.1.90",  # shapes checked where modules are called
     "optax>=0.2.5",  # optimisers, schedules and clipping
     "orbax-checkpoint>=0.11.30",  # checkpoints; 0.11.25 cannot save NumPy scalars
-    # MovieLens's official source; format of prepared movelines. 4.9.9 fails with protobuf 7.
+    # MovieLens's official source; exchange of prepared movelines. 4.9.9 fails with protobuf 7.
     "tensorflow-datasets>=4.9.10",
-    # The records of prepared movelines. The marker is Grain's: no wheel for Windows.
+    # The records of exported movelines. The marker is Grain's: no wheel for Windows.
     'array_record>=0.8.1; sys_platform != "win32"',
     "grain>=0.2.12",  # order and position of the batches
     "ml_collections>=1.0.0",  # configs and their flags

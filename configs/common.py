@@ -62,7 +62,7 @@ def _source(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # that histories contain is action_columns, else the action column, else the label. An action
     # that is the same for all labelled events is shown with the label.
     config.source = ConfigDict()
-    if dataset == "movielens_100k":
+    if dataset in ("movielens_100k", "tfds"):
         config.source.path = ""
     elif dataset == "files":
         for name in ("path", "items", "users", "history", "columns", "history_columns"):

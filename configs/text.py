@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.datasets import PRESETS
 
-DATASETS = ("movielens_100k", "files", "synthetic")
+DATASETS = ("movielens_100k", "files", "synthetic", "tfds")
 WORDS = ("smoke",)
 
 

@@ -35,7 +35,7 @@ def require_relations(config: ConfigDict) -> None:
             )
     data = config.data
     require_split(data.split, data.time_zone)
-    if period_column(data.split) and data.source != "files":
+    if period_column(data.split) and data.source not in ("files", "tfds"):
         raise ConfigError(
             f"config.data.split={data.split!r} reads a column of the events file, which "
             f"config.data.source={data.source!r} does not have: use the source 'files', or another "

@@ -65,11 +65,12 @@ def _read_or_prepare(
     if target.exists():
         found = _read(target)
         if found is not None:
+            _LOG.info("prepared data: %s", target)
             return found
     raw = sources.load(source, seed=seed, cache_dir=cache_dir, **source_kwargs)
     if target.name != key():
         raise DataError(f"{raw.origin}: changed while it was read; run again when it is complete")
-    store = prepare(raw, seed, duplicates)
+    store = raw if isinstance(raw, Movelines) else prepare(raw, seed, duplicates)
     notes = {"summary": summary(store), "odd_times": odd_times(store)}
     try:
         if target.exists():
@@ -78,6 +79,7 @@ def _read_or_prepare(
             columnar.write(store, scratch, notes)
             if not storage.publish_directory(scratch, target):
                 _LOG.info("another process has prepared %s meanwhile", target)
+        _LOG.info("prepared data: %s", target)
     except OSError as error:
         _LOG.warning("prepared data is not kept, %s cannot be written: %s", target, error)
     return store, notes

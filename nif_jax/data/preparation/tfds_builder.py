@@ -1,28 +1,25 @@
-"""Prepared movelines as tensorflow-datasets of ArrayRecord, written and read without TensorFlow.
+"""Exports prepared movelines as tensorflow-datasets of ArrayRecord, without TensorFlow.
+
+    python -m nif_jax.data.preparation.tfds_builder <cache folder>/prepared/<key> <folder>
 
 One builder, two configs: "users" has one record a user, its moveline inside; "items" has one record
 an item. What belongs to the whole store (vocabularies, names of the feature columns, counts) is
-TFDS metadata. Everything comes back exactly: dtypes, shapes, order.
+TFDS metadata. The source "tfds" reads it, and everything comes back exactly: dtypes, shapes, order.
 """
 
+import argparse
 import contextlib
-import hashlib
 import io
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nif_jax.data.features import strings
-from nif_jax.data.preparation.columnar import event_columns
-from nif_jax.data.schema import EVENT_COLUMNS, OPTIONAL_COLUMNS, Movelines
-
-VERSION = "1.4.0"
-"""Of the records: raise it when they change."""
+from nif_jax.data.preparation import columnar
+from nif_jax.data.schema import Movelines
+from nif_jax.data.sources.tfds_folder import NAME, VERSION, digest, stack
 
 _DTYPES: dict[str, type] = {
     "item": np.int32,
@@ -43,7 +40,7 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
     every feature one after the other, widths M in metadata["item_features"].
     """
 
-    name = "moveline_dataset"
+    name = NAME
     # TFDS looks for checksums of downloads beside the code, with a package that it does not
     # declare (importlib_resources). There is nothing to download, so there is nowhere to look.
     code_path = None
@@ -63,7 +60,7 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
         if self.builder_config.name == "users":
             features = {"user_id": tfds.features.Text()}
             features["features"] = integers(shape=(len(store.user_features),), dtype=np.int32)
-            for column in event_columns(store):
+            for column in columnar.event_columns(store):
                 features[column] = integers(shape=(None,), dtype=_DTYPES[column])
         else:
             width = sum(ids.shape[1] for ids in store.item_features.values())
@@ -86,62 +83,13 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
         return _user_records(self._store) if users else _item_records(self._store)
 
 
-def digest(store: Movelines) -> str:
-    """SHA-256 of everything in a store: two stores with the same digest are equal."""
-    parts = [store.name, store.origin, sorted(store.counts.items()), sorted(store.digests.items())]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
 def write(store: Movelines, folder: pathlib.Path) -> None:
-    """Writes both configs of `store` below `folder`."""
+    """Writes both configs of `store` below `folder`; data that is there already stays."""
     tfds.disable_progress_bar()
     for config in MovelineDataset.BUILDER_CONFIGS:
         builder = MovelineDataset(store=store, config=config.name, data_dir=os.fspath(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # says "Downloading", which misleads
             builder.download_and_prepare()
-
-
-def read(folder: pathlib.Path) -> Movelines:
-    """The store written to `folder`.
-
-    Raises:
-      ValueError: what is read differs from what was written.
-      Exception: whatever TFDS and ArrayRecord raise on absent or damaged files.
-    """
-    metadata, users = _records(folder, "users")
-    _, items = _records(folder, "items")
-    widths = np.array([width for _, width in metadata["item_features"]], dtype=int)
-    packed = _stack([record["features"] for record in items], widths.sum())
-    packed = np.concatenate([np.zeros((1, packed.shape[1]), np.int32), packed])  # the padding item
-    columns = np.split(packed, np.cumsum(widths), axis=1)[:-1]
-    names = [name for name, _ in metadata["item_features"]]
-    personal = _stack([record["features"] for record in users], len(metadata["user_features"]))
-    lengths = [len(record["item"]) for record in users]
-    columns_read = [c for c in (*EVENT_COLUMNS, *OPTIONAL_COLUMNS) if c in users[0]]
-    events = {column: np.concatenate([r[column] for r in users]) for column in columns_read}
-    vocabulary = {
-        "user": strings(record["user_id"].decode() for record in users),
-        "item": strings(record["item_id"].decode() for record in items),
-    }
-    vocabulary |= {key: strings(values) for key, values in metadata["vocabulary"].items()}
-    store = Movelines(
-        name=metadata["name"],
-        origin=metadata["origin"],
-        user_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        **events,
-        item_features={k: np.ascontiguousarray(v) for k, v in zip(names, columns, strict=True)},
-        user_features={
-            name: np.ascontiguousarray(personal[:, i])
-            for i, name in enumerate(metadata["user_features"])
-        },
-        vocabulary=vocabulary,
-        titles=strings(record["title"].decode() for record in items),
-        counts=metadata["counts"],
-    )
-    found = digest(store)
-    if found != metadata["digest"]:
-        raise ValueError(f"{folder}: digest {found}, expected {metadata['digest']}")
-    return store
 
 
 def _metadata(store: Movelines) -> dict[str, object]:
@@ -159,8 +107,8 @@ def _metadata(store: Movelines) -> dict[str, object]:
 
 
 def _user_records(store: Movelines) -> Iterator[tuple[int, Mapping[str, object]]]:
-    features = _stack(list(store.user_features.values()), store.num_users).T
-    columns = {column: getattr(store, column) for column in event_columns(store)}
+    features = stack(list(store.user_features.values()), store.num_users).T
+    columns = {column: getattr(store, column) for column in columnar.event_columns(store)}
     for user, name in enumerate(store.vocabulary["user"].tolist()):
         rows = slice(store.user_offsets[user], store.user_offsets[user + 1])
         moveline = {column: values[rows] for column, values in columns.items()}
@@ -175,14 +123,9 @@ def _item_records(store: Movelines) -> Iterator[tuple[int, Mapping[str, object]]
         yield item, {"item_id": name, "title": title, "features": features[item]}
 
 
-def _stack(rows: list[np.ndarray], width: int) -> np.ndarray:
-    """[n, width] int32, also of no rows."""
-    return np.asarray(rows, np.int32).reshape(len(rows), width)
-
-
-def _records(folder: pathlib.Path, config: str) -> tuple[dict, list[Mapping[str, Any]]]:
-    """Metadata and all records of a config, fetched in one bulk read."""
-    place = folder / MovelineDataset.name / config / VERSION
-    builder = tfds.builder_from_directory(os.fspath(place))
-    source = builder.as_data_source(split="train")
-    return dict(builder.info.metadata), source.__getitems__(range(len(source)))
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Writes prepared data as a TFDS data set.")
+    parser.add_argument("prepared", type=pathlib.Path, help="its folder, which the log names")
+    parser.add_argument("output", type=pathlib.Path, help="folder of the TFDS data set")
+    arguments = parser.parse_args()
+    write(columnar.read(arguments.prepared)[0], arguments.output)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nif_jax.data.schema import DataError, Movelines, RawTables
 from nif_jax.data.simulator import World
-from nif_jax.data.sources import files, movielens, synthetic
+from nif_jax.data.sources import files, movielens, synthetic, tfds_folder
 
 Option = str | int | float
 
@@ -22,13 +22,13 @@ class Source:
     """A way to get raw tables.
 
     Attributes:
-      tables: makes them.
+      tables: makes them; or a whole store, of data that was prepared before it was exported.
       fingerprint: what identifies the bytes that it would read.
       signature: whose parameters are the options; None: those of `tables`.
       world: (Movelines.vocabulary, **options) -> the law that the events follow, where it is known.
     """
 
-    tables: Callable[..., RawTables]
+    tables: Callable[..., RawTables | Movelines]
     fingerprint: Callable[..., str]
     signature: Callable | None = None
     world: Callable[..., World] | None = None
@@ -45,6 +45,7 @@ SOURCES = {
     "synthetic": Source(
         synthetic.synthetic, synthetic.fingerprint, synthetic.simulate, synthetic.world
     ),
+    "tfds": Source(tfds_folder.tfds_folder, tfds_folder.fingerprint),
 }
 
 # Offered to every source, taken by those that have a use for it.
@@ -91,11 +92,11 @@ def arguments(
 
 def load(
     name: str, *, seed: int = 0, cache_dir: str = "", period: str = "", **given: Option
-) -> RawTables:
-    """Raw tables of a data source.
+) -> RawTables | Movelines:
+    """Raw tables of a data source, or the store of one that holds prepared data.
 
     Args:
-      name: "movielens_100k", "files" or "synthetic".
+      name: "movielens_100k", "files", "synthetic" or "tfds".
       seed: of what a source draws at random; only the synthetic one does.
       cache_dir: where downloads are kept, "" for the default (see storage.cache_dir).
       period: column of the events file that holds the periods of a split, "" for none; read by the

@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from nif_jax.data import schema, sources, storage
 from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import cache, columnar, tfds_builder
+from nif_jax.data.sources import tfds_folder
 
 SMALL = {"num_users": 25, "num_items": 30, "events_per_user": 6.0}
 
@@ -64,7 +67,7 @@ def _read_columns(folder):
 
 FORMATS = pytest.mark.parametrize(
     ("write", "read"),
-    [(_write_columns, _read_columns), (tfds_builder.write, tfds_builder.read)],
+    [(_write_columns, _read_columns), (tfds_builder.write, tfds_folder.read)],
 )
 
 
@@ -138,9 +141,45 @@ class TestColumns:
         assert_equal(columnar.read(tmp_path)[0], store)
 
 
+class TestTfds:
+    def _load(self, folder, cache_dir):
+        return cache.load_movelines("tfds", seed=9, cache_dir=str(cache_dir), path=str(folder))
+
+    def test_what_was_exported_is_a_source_and_is_exported_alike(self, store, tmp_path):
+        exported, again = tmp_path / "exported", tmp_path / "again"
+        tfds_builder.write(store, exported)
+        for _ in range(2):  # read from TFDS, then from the cache
+            found = self._load(exported, tmp_path / "cache")
+            assert_equal(found, store)
+        tfds_builder.write(found, again)
+        assert_equal(self._load(again, tmp_path / "other"), store)
+
+    def test_the_command_exports_prepared_data(self, store, tmp_path):
+        cache.load_movelines("synthetic", seed=5, cache_dir=str(tmp_path), **SMALL)
+        (prepared,) = (tmp_path / "prepared").iterdir()
+        name = "nif_jax.data.preparation.tfds_builder"
+        command = [sys.executable, "-m", name, str(prepared), str(tmp_path / "exported")]
+        subprocess.run(command, check=True, capture_output=True)
+        assert_equal(sources.load("tfds", path=str(tmp_path / "exported")), store)
+
+    def test_bad_folders_are_named(self, store, tmp_path):
+        for path in ("", str(tmp_path)):
+            with pytest.raises(schema.DataError, match="give the folder that"):
+                sources.load("tfds", path=path)
+        tfds_builder.write(store, tmp_path)
+        key = cache.cache_key("tfds", seed=0, path=str(tmp_path))
+        record = next(tmp_path.rglob("users/*/*.array_record*"))
+        content = bytearray(record.read_bytes())
+        content[len(content) // 2] ^= 1
+        record.write_bytes(content)
+        with pytest.raises(schema.DataError, match=r"moveline_dataset cannot be read .*: export"):
+            sources.load("tfds", path=str(tmp_path))
+        assert cache.cache_key("tfds", seed=0, path=str(tmp_path)) != key
+
+
 class TestDigest:
     def test_digest_sees_every_field(self, store):
-        seen = {tfds_builder.digest(store)}
+        seen = {tfds_folder.digest(store)}
         changes = {"name": "other", "origin": "other", "counts": {}, "titles": store.titles[::-1]}
         for name in (*schema.EVENT_COLUMNS, "truth", "user_offsets"):
             changes[name] = getattr(store, name) + 1
@@ -148,7 +187,7 @@ class TestDigest:
             key, *_ = getattr(store, group)
             changes[group] = getattr(store, group) | {key: getattr(store, group)[key][::-1].copy()}
         for name, value in changes.items():
-            seen.add(tfds_builder.digest(dataclasses.replace(store, **{name: value})))
+            seen.add(tfds_folder.digest(dataclasses.replace(store, **{name: value})))
         assert len(seen) == 1 + len(changes)
 
 
@@ -160,6 +199,14 @@ class TestLoad:
         assert_equal(first, store)
         assert_equal(second, store)
         assert not list((tmp_path / "prepared").glob(".incomplete-*"))
+
+    def test_the_log_names_the_folder_of_prepared_data(self, tmp_path, caplog):
+        for _ in range(2):
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                cache.load_movelines("synthetic", seed=5, cache_dir=str(tmp_path), **SMALL)
+            (folder,) = (tmp_path / "prepared").iterdir()
+            assert f"prepared data: {folder}\n" in caplog.text
 
     def test_the_log_says_what_was_read_whether_prepared_or_cached(self, tmp_path, caplog):
         hour = 1_600_000_000
@@ -240,7 +287,7 @@ class TestLoad:
         context = multiprocessing.get_context("spawn")
         with context.Pool(2) as pool:
             found = pool.map(_load_digest, [str(tmp_path)] * 2)
-        assert found == [tfds_builder.digest(store)] * 2
+        assert found == [tfds_folder.digest(store)] * 2
         left = list((tmp_path / "prepared").iterdir())
         assert len(left) == 1 and not left[0].name.startswith(".")
 
@@ -346,4 +393,4 @@ def test_cache_dir_order(monkeypatch):
 
 def _load_digest(folder: str) -> str:
     found = cache.load_movelines("synthetic", seed=5, cache_dir=folder, **SMALL)
-    return tfds_builder.digest(found)
+    return tfds_folder.digest(found)
