@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nif_jax.data import sources
-from nif_jax.data.movelines import odd_times, prepare
+from nif_jax.data.movelines import prepare
 from nif_jax.data.schema import DataError
+from nif_jax.data.summary import odd_times
 
 LOG = pd.DataFrame(
     {

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from nif_jax.data import sources, storage
-from nif_jax.data.movelines import odd_times, prepare, summary
+from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import columnar
 from nif_jax.data.schema import DataError, Movelines
+from nif_jax.data.summary import odd_times, summary
 
 _LOG = logging.getLogger(__name__)
 
