@@ -55,7 +55,7 @@ def prepare(raw: RawTables, seed: int, duplicates: str = "drop") -> Movelines:
     keys = ordering.sort_keys(codes["user"], columns["time"])
     order = ordering.by_content(keys, [columns[name] for name in CONTENT])
     if duplicates == "drop":
-        order = ordering.without_repeats(order, keys, events)
+        order = ordering.without_repeats(order, keys, dict(events.items()))
     keys = keys[order]
     places, sources = ordering.shuffled_ties(keys, ordering.permutation(len(order), seed))
     order[places] = order[sources]
@@ -66,7 +66,7 @@ def prepare(raw: RawTables, seed: int, duplicates: str = "drop") -> Movelines:
     }
     for kind in ("item", "scene", "action"):
         columns[kind] = dense_ids(columns[kind])
-    columns = {name: column[order] for name, column in (columns | _optional(events)).items()}
+    columns = {name: column[order] for name, column in (columns | optional_columns(events)).items()}
     per_user = np.bincount(codes["user"][order], minlength=len(names["user"]))
     with_events = len(np.unique(columns["item"]))
     return assemble(raw, names, per_user, columns, counts, with_events)
@@ -121,7 +121,7 @@ def assemble(
     )
 
 
-def _optional(events: pd.DataFrame) -> dict[str, np.ndarray]:
+def optional_columns(events: pd.DataFrame) -> dict[str, np.ndarray]:
     """The columns [E] of schema.OPTIONAL_COLUMNS that the events have."""
     columns = {name: events[name].to_numpy() for name in _OPTIONAL if name in events}
     if "period" in columns:
@@ -150,20 +150,24 @@ def id_names(values: pd.Series) -> np.ndarray:
 
 
 def _number(values: pd.Series, also: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Index [E] of each value in the names [n], which are those of `also` too.
-
-    Names are in the order of features.by_length.
-    """
+    """Index [E] of each value in the names [n], see numbered."""
     codes, distinct = pd.factorize(values)
-    names = id_names(pd.Series(distinct))
+    position, every = numbered(str(values.name), id_names(pd.Series(distinct)), also)
+    return position[codes], every
+
+
+def numbered(
+    column: str, names: np.ndarray, also: pd.Series | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Place [k] of each of these texts [k] in the names [n] of the ids, which are those of `also`
+    too, in the order of features.by_length; `column` is for the message of the DataError."""
     every = features.by_length(names if also is None else [*names, *id_names(also)])
     if len(every) >= MAX_ID:
         raise DataError(
-            f"column {values.name!r} has {len(every)} distinct values, more than int32 ids can "
+            f"column {column!r} has {len(every)} distinct values, more than int32 ids can "
             f"count ({MAX_ID - 1}): merge rare values first"
         )
-    position = pd.Index(every).get_indexer(names)
-    return position[codes], every
+    return pd.Index(every).get_indexer(names), every
 
 
 def dense_ids(index: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Order of events: by user and time, then by content; ties in time are shuffled by a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,12 +34,16 @@ def by_content(keys: np.ndarray, content: Sequence[np.ndarray]) -> np.ndarray:
     return order
 
 
-def without_repeats(order: np.ndarray, keys: np.ndarray, events: pd.DataFrame) -> np.ndarray:
-    """`order`, see by_content, with one row of all that are equal in every column of events."""
+def without_repeats(
+    order: np.ndarray, keys: np.ndarray, columns: Mapping[str, pd.Series | np.ndarray]
+) -> np.ndarray:
+    """`order`, see by_content, with one row of all that are equal in every column [n]."""
     places = np.flatnonzero(tied(keys[order]))
-    at = events.iloc[order[places]]
+    rows = order[places]
     # As codes of values: what is equal is compared fast, and null equals null.
-    codes = pd.DataFrame({name: pd.factorize(column)[0] for name, column in at.items()})
+    codes = pd.DataFrame(
+        {name: pd.factorize(pd.Series(c, copy=False).iloc[rows])[0] for name, c in columns.items()}
+    )
     return np.delete(order, places[codes.duplicated().to_numpy()])
 
 

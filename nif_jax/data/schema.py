@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -73,6 +73,25 @@ class RawTables:
     items: pd.DataFrame
     users: pd.DataFrame
     origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RawPieces:
+    """What a source returns for a log that is read in pieces, because memory may not hold it.
+
+    Attributes:
+      events: reads the log once: pieces of RawTables.events, checked, with text as user_id,
+        item_id, scene and action; the index continues from piece to piece.
+      finish: (users, items, actions, occurs) -> RawTables without events, and [A, 3] text that
+        histories show as the action, or None for the action itself. Distinct users [U] and items
+        [N] with their first row as the index, distinct actions [A], and [A, 3] bool, the labels
+        NO_LABEL, 0 and 1 that each occurs with. Raises DataError for ids that cannot be used.
+    """
+
+    events: Callable[[], Iterator[pd.DataFrame]]
+    finish: Callable[
+        [pd.Series, pd.Series, np.ndarray, np.ndarray], tuple[RawTables, np.ndarray | None]
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,12 +27,12 @@ UNITS = {10**9: "nanoseconds", 10**6: "microseconds", 1000: "milliseconds", 1: "
 def reject(where: str, column: str, values: pd.Series, bad: np.ndarray, problem: str) -> None:
     """Raises DataError about the first row where `bad` [E] is set; returns None if there is none.
 
-    Rows are counted from 0, without a header line.
+    Rows are counted from 0, without a header line; the index of a piece of a file counts on.
     """
     bad = np.asarray(bad, bool)
     if bad.any():
-        row = int(np.argmax(bad))
-        value = values.iloc[row]
+        at = int(np.argmax(bad))
+        row, value = values.index[at], values.iloc[at]
         value = value.item() if isinstance(value, np.generic) else value  # nan, not np.float64(nan)
         raise DataError(
             f"{where}: column {column!r}, row {row}: value {value!r} {problem} "

@@ -18,8 +18,9 @@ def test_order_ties_and_repeats_are_those_of_sorting_all_columns(rows, scale):
     keys = ordering.sort_keys(user, time)
     order = ordering.by_content(keys, [one, two])
     np.testing.assert_array_equal(order, np.lexsort((one, two, time, user)))
-    frame = pd.DataFrame({"user": user, "time": time, "one": one, "two": two})
-    kept = ordering.without_repeats(order, keys, frame)
+    columns = {"user": user, "time": time, "one": one, "two": two}
+    frame = pd.DataFrame(columns)
+    kept = ordering.without_repeats(order, keys, columns)
     found = frame.iloc[kept]
     expected = frame.drop_duplicates().sort_values(["user", "time", "two", "one"])
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))

@@ -1,16 +1,18 @@
 """Prepared movelines, made once: the first start prepares them, later ones map them into memory."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nif_jax.data import sources, storage
 from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import columnar
+from nif_jax.data.preparation.out_of_core import prepare_pieces
 from nif_jax.data.schema import DataError, Movelines
 from nif_jax.data.summary import odd_times, summary
 
@@ -68,22 +70,50 @@ def _read_or_prepare(
         if found is not None:
             _LOG.info("prepared data: %s", target)
             return found
-    raw = sources.load(source, seed=seed, cache_dir=cache_dir, **source_kwargs)
-    if target.name != key():
-        raise DataError(f"{raw.origin}: changed while it was read; run again when it is complete")
+    options = {"seed": seed, "cache_dir": cache_dir, **source_kwargs}
+
+    def require_unchanged(origin: str) -> None:
+        if target.name != key():
+            raise DataError(f"{origin}: changed while it was read; run again when it is complete")
+
+    pieces = sources.load_pieces(source, **options)
+    if pieces is not None:
+        try:
+            with _kept(target) as scratch:
+                store = prepare_pieces(pieces, seed, duplicates, scratch)
+                require_unchanged(store.origin)
+                notes = _notes(store)
+                columnar.write_rest(store, scratch, notes)
+            return store, notes
+        except OSError as error:
+            _LOG.warning("%s cannot be written (%s): preparing in memory", target, error)
+    raw = sources.load(source, **options)
+    require_unchanged(raw.origin)
     store = raw if isinstance(raw, Movelines) else prepare(raw, seed, duplicates)
-    notes = {"summary": summary(store), "odd_times": odd_times(store)}
+    notes = _notes(store)
     try:
-        if target.exists():
-            storage.discard_directory(target)
-        with storage.scratch_directory(prepared) as scratch:
+        with _kept(target) as scratch:
             columnar.write(store, scratch, notes)
-            if not storage.publish_directory(scratch, target):
-                _LOG.info("another process has prepared %s meanwhile", target)
-        _LOG.info("prepared data: %s", target)
     except OSError as error:
         _LOG.warning("prepared data is not kept, %s cannot be written: %s", target, error)
     return store, notes
+
+
+def _notes(store: Movelines) -> dict[str, Any]:
+    """What the log says about a store."""
+    return {"summary": summary(store), "odd_times": odd_times(store)}
+
+
+@contextlib.contextmanager
+def _kept(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An empty folder that becomes `target` at the end; what is damaged there is removed."""
+    if target.exists():
+        storage.discard_directory(target)
+    with storage.scratch_directory(target.parent) as scratch:
+        yield scratch
+        if not storage.publish_directory(scratch, target):
+            _LOG.info("another process has prepared %s meanwhile", target)
+    _LOG.info("prepared data: %s", target)
 
 
 def cache_key(

@@ -133,12 +133,12 @@ def read(folder: pathlib.Path) -> tuple[Movelines, dict[str, Any]]:
     columns = {}
     for name, column in manifest["columns"].items():
         path = folder / f"{name}.npy"
-        columns[name] = np.asarray(_map(path))
+        columns[name] = map_file(path)
         _require(path, (column["dtype"], (rows[-1],)), _form(columns[name]))
         _require(path, column["sha256"], _shard_digests(path, rows))
     features = {
         group: {
-            name: np.asarray(_map(folder / group / f"{number:04}.npy"))
+            name: map_file(folder / group / f"{number:04}.npy")
             for number, name in enumerate(manifest[group])
         }
         for group in ("item_features", "user_features")
@@ -147,7 +147,7 @@ def read(folder: pathlib.Path) -> tuple[Movelines, dict[str, Any]]:
     store = Movelines(
         name=manifest["name"],
         origin=manifest["origin"],
-        user_offsets=np.asarray(_map(folder / "user_offsets.npy")),
+        user_offsets=map_file(folder / "user_offsets.npy"),
         **columns,
         **features,
         vocabulary=Names({key: _names_file(folder, number) for number, key in keys}),
@@ -182,8 +182,41 @@ def _names_file(folder: pathlib.Path, number: int) -> pathlib.Path:
     return folder / "names" / f"{number:04}.parquet"
 
 
-def _map(path: pathlib.Path) -> np.memmap:
+class ColumnWriter:
+    """Writes a column [E] as a .npy file in pieces, whatever E becomes.
+
+    Args of the constructor: the file, and the type of the column.
+    """
+
+    def __init__(self, path: pathlib.Path, dtype: np.dtype):
+        self._file, self._dtype, self._rows = path.open("wb"), dtype, 0
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # NumPy leaves space for the largest shape, so that the header keeps its length.
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (self._rows,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, values: np.ndarray) -> None:
+        """Adds values [n]."""
+        self._file.write(np.ascontiguousarray(values, self._dtype).data)
+        self._rows += len(values)
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+
+def map_file(path: pathlib.Path) -> np.ndarray:
     """A read-only array whose pages are read when they are used; ValueError if it is none."""
+    return np.asarray(_map(path))
+
+
+def _map(path: pathlib.Path) -> np.memmap:
+    """See map_file."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (EOFError, ValueError) as error:

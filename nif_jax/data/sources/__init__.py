@@ -10,9 +10,9 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
-from nif_jax.data.schema import DataError, Movelines, RawTables
+from nif_jax.data.schema import DataError, Movelines, RawPieces, RawTables
 from nif_jax.data.simulator import World
-from nif_jax.data.sources import files, movielens, synthetic, tfds_folder
+from nif_jax.data.sources import files, movielens, pieces, synthetic, tfds_folder
 
 Option = str | int | float
 
@@ -26,12 +26,14 @@ class Source:
       fingerprint: what identifies the bytes that it would read.
       signature: whose parameters are the options; None: those of `tables`.
       world: (Movelines.vocabulary, **options) -> the law that the events follow, where it is known.
+      pieces: the log in pieces, if it is too large to be read at one time, else None.
     """
 
     tables: Callable[..., RawTables | Movelines]
     fingerprint: Callable[..., str]
     signature: Callable | None = None
     world: Callable[..., World] | None = None
+    pieces: Callable[..., RawPieces | None] | None = None
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -41,7 +43,7 @@ class Source:
 
 SOURCES = {
     "movielens_100k": Source(movielens.movielens_100k, movielens.fingerprint),
-    "files": Source(files.files, files.fingerprint),
+    "files": Source(files.files, files.fingerprint, pieces=pieces.in_pieces),
     "synthetic": Source(
         synthetic.synthetic, synthetic.fingerprint, synthetic.simulate, synthetic.world
     ),
@@ -108,6 +110,17 @@ def load(
     """
     given = {"period": period} | given
     return find(name).tables(**arguments(name, seed=seed, cache_dir=cache_dir, **given))
+
+
+def load_pieces(
+    name: str, *, seed: int = 0, cache_dir: str = "", period: str = "", **given: Option
+) -> RawPieces | None:
+    """The log of a data source in pieces, or None for one that `load` reads; see there."""
+    source = find(name)
+    if source.pieces is None:
+        return None
+    given = {"period": period} | given
+    return source.pieces(**arguments(name, seed=seed, cache_dir=cache_dir, **given))
 
 
 def world(name: str, lines: Movelines, *, seed: int, **given: Option) -> World:

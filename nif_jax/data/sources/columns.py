@@ -36,7 +36,10 @@ def log(table: Table, used: Mapping[str, str]) -> None:
     rows = [("column", "used as", "type", "missing", "first value"), *rows]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    _LOG.info("%s: %s rows\n%s", table.file, f"{len(table.frame):,}", "\n".join(lines))
+    count = f"{len(table.frame):,}"
+    if table.rows is not None:
+        count = f"the first {count} of {table.rows:,}"
+    _LOG.info("%s: %s rows\n%s", table.file, count, "\n".join(lines))
     for column, role in used.items():
         if column in table.frame and (separator := _separator(table.frame[column], role)):
             _LOG.warning(

@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 import operator
+import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,23 @@ class Rules:
 
 
 def from_table(table: Table, rules: Rules) -> pd.DataFrame:
-    """The checked events of a table, in its order.
+    """The checked events of a table, in its order, with actions that do not hide labels.
+
+    Returns and raises what `read` does.
+    """
+    events = read(table, rules)
+    codes, names = pd.factorize(events["action"])
+    label = events["label"].to_numpy() - NO_LABEL
+    occurs = np.zeros((len(names), 3), bool)
+    occurs[codes, label] = True
+    shown = shown_actions(table.file, names.to_numpy(object), occurs)
+    if shown is not None and not labels_as_actions(table.frame.columns, rules):
+        events["action"] = pd.Series(shown[codes, label], events.index, dtype="str")
+    return events
+
+
+def read(table: Table, rules: Rules) -> pd.DataFrame:
+    """The checked events of a table, or of a piece of one, in its order.
 
     Returns:
       The columns of RawTables.events; "other" is a hash of the columns that are not taken as they
@@ -84,34 +101,42 @@ def from_table(table: Table, rules: Rules) -> pd.DataFrame:
         column, holds = _has_value(table, "order_only", word)
         events["order_only"] = holds | events.get("order_only", False)
         _use(used, column, "order only")
-    columns.log(table, used)
-    events["other"] = _hash(table.frame.drop(columns=set(read.values())))
+    if table.frame.index[:1].tolist() in ([], [0]):  # of the first piece alone
+        columns.log(table, used)
+    events["other"] = tables.row_hashes(table.frame.drop(columns=set(read.values())))
     events = validate.check_events(str(table.file), events, found)
-    if labels_as_actions(table, rules):  # of the labels as they are in the end
+    if labels_as_actions(table.frame.columns, rules):  # of the labels as they are in the end
         events["action"] = events["label"].map(_LABEL_ACTIONS)
-    elif _hides_labels(events):
-        _LOG.info(
-            "%s: all labelled events have the action %r, which would hide their labels in "
-            "histories: the label is added to it",
-            table.file,
-            events["action"][events["label"] != NO_LABEL].iloc[0],
-        )
-        labelled = events["label"] != NO_LABEL
-        shown = events["action"].fillna("none") + " " + events["label"].map(_LABEL_ACTIONS)
-        events["action"] = events["action"].where(~labelled, shown)
     return events
 
 
-def _hides_labels(events: pd.DataFrame) -> bool:
-    """Whether labels differ and actions do not, so that histories would not show what was liked."""
-    labelled = events[events["label"] != NO_LABEL]
-    actions, labels = (labelled[name].nunique(dropna=False) for name in ("action", "label"))
-    return actions == 1 and labels > 1
+def shown_actions(file: pathlib.Path, names: np.ndarray, occurs: np.ndarray) -> np.ndarray | None:
+    """What histories show as the action: with the label, where the action alone would hide it.
+
+    Args:
+      file: for the log.
+      names: [A] text, distinct actions.
+      occurs: [A, 3] bool, the labels NO_LABEL, 0 and 1 that each occurs with.
+
+    Returns:
+      [A, 3] text; or None where labelled events have several actions, or one label.
+    """
+    with_label = occurs[:, 1:].any(1)
+    if with_label.sum() != 1 or occurs[:, 1:].any(0).sum() < 2:
+        return None
+    _LOG.info(
+        "%s: all labelled events have the action %r, which would hide their labels in "
+        "histories: the label is added to it",
+        file,
+        names[int(np.argmax(with_label))],
+    )
+    shown = [[name, *(f"{name} {_LABEL_ACTIONS[label]}" for label in (0, 1))] for name in names]
+    return np.array(shown, object)
 
 
-def labels_as_actions(table: Table, rules: Rules) -> bool:
-    """Whether the table has no actions, so that labels serve as actions."""
-    return not (rules.action_columns or "action" in rules.names or "action" in table.frame)
+def labels_as_actions(columns: Collection[str], rules: Rules) -> bool:
+    """Whether a table of these columns has no actions, so that labels serve as actions."""
+    return not (rules.action_columns or "action" in rules.names or "action" in columns)
 
 
 def _columns(table: Table, names: Mapping[str, str]) -> dict[str, str]:
@@ -130,7 +155,7 @@ def _computed(table: Table, rules: Rules, used: dict[str, str]) -> dict[str, obj
     """Our columns that are not a column of the file; adds what they are made of to `used`."""
     names = rules.names
     computed: dict[str, object] = {}
-    if labels_as_actions(table, rules):
+    if labels_as_actions(table.frame.columns, rules):
         computed["action"] = ""
     if not names.get("scene", "scene" in table.frame):
         computed["scene"] = "all"
@@ -169,14 +194,6 @@ def seconds(table: Table, names: Mapping[str, str], time_format: str = "") -> pd
 def time_column(table: Table, names: Mapping[str, str]) -> str:
     """The column that holds times."""
     return names.get("timestamp_ms") or _columns(table, names)["timestamp"]
-
-
-def _hash(others: pd.DataFrame) -> np.ndarray:
-    """[n] uint64, equal where all columns are."""
-    if others.empty:
-        return np.zeros(len(others), np.uint64)
-    codes = others.apply(lambda column: pd.factorize(tables.joined(column))[0])
-    return pd.util.hash_pandas_object(codes, index=False).to_numpy()
 
 
 def _together(columns: Mapping[str, pd.Series]) -> pd.Series:

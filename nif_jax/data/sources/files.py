@@ -7,6 +7,8 @@ One row an event. Formats: Parquet, CSV, TSV, JSON Lines, MovieLens `.dat` and R
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,9 @@ from nif_jax.data.sources.tables import parse_columns, split_words
 
 DEFAULT_ITEM_COLUMNS = ("title", "category", "genres", "year", "brand")
 _LOG = logging.getLogger(__name__)
+
+Known = dict[str, dict[str, ids.Ids | None]]
+"""Kind of id -> table -> its ids, or None if there is no such table."""
 
 
 def files(
@@ -96,27 +101,48 @@ def files(
       DataError: a file, a column or a value cannot be used, or no id of the items or users file is
         one of the events'.
     """
+    options = dict(locals())
     found = locate(path, items, users, history)
-    names = parse_columns("source.columns", columns, (*history_source.NAMES, "label", "truth"))
-    names = {ours: formats.plain_name(found.events, theirs) for ours, theirs in names.items()}
-    text = {
-        kind: TextFormat(encoding, delimiter, tuple(split_words(given)))
-        for kind, given in (("events", header), ("items", item_header), ("users", user_header))
-    }
-    rules = Rules(
-        names, label_from, unlabelled, action_columns, time_format, ids, order_only, period
-    )
-    events, known = _events(found, rules, text["events"], history_columns)
+    given, text = rules(found, options), text_formats(options)
+    events, known = _events(found, given, text["events"], history_columns)
     share = _share_of_users(events["user_id"], user_share, seed)
+    events = events if share.all() else events[share].reset_index(drop=True)
+    return with_features(found, given, options, known, events)
+
+
+def rules(found: Files, options: Mapping[str, Any]) -> Rules:
+    """How events are made of the table, by the options of `files`."""
+    ours = (*history_source.NAMES, "label", "truth")
+    names = parse_columns("source.columns", options["columns"], ours)
+    names = {ours: formats.plain_name(found.events, theirs) for ours, theirs in names.items()}
+    others = (field.name for field in dataclasses.fields(Rules))
+    return Rules(names, **{name: options[name] for name in others if name in options})
+
+
+def text_formats(options: Mapping[str, Any]) -> dict[str, TextFormat]:
+    """How the files of events, items and users are written."""
+    headers = {"events": "header", "items": "item_header", "users": "user_header"}
+    return {
+        kind: TextFormat(
+            options["encoding"], options["delimiter"], tuple(split_words(options[header]))
+        )
+        for kind, header in headers.items()
+    }
+
+
+def with_features(
+    found: Files, rules: Rules, options: Mapping[str, Any], known: Known, events: pd.DataFrame
+) -> RawTables:
+    """The events with the tables of items and users; raises DataError for ids that do not agree."""
+    text = text_formats(options)
     item_table, known["item"]["items"] = _features(
-        found.items, "item", rules, text["items"], item_columns
+        found.items, "item", rules, text["items"], options["item_columns"]
     )
     user_table, known["user"]["users"] = _features(
-        found.users, "user", rules, text["users"], user_columns
+        found.users, "user", rules, text["users"], options["user_columns"]
     )
     _check_ids(known, rules.ids)
     origin = " ".join(file.name for file in found.given)
-    events = events if share.all() else events[share].reset_index(drop=True)
     return RawTables(formats.stem(found.events), events, item_table, user_table, origin)
 
 
@@ -128,27 +154,18 @@ def fingerprint(
     return " ".join(f"{file.name}:{file_sha256(file)}" for file in given)
 
 
-_Known = dict[str, dict[str, ids.Ids | None]]
-"""Kind of id -> table -> its ids, or None if there is no such table."""
-
-
 def _events(
     found: Files, rules: Rules, text: TextFormat, history_columns: str
-) -> tuple[pd.DataFrame, _Known]:
+) -> tuple[pd.DataFrame, Known]:
     """The events of the log, and behind them those of its history; and their ids."""
     table = _read(found.events, rules, text)
     events = event_source.from_table(table, rules)
-    known: _Known = {
+    known: Known = {
         kind: {"log": ids.Ids(found.events, rules.names.get(key, key), events[key])}
         for kind, key in (("user", "user_id"), ("item", "item_id"))
     }
-    if event_source.labels_as_actions(table, rules):
-        _LOG.info(
-            "%s: no action column and no source.action_columns, so that histories show the label "
-            "as the action: %s",
-            found.events,
-            ", ".join(sorted(events["action"].unique())),
-        )
+    if event_source.labels_as_actions(table.frame.columns, rules):
+        log_label_actions(found.events, events["action"].unique())
     if not found.history:
         return events, known
     ours = parse_columns("source.history_columns", history_columns, history_source.NAMES)
@@ -160,6 +177,16 @@ def _events(
     missing = {"period": PERIODS[0], "order_only": False}
     earlier = earlier.assign(**{name: v for name, v in missing.items() if name in events})
     return pd.concat([events, earlier], ignore_index=True), known
+
+
+def log_label_actions(file: pathlib.Path, actions: Iterable[str]) -> None:
+    """Says that labels serve as actions."""
+    _LOG.info(
+        "%s: no action column and no source.action_columns, so that histories show the label "
+        "as the action: %s",
+        file,
+        ", ".join(sorted(actions)),
+    )
 
 
 def _read(file: pathlib.Path, rules: Rules, text: TextFormat) -> Table:
@@ -192,7 +219,7 @@ def _features(
     return chosen, known
 
 
-def _check_ids(known: _Known, rule: str) -> None:
+def _check_ids(known: Known, rule: str) -> None:
     """Raises DataError if a table has no id of the log's, or ids are written in several ways."""
     for kind, tables_of in known.items():
         given = {name: found for name, found in tables_of.items() if found is not None}

@@ -24,11 +24,13 @@ class Table:
       file: its path, for messages.
       frame: [n] rows with the index 0..n-1.
       nested: columns that were left out, and their types: structs, maps, lists of lists.
+      rows: of the file, if this is a piece of it; the index of a piece counts the file's rows.
     """
 
     file: pathlib.Path
     frame: pd.DataFrame
     nested: dict[str, str] = dataclasses.field(default_factory=dict)
+    rows: int | None = None
 
     def column(self, name: str, option: str) -> pd.Series:
         """[n] values; DataError, naming the option and the columns there are, without such one."""
@@ -84,13 +86,34 @@ def _read_parquet(file: pathlib.Path) -> tuple[pa.Table, dict[str, str]]:
     on it multiply rows. Nor as a data set, which takes columns from names of folders.
     """
     with pa.parquet.ParquetFile(file) as source:
-        schema = source.schema_arrow
-        formats.require_distinct(file, schema.names)
-        nested = {
-            f.name: f"values of type {f.type}"[:80] for f in schema if arrow.is_nested(f.type)
-        }
-        table = source.read([name for name in schema.names if name not in nested])
-    return table.drop([c for c in table.column_names if _is_index(c)]), nested
+        wanted, nested = _readable(file, source.schema_arrow)
+        return source.read(wanted), nested
+
+
+def parquet_schema(file: pathlib.Path) -> tuple[pa.Schema, int]:
+    """Columns and number of rows of a Parquet file."""
+    with _reported(file, ".parquet", PLAIN), pa.parquet.ParquetFile(file) as source:
+        return source.schema_arrow, source.metadata.num_rows
+
+
+def pieces(file: pathlib.Path, rows: int) -> Iterator[Table]:
+    """A Parquet file in tables of at most `rows` rows."""
+    with _reported(file, ".parquet", PLAIN), pa.parquet.ParquetFile(file) as source:
+        wanted, nested = _readable(file, source.schema_arrow)
+        start, total = 0, source.metadata.num_rows
+        for batch in source.iter_batches(rows, columns=wanted, use_threads=False):
+            frame = arrow.to_frame(file, pa.Table.from_batches([batch]))
+            frame.index = pd.RangeIndex(start, start + len(frame))
+            start += len(frame)
+            yield Table(file, frame, nested, total)
+
+
+def _readable(file: pathlib.Path, schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
+    """The columns that are read, and the types of nested ones, which are not."""
+    formats.require_distinct(file, schema.names)
+    nested = {f.name: f"values of type {f.type}"[:80] for f in schema if arrow.is_nested(f.type)}
+    wanted = (n for n in schema.names if n not in nested and not _is_index(n))
+    return list(wanted), nested
 
 
 def _is_index(column: str) -> bool:

@@ -123,3 +123,16 @@ def joined(column: pd.Series) -> pd.Series:
         return column
     sets = list | tuple | np.ndarray
     return column.map(lambda value: "|".join(map(str, value)) if isinstance(value, sets) else value)
+
+
+def row_hashes(columns: pd.DataFrame) -> np.ndarray:
+    """[n] uint64, equal where all columns are, also in other pieces of the file."""
+    if columns.empty:
+        return np.zeros(len(columns), np.uint64)
+    return pd.util.hash_pandas_object(columns.apply(_comparable), index=False).to_numpy()
+
+
+def _comparable(column: pd.Series) -> pd.Series:
+    """Values that have the same hash where they are equal: -0.0 and 0.0 are."""
+    column = joined(column)
+    return column + 0.0 if pd.api.types.is_float_dtype(column.dtype) else column

@@ -1,0 +1,68 @@
+"""Large Parquet files of events in pieces, so that memory need not hold them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from nif_jax.data.schema import RawPieces, RawTables
+from nif_jax.data.sources import events as event_source
+from nif_jax.data.sources import files, formats, readers
+from nif_jax.data.sources.ids import Ids
+from nif_jax.data.sources.locate import locate
+
+MIN_ROWS = 1 << 21
+"""Of a file that is read in pieces; a smaller one is read at one time."""
+PIECE_ROWS = 1 << 20
+_NEED_ALL_ROWS = ("history", "action_columns", "unlabelled", "order_only")
+"""Options that read values of all rows: bins, values that have to occur, first events of users."""
+
+
+def in_pieces(**options: Any) -> RawPieces | None:
+    """The pieces of the events file; None if it is read at one time, by files.files.
+
+    That is a file that is small or no Parquet, and one with an option that needs all rows.
+
+    Args:
+      **options: all of files.files.
+    """
+    found = locate(options["path"], options["items"], options["users"], options["history"])
+    if formats.extension(found.events) != ".parquet" or options["user_share"] != 1:
+        return None
+    rules = files.rules(found, options)
+    schema, rows = readers.parquet_schema(found.events)
+    if rows < MIN_ROWS or any(options[name] for name in _NEED_ALL_ROWS):
+        return None
+    if not _same_text_in_all_pieces(schema, rules.names):
+        return None
+
+    def events() -> Iterator[pd.DataFrame]:
+        for table in readers.pieces(found.events, PIECE_ROWS):
+            yield event_source.read(table, rules)
+
+    def finish(
+        users: pd.Series, items: pd.Series, actions: np.ndarray, occurs: np.ndarray
+    ) -> tuple[RawTables, np.ndarray | None]:
+        known: files.Known = {
+            kind: {"log": Ids(found.events, rules.names.get(f"{kind}_id", f"{kind}_id"), names)}
+            for kind, names in (("user", users), ("item", items))
+        }
+        raw = files.with_features(found, rules, options, known, pd.DataFrame())
+        if event_source.labels_as_actions(schema.names, rules):
+            files.log_label_actions(found.events, actions)
+            return raw, None
+        return raw, event_source.shown_actions(found.events, actions, occurs)
+
+    return RawPieces(events, finish)
+
+
+def _same_text_in_all_pieces(schema: pa.Schema, names: Mapping[str, str]) -> bool:
+    """Whether ids, scenes and actions are whole numbers or text; dates, say, are written with or
+    without a time of day according to the other rows."""
+    columns = [names.get(ours, ours) for ours in ("user_id", "item_id", "scene", "action")]
+    kinds = [schema.field(column).type for column in columns if column in schema.names]
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+    text = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+    return all(any(holds(kind) for holds in text) for kind in kinds)
