@@ -37,8 +37,8 @@ class Dataset:
       event_label: [E] int8, the label of every event, which generators are trained on;
         movelines.label has only those that rankers may use.
       cold_item: [E] bool, the item has no train event; cold_user: the same for users.
-      visible: [E] int64, a row sees its user's events before this row, see splits.visible_rows.
-      cut: [E] int64, the same where it sees no event of its own period.
+      visible: [E] int32, a row sees its user's events before this row, see splits.visible_rows.
+      cut: [E] int32, the same where it sees no event of its own period.
       statistics: labels that they read ("all" or "labelled") -> count features of the rows.
     """
 
@@ -120,7 +120,7 @@ def history_bounds(
       sampled: [E] bool, rows that stand in no history; each sees what the event behind it does.
 
     Returns:
-      [E] bool eligible, and history_begin, history_end, frozen_end, each [E] int64: bounds count
+      [E] bool eligible, and history_begin, history_end, frozen_end, each [E] int32: bounds count
       the eligible rows.
 
     Raises:
@@ -130,9 +130,11 @@ def history_bounds(
     eligible = ~sampled
     if history == "positive":
         eligible &= movelines.label != 0
-    before = np.append(0, np.cumsum(eligible))  # [E + 1] entries before each row
+    before = np.zeros(len(eligible) + 1, np.int32)  # entries before each row
+    np.cumsum(eligible, dtype=np.int32, out=before[1:])
     visible, cut = bounds
-    begin = before[movelines.user_offsets[movelines.user]]
+    offsets = movelines.user_offsets
+    begin = np.repeat(before[offsets[:-1]], np.diff(offsets))
     return eligible, begin, before[visible], before[cut]
 
 
@@ -186,8 +188,9 @@ def build_dataset(
     drawn = (negatives, negatives_exclude, seed, negatives_days)
     complete, source = sample_negatives(movelines, *drawn)
     period, sampled = period[source], np.append(np.diff(source) == 0, False)
-    label = np.where(ranked.label[source] == NO_LABEL, NO_LABEL, complete.label)
-    movelines = dataclasses.replace(complete, label=label.astype(np.int8))
+    unlabelled = ranked.label[source] == NO_LABEL
+    label = np.where(unlabelled, np.int8(NO_LABEL), complete.label)
+    movelines = dataclasses.replace(complete, label=label)
     items, item_sizes = _item_tables(movelines, seen_item)
     user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
     bounds = splits.visible_rows(complete, period, ties)

@@ -63,7 +63,7 @@ def sample_negatives(
     if days < 0:
         raise ConfigError(f"config.data.negatives_days={days} is negative; 0 = from the log.")
     if not count:
-        return movelines, np.arange(movelines.num_events)
+        return movelines, np.arange(movelines.num_events, dtype=np.int32)
     positive = np.flatnonzero(movelines.label == 1)
     group = movelines.user.astype(np.int64)
     if exclude == "basket":

@@ -71,7 +71,7 @@ def row_statistics(
     later = np.flatnonzero(~train)
     row = np.append(np.arange(lines.num_events), later)
     user, item, scene, time = (column[row] for column in columns)
-    seen = np.append(visible, cut[later])
+    seen = np.append(visible, cut[later]).astype(np.int64)
     unknown = None if unknown is None else unknown[row]
     queries = Queries(user, seen, time, item, scene, ~train[row], unknown)
     fitted, values = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))

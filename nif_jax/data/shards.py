@@ -19,17 +19,22 @@ def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
 def _shard_store(movelines, train, columns, user_features, users, rows) -> Store:
     """The Store of these users and rows; see `lay_out`."""
     eligible, begin, end, frozen = columns
-    history_row = np.flatnonzero(eligible)
-    local_row = np.full(movelines.num_events, -1, np.int64)
-    local_row[rows] = np.arange(len(rows))
-    kept = local_row[history_row] >= 0
-    # Bounds count entries of the whole store: subtract the entries that other shards own.
-    kept_before = np.append(0, np.cumsum(kept))
     order_only = movelines.order_only
     if order_only is None:
         order_only = np.zeros(movelines.num_events, bool)
-    local_user = np.full(movelines.num_users, -1, np.int64)
+    local_user = np.full(movelines.num_users, -1, np.int32)
     local_user[users] = np.arange(len(users))
+    history_row = np.flatnonzero(eligible[rows]).astype(np.int32)
+    bounds = [begin, end, frozen]
+    if len(rows) == movelines.num_events:
+        rows = slice(None)  # one shard: no copies, so that what is mapped from a file stays there
+    else:
+        # Bounds count entries of the whole store: subtract the entries that other shards own.
+        kept_before = np.zeros(int(eligible.sum()) + 1, np.int32)
+        own = np.zeros(movelines.num_events, bool)
+        own[rows] = True
+        np.cumsum(own[eligible], dtype=np.int32, out=kept_before[1:])
+        bounds = [kept_before[bound[rows]] for bound in bounds]
     return Store(
         item=movelines.item[rows],
         scene=movelines.scene[rows],
@@ -37,12 +42,12 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
         time=(movelines.time[rows] - movelines.time.min()).astype(np.int32),
         label=movelines.label[rows].astype(np.float32),
         train=train[rows],
-        user=local_user[movelines.user[rows]].astype(np.int32),
+        user=local_user[movelines.user[rows]],
         user_features={name: values[users] for name, values in user_features.items()},
-        history_row=local_row[history_row[kept]].astype(np.int32),
-        history_begin=kept_before[begin[rows]].astype(np.int32),
-        history_end=kept_before[end[rows]].astype(np.int32),
-        frozen_end=kept_before[frozen[rows]].astype(np.int32),
+        history_row=history_row,
+        history_begin=bounds[0],
+        history_end=bounds[1],
+        frozen_end=bounds[2],
         order_only=order_only[rows],
     )
 
@@ -52,6 +57,8 @@ def _stack(stores: Sequence[Store], rows: int, users: int, entries: int) -> Stor
 
     def stack(length, *columns):
         length = max(1, length)
+        if len(columns) == 1 and len(columns[0]) == length:
+            return columns[0][None]
         return np.stack([np.pad(c, (0, length - len(c))) for c in columns])
 
     def stack_field(name, columns):
@@ -86,9 +93,8 @@ def lay_out(
       and padded to the longest shard of all.
     """
     shard_of_user = assign_shards(movelines, num_shards)
-    shard_of_row = shard_of_user[movelines.user]
-    order = np.argsort(shard_of_row, kind="stable")
-    shard_rows = np.split(order, np.cumsum(np.bincount(shard_of_row, minlength=num_shards))[:-1])
+    shard_of_row = shard_of_user.astype(np.int32)[movelines.user]
+    shard_rows = [np.flatnonzero(shard_of_row == s) for s in range(num_shards)]
     stores = [
         _shard_store(
             movelines,

@@ -204,21 +204,24 @@ def visible_rows(
         second; "exclude" lets it see strictly earlier seconds only.
 
     Returns:
-      visible and cut, [E] int64 each: a row sees events before the row `visible`, and before `cut`
+      visible and cut, [E] int32 each: a row sees events before the row `visible`, and before `cut`
       where they end at the beginning of its period; for a train row both are the same.
 
     Raises:
       ConfigError: for an unknown choice.
     """
     require_choice("data.ties", ties, ("order", "exclude"))
-    rows, user = np.arange(movelines.num_events), movelines.user
+    rows, user = np.arange(movelines.num_events, dtype=np.int32), movelines.user
     visible = rows
     if ties == "exclude":
         new = np.ones(len(rows), bool)
         new[1:] = (np.diff(movelines.time) != 0) | (np.diff(user) != 0)
-        visible = np.maximum.accumulate(np.where(new, rows, 0))
-    # The first row of each (user, period) in store order: cut histories end there.
-    key = user.astype(np.int64) * 3 + split
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    cut = np.where(split == TRAIN, visible, np.minimum(first[inverse], visible))
+        visible = np.maximum.accumulate(np.where(new, rows, np.int32(0)))
+    cut = visible.copy()
+    for period in (VALIDATION, TEST):
+        # The first row of each user's period in store order: cut histories end there.
+        own = np.flatnonzero(split == period)
+        begins = np.append(True, np.diff(user[own]) != 0)[: len(own)]
+        first = np.repeat(own[begins], np.diff(np.append(np.flatnonzero(begins), len(own))))
+        cut[own] = np.minimum(first, visible[own])
     return visible, cut

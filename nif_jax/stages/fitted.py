@@ -40,7 +40,8 @@ def _examples(data: Dataset, period: int, statistics: Statistics | None) -> Exam
     if statistics is not None:
         later = np.full(len(rows), period != splits.TRAIN)
         unknown = None if lines.order_only is None else lines.order_only[rows]
-        queries = Queries(user, data.visible[rows], lines.time[rows], item, scene, later, unknown)
+        seen = data.visible[rows].astype(np.int64)
+        queries = Queries(user, seen, lines.time[rows], item, scene, later, unknown)
         values = statistics.values(queries)
     profile = {name: ids[user] for name, ids in lines.user_features.items()}
     return Examples(item, scene, profile, values, lines.label[rows])
