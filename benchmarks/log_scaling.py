@@ -1,0 +1,151 @@
+"""Preparation of large logs, and later starts: time, memory and disk against the number of events.
+
+    python -m benchmarks.log_scaling --quick
+    python -m benchmarks.log_scaling --events=10000000 --events=100000000 --folder=/big/disk
+
+A simulated log (Parquet, 100 events a user, one item in 300 events, three scenes) is prepared in a
+process of its own with an empty cache ("cold"), then started a second time, and a third time with
+the layout for the devices that training begins with ("laid out"). Each is measured without imports,
+whose time is printed apart: wall and CPU time, peak of the resident memory, files in the cache.
+"prepare again" over "second start" is how often a start without a cache takes the CPU time of one
+with it. --quick: 3 million events, under 5 minutes.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+QUICK = 3_000_000
+SPLIT = {"split": "temporal_global", "train_share": 0.8, "validation_share": 0.1}
+LAYOUT = SPLIT | {"history": "all", "ties": "order", "seed": 0}
+"""Arguments of dataset.build_dataset."""
+
+
+def generate(events: int, path: pathlib.Path) -> None:
+    """Writes a log: uniform users and times, popular items, 30 % positives."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng, writer, rows = np.random.default_rng(0), None, 1 << 20
+    users, items = max(events // 100, 10), max(events // 300, 10)
+    scenes = np.array(["home", "search", "cart"])
+    for first in range(0, events, rows):
+        count = min(rows, events - first)
+        table = pa.table(
+            {
+                "user_id": rng.integers(0, users, count),
+                "item_id": (items * rng.random(count) ** 2).astype(np.int64),
+                "timestamp": 1_600_000_000 + rng.integers(0, 10**7, count),
+                "label": (rng.random(count) < 0.3).astype(np.int8),
+                "scene": scenes[rng.integers(0, 3, count)],
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    writer.close()
+
+
+def start(path: pathlib.Path, cache_dir: pathlib.Path, lay_out: bool) -> dict[str, float]:
+    """Seconds and memory of what a run does before it trains."""
+    begin = time.process_time()
+    from nif_jax.data.dataset import build_dataset
+    from nif_jax.data.preparation.cache import load_movelines
+
+    imported, wall = time.process_time(), time.perf_counter()
+    lines = load_movelines("files", seed=0, cache_dir=str(cache_dir), path=str(path))
+    if lay_out:
+        build_dataset(lines, **LAYOUT)
+    return {
+        "import": imported - begin,
+        "cpu": time.process_time() - imported,
+        "wall": time.perf_counter() - wall,
+        "MiB": _peak_memory(),
+    }
+
+
+def _peak_memory() -> float:
+    """MiB of this process: ru_maxrss counts the process that started it too."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def measure(*arguments: object, watched: pathlib.Path) -> dict[str, float]:
+    """What a child process of this script measures, with the peak of MiB in a folder."""
+    command = [sys.executable, "-m", "benchmarks.log_scaling", *map(str, arguments)]
+    done, sizes = threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            sizes.append(_size(watched))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    finally:
+        done.set()
+        watcher.join()
+    return json.loads(found or "{}") | {"disk": max(sizes) / 2**20}
+
+
+def _size(folder: pathlib.Path) -> int:
+    """Bytes of the files below a folder, of those that are still there."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(path, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def compare(events: int, folder: pathlib.Path) -> None:
+    """Prints a line per start, and ratios."""
+    log, cache_dir = folder / "log.parquet", folder / "cache"
+    measure("--generate", events, log, watched=folder)
+    print(f"{events:,} events, Parquet of {log.stat().st_size / 2**20:,.0f} MiB")
+    print(
+        f"{'start':10s} {'CPU s':>8s} {'wall s':>8s} {'import s':>9s} {'MiB':>8s} {'disk MiB':>9s}"
+    )
+    found = {}
+    for name, lay_out in (("cold", 0), ("second", 0), ("laid out", 1)):
+        row = found[name] = measure("--start", log, cache_dir, lay_out, watched=cache_dir)
+        print(
+            f"{name:10s} {row['cpu']:8.2f} {row['wall']:8.2f} {row['import']:9.2f} "
+            f"{row['MiB']:8,.0f} {row['disk']:9,.0f}",
+            flush=True,
+        )
+    print(f"kept in the cache: {_size(cache_dir) / 2**20:,.0f} MiB")
+    print(f"prepare again / second start: {found['cold']['cpu'] / found['second']['cpu']:.1f}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measures every number of events; a child does one step of it."""
+    if arguments.generate:
+        events, path = arguments.generate
+        generate(int(events), pathlib.Path(path))
+    elif arguments.start:
+        path, cache_dir, lay_out = arguments.start
+        print(json.dumps(start(pathlib.Path(path), pathlib.Path(cache_dir), lay_out == "1")))
+    else:
+        for events in [QUICK] if arguments.quick else arguments.events or [QUICK, 10_000_000]:
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                compare(events, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK:,} events alone")
+    parser.add_argument("--events", type=int, action="append", help="of a log; may be repeated")
+    parser.add_argument("--folder", help="of the logs and caches, which are removed at the end")
+    parser.add_argument("--generate", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--start", nargs=3, help=argparse.SUPPRESS)
+    main(parser.parse_args())
