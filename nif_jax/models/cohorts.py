@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from nif_jax.models.attention import attend
 from nif_jax.models.beam import Beams
+from nif_jax.models.dropout import Dropout
 from nif_jax.models.embed import Mlp, embedding_init, second_order
 from nif_jax.models.semantic_ids import SemanticIds
 
@@ -106,7 +107,7 @@ class CohortNetwork(nn.Module):
         if self.attention == "separate":
             self.over_cohorts = nn.MultiHeadDotProductAttention(**sizes, attention_fn=attend)
             self.norm = nn.LayerNorm()
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def last_state(self, generated: Generated) -> jax.Array:
         """[B, D] encoder state of the last event; 0 for an empty history."""

@@ -14,6 +14,7 @@ from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.dataset import OOV
 from nif_jax.data.windows import Window
 from nif_jax.models.cpu import over_positions
+from nif_jax.models.dropout import Dropout
 
 embedding_init = nn.initializers.normal(stddev=0.05)
 
@@ -48,7 +49,7 @@ class ItemEmbed(nn.Module):
             for name, size in sorted(self.sizes.items())
         }
         if self.id_dropout:
-            self.drop = nn.Dropout(self.id_dropout)
+            self.drop = Dropout(self.id_dropout)
 
     def fields(self, features: Mapping[str, jax.Array], train: bool = False) -> list[jax.Array]:
         """An embedding [N + 1, D] for each feature of [N + 1, M] ids; or any other leading axes."""
@@ -157,7 +158,7 @@ class Mlp(nn.Module):
         def layers(flat):
             for width in self.widths[:-1]:
                 flat = nn.relu(nn.Dense(width)(flat))
-                flat = nn.Dropout(self.dropout)(flat, deterministic=not train)
+                flat = Dropout(self.dropout)(flat, deterministic=not train)
             return nn.Dense(self.widths[-1])(flat)
 
         return over_positions(layers, x)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nif_jax.data.windows import Window
+from nif_jax.models.dropout import Dropout
 from nif_jax.models.embed import ContextEmbed, ItemEmbed
 from nif_jax.models.label_head import LabelHead
 from nif_jax.models.transformer import CausalBlock
@@ -66,7 +67,7 @@ class FlowDecoder(nn.Module):
             CausalBlock(self.dim, self.heads, self.mlp_ratio, self.dropout, output=output)
             for output in outputs
         ]
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
         # The name `responder` stays: the random keys of its parameters depend on it.
         self.responder = LabelHead(self.dim, self.heads, self.label_head, self.dropout)
 

@@ -12,6 +12,7 @@ from nif_jax.data.windows import Window
 from nif_jax.models.attention import Attention, KeyValue
 from nif_jax.models.beam import Beams, beam_search
 from nif_jax.models.cpu import over_positions
+from nif_jax.models.dropout import Dropout
 from nif_jax.models.embed import ContextEmbed, embedding_init
 from nif_jax.models.semantic_ids import SemanticIds
 
@@ -33,7 +34,7 @@ class FeedForward(nn.Module):
             hidden = nn.relu(nn.Dense(self.hidden, use_bias=False)(nn.RMSNorm()(flat)))
             return nn.Dense(self.dim, use_bias=False)(hidden)
 
-        return nn.Dropout(self.dropout)(over_positions(layers, x), not train)
+        return Dropout(self.dropout)(over_positions(layers, x), not train)
 
 
 class EncoderBlock(nn.Module):
@@ -51,7 +52,7 @@ class EncoderBlock(nn.Module):
         normed = nn.RMSNorm(name="norm")(x)
         memory = attention.keys_values(normed, position)
         found = attention(normed, memory, mask[:, None], position)
-        x = x + nn.Dropout(self.dropout)(found, not train)
+        x = x + Dropout(self.dropout)(found, not train)
         return x + FeedForward(self.dim, self.hidden, self.dropout, name="feed")(x, train)
 
 
@@ -69,7 +70,7 @@ class DecoderBlock(nn.Module):
         self.own = Attention(self.dim, self.heads, self.head_dim)
         self.states = Attention(self.dim, self.heads, self.head_dim)
         self.feed = FeedForward(self.dim, self.hidden, self.dropout)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def memory(self, states: jax.Array, queries: int) -> jax.Array | KeyValue:
         """What `queries` queries a row attend to: encoder states, or their keys and values.

@@ -12,6 +12,7 @@ from nif_jax.data.windows import Impressions
 from nif_jax.models.align import SemanticAlignment
 from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
 from nif_jax.models.cpu import over_positions
+from nif_jax.models.dropout import Dropout
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
 from nif_jax.models.semantic_ids import SemanticIds
 
@@ -90,7 +91,7 @@ class Ranker(nn.Module):
         self.length = self.param("length", embedding_init, (NUM_LENGTHS, self.dim))
         self.interest = TargetAttention(self.attention)
         self.align = SemanticAlignment(self.dim, self.align_heads)
-        self.align_drop = nn.Dropout(self.align_dropout)
+        self.align_drop = Dropout(self.align_dropout)
         self.calibrator = Mlp((self.calibration, 1))
         self.head = Mlp((*self.tower, 1), self.dropout)
         self.counts = Mlp((*self.statistics_widths, self.dim))

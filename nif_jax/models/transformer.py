@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nif_jax.models.attention import KeyValue, attend, rotate
 from nif_jax.models.cpu import over_positions
+from nif_jax.models.dropout import Dropout
 
 
 class CausalBlock(nn.Module):
@@ -73,7 +74,7 @@ class CausalBlock(nn.Module):
             heads = attend(query, *shared, mask, own=memory)
         if self.output == "heads":
             return heads, memory
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = Dropout(self.dropout, deterministic=not train)
         mix = nn.DenseGeneral(self.dim, axis=(-2, -1), name="mix")
         x = x + drop(over_positions(mix, heads, inputs=2))
 

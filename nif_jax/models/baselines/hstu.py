@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from nif_jax.data.buckets import NUM_GAPS, log2_bucket
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline, with_statistics
+from nif_jax.models.dropout import Dropout
 from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
 
 NUM_PLACES = 33
@@ -51,7 +52,7 @@ class PointwiseAttention(nn.Module):
         mixed = jnp.einsum("bhqk,bkhe->bqhe", weights, v)
         mixed = nn.LayerNorm(name="norm_out")(mixed.reshape(x.shape)) * u.reshape(x.shape)
         added = nn.Dense(self.dim, name="out")(mixed)
-        return x + nn.Dropout(self.dropout)(added, deterministic=not train)
+        return x + Dropout(self.dropout)(added, deterministic=not train)
 
 
 class Hstu(Baseline):
