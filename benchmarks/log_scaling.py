@@ -20,10 +20,17 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any
 
 QUICK = 3_000_000
-SPLIT = {"split": "temporal_global", "train_share": 0.8, "validation_share": 0.1}
-LAYOUT = SPLIT | {"history": "all", "ties": "order", "seed": 0}
+LAYOUT: dict[str, Any] = {
+    "split": "temporal_global",
+    "train_share": 0.8,
+    "validation_share": 0.1,
+    "history": "all",
+    "ties": "order",
+    "seed": 0,
+}
 """Arguments of dataset.build_dataset."""
 
 
@@ -33,23 +40,23 @@ def generate(events: int, path: pathlib.Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rng, writer, rows = np.random.default_rng(0), None, 1 << 20
+    rng, rows = np.random.default_rng(0), 1 << 20
     users, items = max(events // 100, 10), max(events // 300, 10)
     scenes = np.array(["home", "search", "cart"])
-    for first in range(0, events, rows):
-        count = min(rows, events - first)
-        table = pa.table(
-            {
-                "user_id": rng.integers(0, users, count),
-                "item_id": (items * rng.random(count) ** 2).astype(np.int64),
-                "timestamp": 1_600_000_000 + rng.integers(0, 10**7, count),
-                "label": (rng.random(count) < 0.3).astype(np.int8),
-                "scene": scenes[rng.integers(0, 3, count)],
-            }
-        )
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    writer.close()
+    names = ("user_id", "item_id", "timestamp", "label", "scene")
+    types = (pa.int64(), pa.int64(), pa.int64(), pa.int8(), pa.string())
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, events, rows):
+            count = min(rows, events - first)
+            columns = (
+                rng.integers(0, users, count),
+                (items * rng.random(count) ** 2).astype(np.int64),
+                1_600_000_000 + rng.integers(0, 10**7, count),
+                (rng.random(count) < 0.3).astype(np.int8),
+                scenes[rng.integers(0, 3, count)],
+            )
+            writer.write_table(pa.table(list(columns), schema=schema))
 
 
 def start(path: pathlib.Path, cache_dir: pathlib.Path, lay_out: bool) -> dict[str, float]:

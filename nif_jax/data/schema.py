@@ -179,13 +179,15 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name])
+        content: bytes | memoryview
         if array.dtype.kind in "OU":
             # With their lengths: ["ab", "c"] is not ["a", "bc"].
             texts = [str(text).encode("utf-8", "surrogatepass") for text in array.ravel().tolist()]
             lengths = np.array([len(text) for text in texts], "<i8")
             kind, content = "text", lengths.tobytes() + b"".join(texts)
         else:
-            kind, content = array.dtype.str, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            flat = np.ascontiguousarray(array).reshape(-1)
+            kind, content = array.dtype.str, flat.view(np.uint8).data
         total.update(repr((name, kind, array.shape)).encode())
         total.update(content)
     return total.hexdigest()

@@ -130,13 +130,13 @@ def read(folder: pathlib.Path) -> tuple[Movelines, dict[str, Any]]:
     for name, expected in manifest["files"].items():
         _require(folder / name, expected, file_sha256(folder / name))
     rows = np.asarray(manifest["shards"]["rows"])
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, column in manifest["columns"].items():
         path = folder / f"{name}.npy"
         columns[name] = map_file(path)
         _require(path, (column["dtype"], (rows[-1],)), _form(columns[name]))
         _require(path, column["sha256"], _shard_digests(path, rows))
-    features = {
+    features: dict[str, Any] = {
         group: {
             name: map_file(folder / group / f"{number:04}.npy")
             for number, name in enumerate(manifest[group])

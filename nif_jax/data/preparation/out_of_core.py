@@ -8,6 +8,7 @@ import itertools
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,9 @@ def _spool(pieces: RawPieces, codes: Mapping[str, _Codes], work: pathlib.Path) -
     """Writes each piece as columns of codes; returns RawPieces.finish's occurs [A, 3]."""
     occurs = np.zeros((0, 3), bool)
     for number, events in enumerate(pieces.events()):
-        columns = {kind: codes[kind].encode(events[c]) for kind, c in movelines.ID_COLUMNS.items()}
+        columns: dict[str, Any] = {
+            kind: codes[kind].encode(events[c]) for kind, c in movelines.ID_COLUMNS.items()
+        }
         columns |= {"time": events["timestamp"].to_numpy(), "label": events["label"].to_numpy()}
         columns |= movelines.optional_columns(events)
         columns["other"] = events["other"].to_numpy()
