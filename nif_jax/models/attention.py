@@ -1,10 +1,12 @@
 """Attention of all models: one function, and a multi-head layer with reusable keys and values.
 
-On accelerators the function is jax.nn.dot_product_attention, on CPUs the form in cpu.py.
+On accelerators the function is jax.nn.dot_product_attention, on CPUs the form in cpu.py, or that in
+blockwise.py for long sequences.
 
 Letters: P queries, S keys, H heads, d width of a head, D width of the model.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -12,10 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.models import cpu
+from nif_jax.models import blockwise, cpu
 from nif_jax.models.cpu import over_positions
 
-IMPLEMENTATIONS = (None, "cpu", "xla", "cudnn")
+IMPLEMENTATIONS = (None, "cpu", "tiles", "xla", "cudnn")
+LONG = 512 * 512
+"""Queries times keys from which scores are not kept for the gradient: they are computed again."""
 
 
 class KeyValue(NamedTuple):
@@ -67,15 +71,17 @@ def attend(
       fast_gradient: on CPUs, the gradient of cpu.attend_fast_gradient, which rounds differently.
         Only the intent model sets it: results of the others then differ from those before there was
         one function by the rounding of fused operations only.
-      implementation: None = "cpu" if that is JAX's default backend, else JAX's choice. "cpu";
-        "xla" or "cudnn" as in jax.nn.dot_product_attention. JAX 0.10 chooses XLA; cuDNN's flash
+      implementation: "cpu", "tiles" (blockwise.py), or "xla" or "cudnn" as in
+        jax.nn.dot_product_attention. None = JAX's choice; where CPU is JAX's default backend,
+        "cpu", or "tiles" from LONG queries times keys on. JAX 0.10 chooses XLA; cuDNN's flash
         kernel has to be requested and takes float16 and bfloat16 only.
 
     Returns:
       [..., P, H, d], one output a head.
 
     Raises:
-      ValueError: an unknown implementation, or `own` without a mask.
+      ValueError: an unknown implementation, `own` without a mask, or tiles of what has `own` keys
+        or one key head for several query heads.
     """
     if own is not None and mask is None:
         raise ValueError("own keys need a mask of the shared ones; pass one of True where all show")
@@ -83,8 +89,14 @@ def attend(
         raise ValueError(f"implementation is {implementation!r}; choose from {IMPLEMENTATIONS}")
     if scale is None:
         scale = query.shape[-1] ** -0.5
+    long = query.shape[-3] * key.shape[-3] >= LONG
+    tiled = own is None and key.shape[-2] == query.shape[-2]
     if implementation is None and jax.default_backend() == "cpu":
-        implementation = "cpu"
+        implementation = "tiles" if long and tiled else "cpu"
+    if implementation == "tiles":
+        if not tiled:
+            raise ValueError("tiles need a key head for each query head and no own keys; use 'cpu'")
+        return blockwise.attend(query, key, value, mask, scale)
     if implementation == "cpu":
         if own is not None:
             return cpu.attend_shared_and_own(query, (key, value), mask, own, scale)
@@ -92,7 +104,8 @@ def attend(
         return form(query, key, value, mask, scale)
     if own is not None:
         key, value, mask = _with_own(key, value, mask, own)
-    return _attend_jax(query, key, value, mask, scale, implementation)
+    form = functools.partial(_attend_jax, scale=scale, implementation=implementation)
+    return (jax.checkpoint(form) if long else form)(query, key, value, mask)
 
 
 def _with_own(key, value, mask, own: KeyValue):
