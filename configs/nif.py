@@ -132,6 +132,12 @@ def _finetune(config: common.ConfigDict) -> None:
     config.flow.horizon = 4
     # Whether flows are computed once for all events, or anew in every step.
     config.flow.cache = True
+    # Numbers of that cache, "float32" or "bfloat16": 768 or 384 bytes per event with D = 32 and
+    # T = 4, a quarter of them for the label head.
+    config.flow.cache_dtype = "float32"
+    # Bytes of the cache of a process up to which it is kept in memory. A larger one is a
+    # memory-mapped file in the workdir, and batches are gathered on the host (data.input).
+    config.flow.cache_bytes = 4_000_000_000
     # Whether the generator is trained on with the ranker, at its learning rate, instead of being
     # frozen (the paper's); needs cache=False, and a label_head of input or none.
     config.flow.tune = False

@@ -7,6 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+import numpy as np
+
+from nif_jax.data.files import naming
+
 
 def cache_dir(override: str = "") -> pathlib.Path:
     """The folder of cached data: `override`, else $NIF_JAX_CACHE, else the user's cache folder.
@@ -18,6 +22,21 @@ def cache_dir(override: str = "") -> pathlib.Path:
         return pathlib.Path(chosen).expanduser()
     caches = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
     return pathlib.Path(caches).expanduser() / "nif_jax"
+
+
+def mapped_zeros(folder: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """Zeros in a memory-mapped file, which has no name and is gone when nothing refers to it.
+
+    Raises:
+      OSError: the folder cannot be written, or its disk has too little space.
+    """
+    size = max(1, int(np.prod(shape)) * dtype.itemsize)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Space is taken now: a full disk would end the process at a later write.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
 
 
 @contextlib.contextmanager

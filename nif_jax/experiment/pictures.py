@@ -64,7 +64,7 @@ def _draw_flow_map(
     global_rows = dataset.shard_rows[shard][chosen]
     flow_map.flow_map(
         vectors[1:],
-        flow[end - 1],
+        flow[end - 1].astype(np.float32),
         store.item[np.minimum(following, len(store.item) - 1)] - 1,
         path,
         categories=names,

@@ -139,6 +139,8 @@ SETTINGS: Mapping[str, Setting] = {
     "flow_loss.label_gradient": one_of("head", "generator"),
     "flow.horizon": whole(1),
     "flow.cache": boolean,
+    "flow.cache_dtype": one_of("float32", "bfloat16"),
+    "flow.cache_bytes": whole(0),
     "flow.tune": boolean,
     "flow.generator_item_emb": one_of("add", "init", "none"),
     "flow.label_head": one_of(*LABEL_HEADS),

@@ -3,12 +3,15 @@
 Ranks are exact: no sampled negatives, whose metrics do not order models as the full ones do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+CHUNK = 16_384
+"""Items that are scored at once where the catalogue is larger."""
 
 
 def ranks_from_scores(
@@ -39,41 +42,112 @@ def ranks_from_scores(
     if exclude is not None:
         exclude = _outside_if_negative(exclude, num_items)
         counted = counted.at[rows, exclude].set(False, mode="drop")
-    higher = jnp.sum(counted & ~(scores <= target_scores), axis=1, dtype=jnp.int32)
-    ties = jnp.sum(counted & (scores == target_scores), axis=1, dtype=jnp.int32)
-    return 1 + higher + (ties + 1) // 2
+    return _rank(_places_lost(scores, target_scores, counted))
+
+
+def ranks_in_chunks(
+    score: Callable[[jax.Array], jax.Array],
+    num_items: int,
+    targets: ArrayLike,
+    exclude: ArrayLike | None = None,
+    chunk: int = CHUNK,
+) -> jax.Array:
+    """`ranks_from_scores` of scores that are computed chunk by chunk. Jittable.
+
+    Memory is that of [B, chunk] scores. Only counts of a chunk are kept, so the items of equal
+    score that lie in different chunks count as ties if `score` gives them equal bits.
+
+    Args:
+      score: [K] int columns in 0..N-1 -> [B, K] scores.
+      num_items: N.
+      targets: [B] int columns.
+      exclude: [B, L] int columns; see `ranks_from_scores` for both.
+      chunk: K; a catalogue of at most K items is scored in one piece.
+
+    Returns:
+      [B] int32 in 1..N+1.
+    """
+    if num_items <= chunk:
+        return ranks_from_scores(score(jnp.arange(num_items)), targets, exclude)
+    targets = _outside_if_negative(targets, num_items)  # [B]
+    exclude = None if exclude is None else _outside_if_negative(exclude, num_items)
+    batch, chunk = len(targets), max(chunk, len(targets))
+    rows, place = jnp.arange(batch)[:, None], jnp.arange(chunk)
+    # The targets themselves are scored first, as a chunk of the same program: a product of another
+    # shape may round differently, and an item would not tie with its own duplicate.
+    own = jnp.pad(targets, (0, chunk - batch), constant_values=num_items)
+
+    def body(number, state):
+        target_scores, lost = state
+        start = (number - 1) * chunk
+        items = jnp.where(number == 0, own, start + place)
+        scores = score(jnp.minimum(items, num_items - 1))  # [B, K]
+        found = jnp.where((targets < num_items)[:, None], rows, chunk)
+        found = scores.at[rows, found].get(mode="fill")
+        target_scores = jnp.where(number == 0, found, target_scores)
+        real = (number > 0) & (items < num_items)
+        counted = real & (items != targets[:, None])
+        if exclude is not None:
+            column = _outside_if_negative(exclude - start, chunk)
+            counted = counted.at[rows, column].set(False, mode="drop")
+        return target_scores, lost + _places_lost(scores, target_scores, counted)
+
+    scores = jax.eval_shape(score, place)
+    state = (jnp.zeros((batch, 1), scores.dtype), jnp.zeros(batch, jnp.int32))
+    chunks = -(-num_items // chunk)
+    return _rank(jax.lax.fori_loop(0, 1 + chunks, body, state)[1])
+
+
+def _places_lost(scores: jax.Array, target_scores: jax.Array, counted: jax.Array) -> jax.Array:
+    """[B] int32, two for each counted item of [B, K] that is higher than the target, one for a
+    tie; a comparison with NaN is False, so that a NaN is higher."""
+    lost = (~(scores < target_scores)).astype(jnp.int32) + ~(scores <= target_scores)
+    return jnp.sum(jnp.where(counted, lost, 0), axis=1, dtype=jnp.int32)
+
+
+def _rank(lost: jax.Array) -> jax.Array:
+    """[B] rank by twice the number of higher items plus that of ties."""
+    return 1 + (lost + 1) // 2
 
 
 def target_ranks(
-    queries: jax.Array, table: jax.Array, targets: jax.Array, exclude: jax.Array | None = None
+    queries: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    exclude: jax.Array | None = None,
+    chunk: int = CHUNK,
 ) -> jax.Array:
     """Rank of each target by dot product; normalise both sides first for cosine. Jittable.
 
-    Holds [B, N] scores: choose B so that 4 * B * N bytes fit. A table whose row 0 is padding is
-    passed as table[1:] with ids - 1; a padded id then becomes -1, which `exclude` ignores.
+    A table whose row 0 is padding is passed as table[1:] with ids - 1; a padded id then becomes -1,
+    which `exclude` ignores.
 
     Args:
       queries: [B, D].
       table: [N, D].
       targets: [B] int rows of `table`; see `ranks_from_scores`.
       exclude: [B, L] int rows of `table`; see `ranks_from_scores`.
+      chunk: see `ranks_in_chunks`.
 
     Returns:
       [B] int32 in 1..N+1.
     """
-    # Full precision: the bfloat16 default of a TPU would turn near neighbours into ties.
-    scores = jnp.einsum(
-        "bd,nd->bn",
-        queries,
-        table,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
-    return ranks_from_scores(scores, targets, exclude)
+
+    def score(items):
+        # Full precision: the bfloat16 default of a TPU would turn near neighbours into ties.
+        return jnp.einsum(
+            "bd,nd->bn",
+            queries,
+            table[items],
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=jnp.float32,
+        )
+
+    return ranks_in_chunks(score, len(table), targets, exclude, chunk)
 
 
 def popularity_ranks(
-    counts: jax.Array, targets: jax.Array, exclude: jax.Array | None = None
+    counts: ArrayLike, targets: ArrayLike, exclude: ArrayLike | None = None, chunk: int = CHUNK
 ) -> jax.Array:
     """Rank of each target when everyone is shown the most popular items: the floor to beat.
 
@@ -81,13 +155,17 @@ def popularity_ranks(
       counts: [N] training interactions of each item, below 2**31.
       targets: [B] int columns; see `ranks_from_scores`.
       exclude: [B, L] int columns; see `ranks_from_scores`.
+      chunk: see `ranks_in_chunks`.
 
     Returns:
       [B] int32 in 1..N+1.
     """
-    targets = jnp.asarray(targets)
-    scores = jnp.broadcast_to(jnp.asarray(counts).astype(jnp.int32), (len(targets), len(counts)))
-    return ranks_from_scores(scores, targets, exclude)
+    counts, targets = jnp.asarray(counts).astype(jnp.int32), jnp.asarray(targets)
+
+    def score(items):
+        return jnp.broadcast_to(counts[items], (len(targets), len(items)))
+
+    return ranks_in_chunks(score, len(counts), targets, exclude, chunk)
 
 
 def hit_rate(ranks: np.ndarray, k: int, weights: np.ndarray | None = None) -> float:

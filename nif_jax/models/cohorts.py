@@ -3,6 +3,7 @@
 Letters: B batch, G beams, K levels, N catalogue, M nodes, S history states, D width.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,11 +24,13 @@ class Generated(NamedTuple):
       states: [B, S, D_I] encoder states of the history, most recent last.
       mask: [B, S] bool.
       beams: the likeliest next items, or None where cohorts are off.
+      means: level_means of the catalogue where they are computed already, or None.
     """
 
     states: jax.Array
     mask: jax.Array
     beams: Beams | None
+    means: Sequence[jax.Array] | None = None
 
 
 def cohort_means(table: jax.Array, group: jax.Array, size: int, mean: str) -> jax.Array:
@@ -47,29 +50,40 @@ def cohort_means(table: jax.Array, group: jax.Array, size: int, mean: str) -> ja
     return jax.ops.segment_sum(table, group, size + 1)[:size] / jnp.maximum(count, 1.0)[:, None]
 
 
-def cohort_vectors(
-    table: jax.Array, ids: SemanticIds, beams: Beams, levels: int, form: str, mean: str
-) -> tuple[jax.Array, jax.Array]:
-    """Embeddings [B, G, levels, D] of the beams' cohorts, coarse to fine, and their mask.
+def level_means(
+    table: jax.Array, ids: SemanticIds, levels: int, form: str, mean: str
+) -> list[jax.Array]:
+    """[M, D] mean embeddings of a level's cohorts, coarse to fine; they depend on no user.
 
     Args:
       table: [N + 1, D] item embeddings.
       ids: the catalogue's semantic IDs.
-      beams: what was generated.
       levels: how many digits make cohorts; the collision digit does not.
       form: "prefix": items that share all digits down to a level. "level": items that share the
         digit of that level whatever comes before (the authors' form).
       mean: see cohort_means.
     """
+    if form == "prefix":
+        groups, size = ids.node, len(ids.item)
+    else:
+        groups, size = ids.code - 1, ids.num_codes
+    return [cohort_means(table, groups[:, level], size, mean) for level in range(levels)]
+
+
+def cohort_vectors(
+    means: Sequence[jax.Array], beams: Beams, form: str
+) -> tuple[jax.Array, jax.Array]:
+    """Embeddings [B, G, levels, D] of the beams' cohorts, coarse to fine, and their mask.
+
+    Args:
+      means: of each level, see level_means.
+      beams: what was generated.
+      form: see level_means.
+    """
     vectors, masks = [], []
-    for level in range(levels):
-        if form == "prefix":
-            group, size, chosen = ids.node[:, level], len(ids.item), beams.node[..., level]
-        else:
-            group, size = ids.code[:, level] - 1, ids.num_codes
-            chosen = beams.code[..., level] - 1
-        means = cohort_means(table, group, size, mean)
-        vectors.append(means[jnp.maximum(chosen, 0)])
+    for level, of_level in enumerate(means):
+        chosen = beams.node[..., level] if form == "prefix" else beams.code[..., level] - 1
+        vectors.append(of_level[jnp.maximum(chosen, 0)])
         # Beams of one prefix are one cohort: the first of them speaks for it.
         same = (chosen[:, :, None] == chosen[:, None, :]) & beams.mask[:, None, :]
         first = ~jnp.tril(same, k=-1).any(-1)
@@ -83,7 +97,7 @@ class CohortNetwork(nn.Module):
     Attributes:
       dim: D of the ranker.
       heads: of both attentions.
-      levels: see cohort_vectors; likewise form and mean.
+      levels: see level_means; likewise form and mean.
       attention: "separate" modules with padding masks, or one "shared" module without (a quirk).
       residual: whether a refined cohort keeps what it was.
       dropout: rate on r.
@@ -113,8 +127,12 @@ class CohortNetwork(nn.Module):
         """[B, D] encoder state of the last event; 0 for an empty history."""
         return self.states(generated.states[:, -1]) * generated.mask[:, -1:]
 
+    def means(self, table: jax.Array, ids: SemanticIds) -> list[jax.Array]:
+        """See level_means."""
+        return level_means(table, ids, self.levels, self.form, self.mean)
+
     def refine(
-        self, table: jax.Array, ids: SemanticIds, generated: Generated
+        self, means: Sequence[jax.Array], generated: Generated
     ) -> tuple[jax.Array, jax.Array]:
         """Cross-attention 1, which does not depend on the candidate.
 
@@ -122,9 +140,7 @@ class CohortNetwork(nn.Module):
           [B, G * levels, D] refined cohorts, and their mask.
         """
         assert generated.beams is not None
-        cohorts, mask = cohort_vectors(
-            table, ids, generated.beams, self.levels, self.form, self.mean
-        )
+        cohorts, mask = cohort_vectors(means, generated.beams, self.form)
         batch = len(cohorts)
         mask = mask.reshape(batch, -1)
         states = self.states(generated.states)

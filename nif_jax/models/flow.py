@@ -148,6 +148,7 @@ class FlowDecoder(nn.Module):
         items: Mapping[str, jax.Array],
         train: bool = False,
         segment: jax.Array | None = None,
+        vectors: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Teacher-forced pass.
 
@@ -156,6 +157,7 @@ class FlowDecoder(nn.Module):
           items: the catalogue's features, [N + 1, M] each.
           train: whether dropout is on; needs an rng named "dropout".
           segment: [B, S], for rows that hold several windows: an entry sees its own window only.
+          vectors: what `vectors` gives, if it is computed already.
 
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
@@ -163,7 +165,7 @@ class FlowDecoder(nn.Module):
             [B, S, 2, H, d] (keys and values of the label head), "states" [B, S, D] (what those
             are made of), "visible" [B, S, S] (which entries are known after each).
         """
-        vectors = self.vectors(items, train)
+        vectors = self.vectors(items, train) if vectors is None else vectors
         if train and self.context_dropout:
             hide = jax.random.bernoulli(
                 self.make_rng("dropout"), self.context_dropout, window.item.shape
@@ -227,20 +229,20 @@ class FlowDecoder(nn.Module):
         return jnp.stack(flow, axis=2)
 
     def roll_out(
-        self, window: Window, items: Mapping[str, jax.Array], horizon: int, branches: int
+        self, window: Window, items: Any, horizon: int, branches: int, vectors: Any = None
     ) -> tuple[jax.Array, jax.Array]:
         """The Next Interest Flow after each of the window's last entries, and the keys and values
         of the label head.
 
         Args:
           window: [B, S].
-          items: the catalogue's features.
+          items: the catalogue's features; vectors: see `__call__`.
           horizon: T.
           branches: P, how many of the last entries to start from; 1 when serving, S for a cache.
 
         Returns:
           [B, P, T, D] unit vectors f_1..f_T, and [B, S, 2, H, d] the past of all entries.
         """
-        heads, named = self(window, items)
+        heads, named = self(window, items, vectors=vectors)
         flow = self.continue_from(heads[:, -branches:], named["memories"], window.mask, horizon - 1)
         return unit(flow.reshape(*flow.shape[:3], self.dim)), named["past"]

@@ -136,11 +136,20 @@ class Ranker(nn.Module):
         state = self.cohorts.last_state(generated)
         found = [jnp.broadcast_to(state, target.shape)]
         if generated.beams is not None:
-            everything = jnp.arange(items["id"].shape[0])
-            table = self.embed_items(everything, items, generator_item_emb, train)
-            refined, mask = self.cohorts.refine(table, ids, generated)
+            means = generated.means
+            if means is None:
+                means = self.cohort_means(items, generator_item_emb, ids, train)
+            refined, mask = self.cohorts.refine(means, generated)
             found.append(self.cohorts.attend(target, refined, mask, train))
         return found
+
+    def cohort_means(self, items, generator_item_emb, ids, train: bool = False) -> list[jax.Array]:
+        """Mean embeddings of all cohorts, see cohorts.level_means."""
+        assert self.cohorts is not None
+        everything = jnp.arange(items["id"].shape[0])
+        return self.cohorts.means(
+            self.embed_items(everything, items, generator_item_emb, train), ids
+        )
 
     def __call__(
         self,

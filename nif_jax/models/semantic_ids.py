@@ -8,6 +8,7 @@ most.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -114,7 +115,17 @@ def children(ids: SemanticIds, digit: Array, node: Array, code: Array) -> Array:
 
     `node` -1 stays -1.
     """
-    key = node * ids.num_codes + code
-    keys = jnp.asarray(ids.key)[digit]
-    place = jnp.minimum(jnp.searchsorted(keys, key), len(keys) - 1)
-    return jnp.where((node >= 0) & (keys[place] == key), place, -1).astype(jnp.int32)
+    key, keys = node * ids.num_codes + code, jnp.asarray(ids.key)
+    count = keys.shape[1]
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        # Of keys [K, N] single numbers are read: a row of it would be a copy of N.
+        below = (low < high) & (keys[digit, middle] < key)
+        return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
+
+    bounds = (jnp.zeros(key.shape, jnp.int32), jnp.full(key.shape, count, jnp.int32))
+    place, _ = jax.lax.fori_loop(0, count.bit_length(), halve, bounds)
+    place = jnp.minimum(place, count - 1)
+    return jnp.where((node >= 0) & (keys[digit, place] == key), place, -1).astype(jnp.int32)

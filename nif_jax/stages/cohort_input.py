@@ -102,7 +102,7 @@ def generate(source: CohortInput, params, constants, batch: Impressions) -> Gene
     bound = _bind(source, params)
     states, mask = bound.encode(batch.history, constants["ids"])
     beams = bound.generate(states, mask, constants["ids"], source.beams) if source.beams else None
-    return Generated(states, mask, beams)
+    return Generated(states, mask, beams, constants.get("cohort_means"))
 
 
 def generate_in_training(

@@ -76,11 +76,18 @@ class Context:
         return self if config is self.config else dataclasses.replace(self, config=config)
 
     def fits(self, arrays: Any) -> bool:
-        """Whether leaves [D_local, ...] fit the devices, or config.data.input says so."""
+        """Whether leaves [D_local, ...] fit the devices, or config.data.input says so.
+
+        What is memory-mapped did not fit the memory of the host: "auto" leaves it there.
+        """
         choice = self.config.data.input
         require_choice("data.input", choice, ("auto", "device", "host"))
-        size = sum(x.nbytes // len(x) for x in jax.tree.leaves(arrays))
-        return choice == "device" or (choice == "auto" and size <= self.config.data.device_bytes)
+        leaves = jax.tree.leaves(arrays)
+        if choice == "auto":
+            mapped = any(isinstance(x, np.memmap) for x in leaves)
+            size = sum(x.nbytes // len(x) for x in leaves)
+            return not mapped and size <= self.config.data.device_bytes
+        return choice == "device"
 
     def place(self, arrays: Mapping[str, Any] | None = None, **constants: Any) -> Placed:
         """The store and the catalogue where steps read them, with what else a stage reads.

@@ -37,6 +37,7 @@ from nif_jax.stages.flow_input import (
 from nif_jax.stages.generator import flow_decoder
 from nif_jax.stages.outputs import GeneratorOutputs
 from nif_jax.stages.pairs import PairwiseLoss, pairwise_loss
+from nif_jax.stages.prepared import prepare
 from nif_jax.stages.ranking import make_ranker, make_ranking_stage, statistics_arrays
 from nif_jax.stages.step_counts import per_device, total_steps, with_min_steps
 from nif_jax.training.devices.base import AXIS
@@ -150,12 +151,13 @@ def predict_candidates(
     """What `predict` gives, [C], of candidates [C] for the user of a batch of one row.
 
     Count features depend on the candidate: batch.statistics, if any, is [C, F]. Flow, encoder and
-    beam search depend on the history only and run once.
+    beam search depend on the history only and run once. With constants that include what `prepare`
+    gives, nothing is computed for all of the catalogue.
     """
     if batch.statistics is not None and len(batch.statistics) != len(candidates):
         raise ValueError(f"{len(batch.statistics)} count features of {len(candidates)} candidates")
-    weights, _ = current_generator(generator, flow, params, constants)
-    batch = with_flow(generator, flow, weights, constants, batch)
+    weights, vectors = current_generator(generator, flow, params, constants)
+    batch = with_flow(generator, flow, weights, vectors, constants, batch)
     generated = generate(cohorts, params, constants, batch)
     many = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
@@ -228,6 +230,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         plan=plan,
         data=run.place(statistics_arrays(run) | flow_input.flow_arrays(flow, outputs), **extra),
         generators=_generators(run, cohorts),
+        prepare=functools.partial(prepare, *parts),
         predict_candidates=functools.partial(predict_candidates, *parts),
     )
 

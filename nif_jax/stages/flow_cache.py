@@ -6,6 +6,8 @@ together in one causal pass, so that every entry has at least S / 2 entries of c
 
 import dataclasses
 import functools
+import math
+import pathlib
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nif_jax.data.input import Epochs
+from nif_jax.data.storage import mapped_zeros
 from nif_jax.data.windows import gather_history
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.stages.context import Context
@@ -66,6 +69,7 @@ class FlowPlan:
 def compute_flows(
     model: FlowDecoder,
     params: Any,
+    vectors: Any,
     data: Placed,
     *,
     plan: FlowPlan,
@@ -73,25 +77,35 @@ def compute_flows(
     context: int,
     horizon: int,
     parallel: Devices,
+    dtype: np.dtype,
+    memory: int,
+    folder: pathlib.Path,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[D_local, M, T, D] float32 unit flow states after each of a shard's history entries, and
-    [D_local, M, 2, H, d] float32 keys and values of the label head.
+    """[D_local, M, T, D] unit flow states after each of a shard's history entries, and
+    [D_local, M, 2, H, d] keys and values of the label head.
 
     Args:
       model: the generator.
       params: its parameters, replicated.
+      vectors: [N + 1, D] its item vectors, replicated.
       data: arrays["store"] and constants["items"].
       plan: which windows, stride at most `context`.
       entries: M.
       context: S.
       horizon: T.
       parallel: the devices.
+      dtype: of the result.
+      memory: bytes of the result above which it is memory-mapped files in `folder`.
+      folder: on a disk with enough space.
+
+    Raises:
+      OSError: the disk has too little space.
     """
 
     def gather(arrays, index):
         return gather_history(arrays["store"], index["begin"], index["end"], context)[0]
 
-    def roll_out(params, arrays, constants, inputs):
+    def roll_out(params, vectors, arrays, constants, inputs):
         index, window = inputs
         index = jax.tree.map(lambda x: x[0], index)
         if data.on_device:
@@ -99,16 +113,18 @@ def compute_flows(
         else:
             window = jax.tree.map(lambda x: x[0], window)
         bound = model.bind({"params": params})
-        flow, past = bound.roll_out(window, constants["items"], horizon, plan.stride)
+        flow, past = bound.roll_out(window, constants["items"], horizon, plan.stride, vectors)
         position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
-        found = (flow, past[:, -plan.stride :])
+        found = jax.tree.map(lambda x: x.astype(dtype), (flow, past[:, -plan.stride :]))
         return found, jnp.where(position >= index["first"][:, None], position, -1)
 
     mapped = parallel.map(roll_out)
     devices = len(parallel.local_shards)
     head = (model.heads, model.dim // model.heads)
-    shapes = ((horizon, model.dim), (2, *head))
-    flows, pasts = (np.zeros((devices, entries, *shape), np.float32) for shape in shapes)
+    shapes = [(devices, entries, horizon, model.dim), (devices, entries, 2, *head)]
+    fits = sum(map(math.prod, shapes)) * dtype.itemsize <= memory
+    make = np.zeros if fits else functools.partial(mapped_zeros, folder)
+    flows, pasts = (make(shape, dtype) for shape in shapes)
     on_host = data.host_gather(gather)
     stream = Epochs(plan, parallel.local_shards).batches(
         first_step=0,
@@ -118,7 +134,7 @@ def compute_flows(
     )
     for inputs in stream:
         inputs = parallel.shard(inputs if on_host else (inputs, None))
-        found, position = parallel.unshard(mapped(params, *data.step_arguments, inputs))
+        found, position = parallel.unshard(mapped(params, vectors, *data.step_arguments, inputs))
         for device in range(devices):
             keep = position[device] >= 0
             for result, part in zip((flows, pasts), found, strict=True):
@@ -131,11 +147,12 @@ def generator_outputs(run: Context, params: Any) -> GeneratorOutputs:
     vectors = jax.jit(functools.partial(flow_decoder(run).apply, method="vectors"))(
         {"params": params}, run.items
     )
-    flow, past = _all_flows(run, params) if run.config.flow.cache else (None, None)
-    return GeneratorOutputs(params, np.asarray(vectors), flow, past)
+    vectors = np.asarray(vectors)
+    flow, past = _all_flows(run, params, vectors) if run.config.flow.cache else (None, None)
+    return GeneratorOutputs(params, vectors, flow, past)
 
 
-def _all_flows(run: Context, params: Any) -> tuple[np.ndarray, np.ndarray]:
+def _all_flows(run: Context, params: Any, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`compute_flows` of the run's generator."""
     context = run.config.pretrain.context
     bounds = []
@@ -145,11 +162,14 @@ def _all_flows(run: Context, params: Any) -> tuple[np.ndarray, np.ndarray]:
         bounds.append(np.append(first, len(users)))
     return compute_flows(
         flow_decoder(run),
-        run.parallel.replicate(params),
+        *run.parallel.replicate((params, vectors)),
         run.place(),
         plan=FlowPlan(bounds, max(1, context // 2), batch_size=64),
         entries=run.dataset.stores.history_row.shape[1],
         context=context,
         horizon=run.config.flow.horizon,
         parallel=run.parallel,
+        dtype=jnp.dtype(run.config.flow.cache_dtype),
+        memory=run.config.flow.cache_bytes,
+        folder=run.folder,
     )

@@ -79,13 +79,18 @@ def gather_rows(length: int, flow: FlowInput, train: bool = False):
     """
     context = 0 if flow.cache else flow.context
 
+    def numbers(cached):  # a cache may have shorter ones than the model computes with
+        return cached.astype(cached.__array_namespace__().float32, copy=False)
+
     def gather(arrays, index):
         store, cached = arrays["store"], arrays["flow"] if flow.cache else None
         statistics = arrays.get("statistics")
         batch = gather_impressions(store, index, length, cached, context, statistics)
+        if cached is not None:
+            batch = batch._replace(flow=numbers(batch.flow))
         if flow.cache and flow.uses_label_head(train):
             past, mask = gather_past(store, index, arrays["past"], flow.context)
-            batch = batch._replace(past=past, past_mask=mask)
+            batch = batch._replace(past=numbers(past), past_mask=mask)
         if train and "label_logit" in arrays:
             batch = batch._replace(
                 label_logit=arrays["label_logit"][index["row"]] * batch.flow_mask
@@ -96,26 +101,31 @@ def gather_rows(length: int, flow: FlowInput, train: bool = False):
 
 
 def current_generator(generator: FlowDecoder | None, flow: FlowInput, params, constants):
-    """The generator's parameters and item vectors: constants, or as they are by now (flow.tune)."""
+    """The generator's parameters and item vectors: constants, or as they are by now (flow.tune).
+
+    constants["tuned_item_emb"], if given, are the vectors of a tuned generator (see prepared.py).
+    """
     if not flow.tune:
         return jax.lax.stop_gradient(
             (constants.get("generator"), constants.get("generator_item_emb"))
         )
     assert generator is not None
-    tuned = params["generator"]
-    return tuned, generator.bind({"params": tuned}).vectors(constants["items"])
+    tuned, vectors = params["generator"], constants.get("tuned_item_emb")
+    if vectors is None:
+        vectors = generator.bind({"params": tuned}).vectors(constants["items"])
+    return tuned, vectors
 
 
 def with_flow(
-    generator: FlowDecoder | None, flow: FlowInput, weights, constants, batch: Impressions
+    generator: FlowDecoder | None, flow: FlowInput, weights, vectors, constants, batch: Impressions
 ) -> Impressions:
     """The batch with flow [B, T, D] and past computed from its events by a generator of these
-    weights."""
+    weights and item vectors."""
     if batch.events is None:
         return batch
     assert generator is not None
     bound = generator.bind({"params": weights})
-    rolled, past = bound.roll_out(batch.events, constants["items"], flow.horizon, 1)
+    rolled, past = bound.roll_out(batch.events, constants["items"], flow.horizon, 1, vectors)
     mask = batch.events.mask
     return batch._replace(flow=rolled[:, 0], past=past, past_mask=mask, events=None)
 
@@ -168,6 +178,6 @@ def ranker_inputs(
     """The batch with all that comes from the generator, the catalogue's features, and the item
     vectors to add to the ranker's or None."""
     weights, vectors = current_generator(generator, flow, params, constants)
-    batch = with_flow(generator, flow, weights, constants, batch)
+    batch = with_flow(generator, flow, weights, vectors, constants, batch)
     batch = with_label_logit(generator, flow, weights, vectors, batch)
     return batch, constants["items"], vectors if flow.add_item_emb else None

@@ -217,8 +217,7 @@ def _evaluator(run: Context, scorer: Scorer, spec: FlowLoss):
 
 
 def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
-    """The stage `generator`; or the one of config.flow.cross_fit that trains without (fold, of
-    folds) of the users."""
+    """The stage `generator`, or that of config.flow.cross_fit without (fold, of folds) of users."""
     name = "generator_without_{}_of_{}".format(*without) if without else "generator"
     run = run.for_stage(name)
     section, model = run.config.pretrain, flow_decoder(run)
@@ -228,9 +227,10 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     length = section.context + run.config.flow.horizon
     plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without or (0, 0))
     gather = functools.partial(next_item.gather_next, section.context, section.context)
+    prepare = functools.partial(next_item.prepare, model)
     functions = {"scores": next_item.rank_next, "labels": next_item.label_next}
     scorers = {
-        key: Scorer(functools.partial(fn, model), gather, data, run.parallel)
+        key: Scorer(functools.partial(fn, model), gather, data, run.parallel, prepare)
         for key, fn in functions.items()
     }
     log_steps(run, name, "pretrain", section, plan)

@@ -62,10 +62,16 @@ def label_next(
     return {"label_logit": _before(model, params, constants, batch)[2]}
 
 
+def prepare(model: FlowDecoder, params, variables, constants) -> dict[str, jax.Array]:
+    """{"vectors": [N + 1, D]} of the catalogue, a constant of all batches; see Scorer."""
+    del variables
+    return {"vectors": model.bind({"params": params}).vectors(constants["items"])}
+
+
 def _before(model: FlowDecoder, params, constants, batch: Next):
     """Unit flow states [B, D] before each row, the catalogue's vectors, and log odds [B]."""
     bound = model.bind({"params": params})
-    heads, named = bound(batch.events, constants["items"])
+    heads, named = bound(batch.events, constants["items"], vectors=constants.get("vectors"))
     queries = unit(heads[:, -1].reshape(len(batch.item), -1))
     vectors, mask = named["vectors"], batch.events.mask
     label_logit = bound.next_label_logits(queries, vectors, batch, named["past"], mask)

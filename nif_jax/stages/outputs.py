@@ -16,7 +16,7 @@ class GeneratorOutputs:
     Attributes:
       params: the flow generator's parameters.
       vectors: [N + 1, D] its unit item vectors.
-      flow: [D_local, M, T, D], or None where config.flow.cache is off.
+      flow: [D_local, M, T, D] of config.flow.cache_dtype, or None where config.flow.cache is off.
       past: [D_local, M, 2, H, d] keys and values of the label head, or None like flow.
       label_logit: [D_local, E] log odds of the label of each train impression by a generator that
         was trained without its user, or None where config.flow.cross_fit is off.

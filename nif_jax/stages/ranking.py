@@ -114,6 +114,7 @@ def make_ranking_stage(
     data: Any,
     generators: Mapping[str, Callable] | None = None,
     predict_candidates: Callable | None = None,
+    prepare: Callable | None = None,
 ) -> Stage:
     """A stage of a ranker, trained by section `train` and selected by config.train.metric.
 
@@ -125,10 +126,12 @@ def make_ranking_stage(
       gather_scores: (arrays, index) -> the batch that `predict` reads.
       generators: name -> (params, variables, constants, batch) -> {"rank"} [B] of the next item, of
         a model that generates items.
+      prepare: of the scorer of `predict`, see Scorer.
     """
     section = with_min_steps(run.config.train, plan.steps_per_epoch)
-    functions = {"scores": predict} | dict(generators or {})
-    scorers = {k: Scorer(fn, gather_scores, data, run.parallel) for k, fn in functions.items()}
+    shared = (gather_scores, data, run.parallel)
+    scorers = {"scores": Scorer(predict, *shared, prepare)}
+    scorers |= {kind: Scorer(fn, *shared) for kind, fn in (generators or {}).items()}
     log_steps(run, name, "train", section, plan)
     return Stage(
         name=name,

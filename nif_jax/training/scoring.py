@@ -82,6 +82,8 @@ class Scorer:
     Attributes:
       predict: (params, variables, constants, batch) -> {name: [B, ...]}.
       gather: (arrays, index) -> the batch that it reads.
+      prepare: (params, variables, constants) -> {name: further constants of `predict`}, such as the
+        vectors of the catalogue. It is called once for parameters, not for each batch.
     """
 
     def __init__(
@@ -90,12 +92,16 @@ class Scorer:
         gather: Callable[[Any, Any], Any],
         data: Placed,
         parallel: Devices,
+        prepare: Callable[..., Mapping[str, Any]] | None = None,
     ):
         """See Stage.gather for gather."""
         self.predict, self.gather = predict, gather
+        self.prepare = prepare or (lambda params, variables, constants: {})
         self._data, self._parallel = data, parallel
 
-        def predict_dispatch(params, variables, arrays, constants, batches):
+        def predict_dispatch(params, variables, arrays, constants, prepared, batches):
+            constants = constants | prepared
+
             def one(batch):
                 batch = gather(arrays, batch) if data.on_device else batch
                 return predict(params, variables, constants, batch)
@@ -103,6 +109,7 @@ class Scorer:
             return jax.lax.map(one, batches)
 
         self._predict = parallel.map(predict_dispatch)
+        self._prepare = parallel.map(self.prepare)
 
     def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
         """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""
@@ -112,7 +119,8 @@ class Scorer:
             steps_per_dispatch=DISPATCH,
             gather=self._data.host_gather(self.gather),
         )
-        arguments = (params, variables, *self._data.step_arguments)
+        prepared = self._prepare(params, variables, self._data.constants)
+        arguments = (params, variables, *self._data.step_arguments, prepared)
         # Every call is on its way before the first result is read back.
         found = [self._predict(*arguments, self._parallel.shard(batch)) for batch in stream]
         found = self._parallel.unshard(found)

@@ -89,7 +89,8 @@ class Stage:
       scorers: name -> predictions over any split. Rankers have "scores", the flow generator
         "scores" and "labels", models that generate items "constrained" and "unconstrained".
       predict_candidates: for rankers, the function of "scores" for a batch of one row, whose
-        count features are those of the candidates, and candidates [C].
+        count features are those of the candidates, and candidates [C]; its constants include what
+        scorers["scores"].prepare gives.
     """
 
     name: str

@@ -63,6 +63,68 @@ def test_a_target_outside_the_catalogue_ranks_behind_it(dtype, target):
     np.testing.assert_array_equal(retrieval.ranks_from_scores(scores, np.array([target])), [4])
 
 
+@pytest.mark.parametrize("chunk", [5, 7, 39, 40])
+def test_ranks_in_chunks_match_a_naive_loop(chunk):
+    rng = np.random.default_rng(1)
+    scores = rng.integers(-2, 3, (5, 40)).astype(np.float32)  # many ties
+    scores[1, 3], scores[2, 17] = np.nan, np.nan
+    targets, exclude = np.array([0, 8, 17, 39, 40]), rng.integers(-1, 41, (5, 6))
+    exclude[:, 0] = targets
+    chunked = jax.jit(
+        lambda *a: retrieval.ranks_in_chunks(lambda i: jnp.asarray(scores)[:, i], 40, *a, chunk)
+    )
+    for given in (exclude, None):
+        expected = retrieval.ranks_from_scores(scores, targets, given)
+        np.testing.assert_array_equal(chunked(targets, given), expected)
+
+
+def test_more_rows_than_a_chunk_are_ranked():
+    rng = np.random.default_rng(2)
+    scores, targets = rng.normal(size=(12, 30)), rng.integers(0, 30, 12)
+    found = retrieval.ranks_in_chunks(lambda i: jnp.asarray(scores)[:, i], 30, targets, chunk=3)
+    np.testing.assert_array_equal(found, retrieval.ranks_from_scores(scores, targets))
+
+
+@pytest.mark.parametrize("items", [1000, 1025])
+def test_items_of_one_vector_tie_across_chunks_whatever_the_rounding(items):
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(items, 33)).astype(np.float32)
+    table[7::64] = table[7]  # in every chunk
+    queries, targets = (
+        rng.normal(size=(16, 33)).astype(np.float32),
+        np.full(16, items // 64 * 64 + 7),
+    )
+    targets[targets >= items] -= 64
+    exclude = rng.integers(-1, items, (16, 50))
+    ranks = jax.jit(retrieval.target_ranks, static_argnames="chunk")
+    dense = ranks(queries, table, targets, exclude, chunk=items)
+    np.testing.assert_array_equal(ranks(queries, table, targets, exclude, chunk=128), dense)
+    exact = queries.astype(np.float64) @ table.T.astype(np.float64)
+    expected = [_naive_rank(*row) for row in zip(exact, targets, exclude, strict=True)]
+    np.testing.assert_array_equal(dense, expected)
+
+
+def test_popularity_ranks_in_chunks():
+    rng = np.random.default_rng(4)
+    counts, targets = rng.integers(0, 9, 100), rng.integers(-1, 101, 30)
+    exclude = rng.integers(-1, 100, (30, 4))
+    dense = retrieval.popularity_ranks(counts, targets, exclude)
+    np.testing.assert_array_equal(
+        retrieval.popularity_ranks(counts, targets, exclude, chunk=32), dense
+    )
+
+
+def test_memory_of_ranking_does_not_grow_with_the_catalogue():
+    def temporary(items):
+        shapes = [((64, 8), "float32"), ((items, 8), "float32"), ((64,), "int32")]
+        given = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+        compiled = jax.jit(retrieval.target_ranks).lower(*given).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    scores_of_a_chunk = 64 * retrieval.CHUNK * 4  # bytes
+    assert temporary(40 * retrieval.CHUNK) < 4 * scores_of_a_chunk
+
+
 def test_popularity_ranks_are_ranks_by_count():
     counts, targets = np.array([5, 9, 5, 1]), np.array([1, 0, 3, 3])
     np.testing.assert_array_equal(retrieval.popularity_ranks(counts, targets), [1, 3, 4, 4])

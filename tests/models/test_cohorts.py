@@ -28,7 +28,8 @@ def beams(codes, mask):
 
 
 def vectors(found, form="prefix", mean="members", table=TABLE):
-    values, mask = cohorts.cohort_vectors(jnp.asarray(table), IDS, found, 2, form, mean)
+    means = cohorts.level_means(jnp.asarray(table), IDS, 2, form, mean)
+    values, mask = cohorts.cohort_vectors(means, found, form)
     return np.asarray(values)[..., 0], np.asarray(mask)
 
 
@@ -85,7 +86,7 @@ def network(**changes):
 
 
 def whole(module, target, table, generated, train=False):
-    refined, mask = module.refine(table, IDS, generated)
+    refined, mask = module.refine(module.means(table, IDS), generated)
     return module.attend(target, refined, mask, train), module.last_state(generated)
 
 
@@ -136,7 +137,8 @@ def test_one_user_may_have_many_candidates(world, random_params):
     init = lambda rng, *args: module.init(rng, *args, method=whole)  # noqa: E731
     params = random_params(0, init, target, table, generated)
     one = jax.tree.map(lambda x: x[:1], generated)
-    refined, mask = module.apply({"params": params}, table, IDS, one, method="refine")
+    means = module.apply({"params": params}, table, IDS, method="means")
+    refined, mask = module.apply({"params": params}, means, one, method="refine")
     many = jax.tree.map(lambda x: jnp.repeat(x, 3, 0), one)
     expected = run(module, params, (target, table, many))[0]
     found = module.apply({"params": params}, target, refined, mask, False, method="attend")
