@@ -1,6 +1,6 @@
 """Events in groups of equal keys, and how many of a group come before a place.
 
-Letters: P events with a key, Q queries.
+Letters: P events with a key, C those with a label, Q queries.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from nif_jax.data.schema import NO_LABEL
 
 Bounds = tuple[np.ndarray, np.ndarray]
 """[Q] begin and end of the events of a group that come before a query."""
+LABEL_BITS = 2
 
 
 class Counts(NamedTuple):
@@ -21,48 +22,20 @@ class Counts(NamedTuple):
     positive: np.ndarray
 
 
-class Groups:
-    """Events in groups of equal keys, each group in order of a rank.
+class Ordered:
+    """Labels of events in an order, counted between bounds.
 
-    Args of the constructor: key [P] int64, rank [P] int64 from 0, row [P] int64 of the store and
-    label [P] int8 of each event.
+    Args of the constructor: label [P] int8.
     """
 
-    def __init__(self, key: np.ndarray, rank: np.ndarray, row: np.ndarray, label: np.ndarray):
-        if (rank[1:] >= rank[:-1]).all():  # one sort instead of two
-            order = np.argsort(key, kind="stable")
-        else:
-            order = np.lexsort((rank, key))
-        key, label = key[order], label[order]
-        begin = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
-        size = np.diff(np.append(begin, len(key)))
-        self._keys = key[begin]
-        # The last entry of each stands for a group without events.
-        self._begin = np.append(begin, 0).astype(np.int32)
-        self._row = np.append(row[order], -1).astype(np.int32)
-        self._ranks = int(rank.max(initial=-1)) + 1
-        # Group and rank as one sorted number: one search finds a place in a group.
-        self._place = np.repeat(np.arange(len(begin)), size) * (self._ranks + 1) + rank[order]
+    def __init__(self, label: np.ndarray):
         known = label != NO_LABEL
         # [P + 1] labels before each place, and [C + 1] positive ones before each label.
-        self._labelled = np.append(0, np.cumsum(known)).astype(np.int32)
-        self._positive = np.append(0, np.cumsum(label[known] == 1)).astype(np.int32)
-        self._label = np.append(np.where(label[known] == 1, 1, -1), 0).astype(np.int8)
-
-    def bounds(self, key: np.ndarray, rank: np.ndarray) -> Bounds:
-        """The events of group `key` [Q] whose rank is smaller than `rank` [Q]."""
-        none = len(self._keys)
-        if none and self._keys[-1] < 4 * len(self._row):  # small keys: a table instead of a search
-            table = np.full(self._keys[-1] + 2, none)
-            table[self._keys] = np.arange(none)
-            group = table[np.clip(key, -1, len(table) - 1)]
-        else:
-            group = np.searchsorted(self._keys, key)
-            group[np.append(self._keys, -1)[group] != key] = none
-        at = group * (self._ranks + 1) + np.minimum(rank, self._ranks)
-        end = np.searchsorted(self._place, at)
-        begin = self._begin[group]
-        return begin, np.where(group == none, 0, end).astype(np.int32)
+        self._labelled = np.append(np.int32(0), np.cumsum(known, dtype=np.int32))
+        positive = label[known] == 1
+        self._positive = np.append(np.int32(0), np.cumsum(positive, dtype=np.int32))
+        # The last entry stands for no label.
+        self._label = np.append(2 * positive.astype(np.int8) - np.int8(1), np.int8(0))
 
     def counts(self, bounds: Bounds) -> Counts:
         """How many events there are."""
@@ -71,17 +44,59 @@ class Groups:
         return Counts(end - begin, last - first, self._positive[last] - self._positive[first])
 
     def last_label(self, bounds: Bounds) -> np.ndarray:
-        """[Q] 1 or -1 (label 0) of the last labelled event, 0 without one."""
+        """[Q] int8, 1 or -1 (label 0) of the last labelled event, 0 without one."""
         first, last = (self._labelled[bound] for bound in bounds)
-        return np.where(last > first, self._label[last - 1], 0)
-
-    def last_row(self, bounds: Bounds) -> np.ndarray:
-        """[Q] row of the last event, -1 without one."""
-        begin, end = bounds
-        return self._row[np.where(end > begin, end - 1, -1)]
+        return self._label[np.where(last > first, last - 1, -1)]
 
     def recent(self, bounds: Bounds, number: int) -> tuple[np.ndarray, np.ndarray]:
         """[Q] labelled and positive events among the last `number` labelled ones."""
         first, last = (self._labelled[bound] for bound in bounds)
         first = np.maximum(first, last - number)
         return last - first, self._positive[last] - self._positive[first]
+
+
+class Groups(Ordered):
+    """Events in groups of equal keys, each group in order of a rank.
+
+    Args of the constructor:
+      key: [P] int64 from 0.
+      rank: [P] int64 from 0.
+      label: [P] int8.
+
+    Raises:
+      ValueError: keys and ranks are too large for one int64.
+    """
+
+    def __init__(self, key: np.ndarray, rank: np.ndarray, label: np.ndarray):
+        self._bits = int(rank.max(initial=0)).bit_length()
+        bits = int(key.max(initial=0)).bit_length() + self._bits + LABEL_BITS
+        if bits > 63:
+            raise ValueError(
+                f"The largest key, {key.max()}, and rank, {rank.max()}, take {bits} bits, more "
+                "than the 63 of a sorted number. Number keys and ranks without gaps."
+            )
+        # Key, rank and label as one number: it takes a tenth of the time to sort numbers as to
+        # sort places by them.
+        code = np.sort(((key << self._bits) + rank << LABEL_BITS) + label - NO_LABEL)
+        super().__init__((code & (1 << LABEL_BITS) - 1).astype(np.int8) + np.int8(NO_LABEL))
+        # [P + 1] key and rank. The last entry stands for no event.
+        self._place = np.append(code >> LABEL_BITS, np.iinfo(np.int64).min)
+        begin = np.flatnonzero(np.diff(self._place >> self._bits, prepend=-1))
+        # [P + 1] where the group of each event begins.
+        self._begin = np.repeat(begin.astype(np.int32), np.diff(begin, append=len(code) + 1))
+
+    def bounds(self, key: np.ndarray, rank: np.ndarray) -> Bounds:
+        """The events of group `key` [Q] int64 whose rank is smaller than `rank` [Q]."""
+        at = (key << self._bits) + np.minimum(rank, 1 << self._bits)
+        order = np.argsort(at)  # a search for sorted numbers is several times as fast
+        end = np.empty(len(at), np.int32)
+        end[order] = np.searchsorted(self._place[:-1], at[order])
+        before = end - 1
+        exists = self._place[before] >> self._bits == key
+        return np.where(exists, self._begin[before], end), end
+
+    def last_rank(self, bounds: Bounds) -> np.ndarray:
+        """[Q] rank of the last event, -1 without one."""
+        begin, end = bounds
+        rank = self._place[end - 1] & (1 << self._bits) - 1
+        return np.where(end > begin, rank, -1)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nif_jax.data import splits
+from nif_jax.data.counters import Counters, Queries
 from nif_jax.data.schema import NO_LABEL, Movelines
-from nif_jax.data.statistics import Counters, Queries, Statistics, fit
+from nif_jax.data.statistics import Statistics, fit, lay_out
 
 
 class RowStatistics(NamedTuple):
@@ -74,23 +75,18 @@ def row_statistics(
     seen = np.append(visible, cut[later])
     unknown = None if unknown is None else unknown[row]
     queries = Queries(user, seen, time, item, scene, ~train[row], unknown)
-    fitted, values = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))
-    values, cut_values = values[: lines.num_events], values[lines.num_events :]
-    place = np.full(lines.num_events, -1, np.int32)
-    place[later] = np.arange(len(later))
-    longest = max(map(len, shard_rows))
+    fitted, columns = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))
+    place = np.full(lines.num_events, -1)
+    place[later] = lines.num_events + np.arange(len(later))
+    shape = len(local_shards), max(map(len, shard_rows))
     most = max(1, *(int((~train[rows]).sum()) for rows in shard_rows))
-
-    def of_shard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values = np.zeros((*shape, len(columns)), np.float16)
+    cut_values = np.zeros((len(local_shards), most, len(columns)), np.float16)
+    own = np.full(shape, -1, np.int32)
+    for number, shard in enumerate(local_shards):
+        rows = shard_rows[shard]
         after = ~train[rows]
-        own = np.where(after, np.cumsum(after) - 1, -1).astype(np.int32)
-        return (
-            np.pad(values[rows], ((0, longest - len(rows)), (0, 0))),
-            np.pad(cut_values[place[rows[after]]], ((0, most - after.sum()), (0, 0))),
-            np.pad(own, (0, longest - len(rows)), constant_values=-1),
-        )
-
-    parts = [of_shard(shard_rows[shard]) for shard in local_shards]
-    stacked = map(np.stack, zip(*parts, strict=True))
-    names = ("values", "cut_values", "cut")
-    return RowStatistics(fitted, dict(zip(names, stacked, strict=True)))
+        lay_out(columns, rows, values[number])
+        lay_out(columns, place[rows[after]], cut_values[number])
+        own[number, : len(rows)] = np.where(after, np.cumsum(after) - 1, -1)
+    return RowStatistics(fitted, {"values": values, "cut_values": cut_values, "cut": own})

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nif_jax.data import splits
+from nif_jax.data.counters import Counters, Queries
 from nif_jax.data.dataset import build_dataset, with_statistics
 from nif_jax.data.schema import NO_LABEL
-from nif_jax.data.statistics import Counters, Queries, fit
+from nif_jax.data.statistics import fit
 
 
 def counters_of(lines, train, sampled=None):
@@ -147,7 +148,8 @@ def test_standardised_on_the_fitted_queries(random_movelines):
     lines = random_movelines(2, users=30, events=(6, 12))
     train = splits.assign_splits(lines, "temporal_user", 0.6, 0.2, 0) == splits.TRAIN
     queries = every_row(lines, train, np.arange(lines.num_events))
-    statistics, values = fit(counters_of(lines, train), queries, np.flatnonzero(train))
+    statistics, columns = fit(counters_of(lines, train), queries, np.flatnonzero(train))
+    values = np.stack(columns, axis=1)
     fitted = values[train].astype(float)
     np.testing.assert_allclose(fitted.mean(0), 0, atol=0.02)
     assert values.dtype == np.float16 and np.isfinite(values).all()
