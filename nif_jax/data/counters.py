@@ -14,13 +14,14 @@ Letters: E events, Q queries, M values of a feature.
 """
 
 import concurrent.futures
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nif_jax.data.groups import Bounds, Counts, Groups
-from nif_jax.data.own_events import OwnEvents
+from nif_jax.data.groups import Bounds
+from nif_jax.data.own_events import Block, OwnEvents
+from nif_jax.data.past_events import Moments, PastEvents, PastValues
 
 USER_PRIOR, PAIR_PRIOR, ITEM_PRIOR = 3.0, 2.0, 5.0
 """Events at the expected rate that are added to each count of a user, of a user with a value, and
@@ -30,7 +31,7 @@ RECENT = (5, 20)
 NOT_COUNTED = ("title",)
 """Item features whose values are too many for an item."""
 THREADS = 2
-"""NumPy's sorts and searches run side by side in threads."""
+"""NumPy's sorts and searches run side by side in threads, each with about 40 bytes a query."""
 DAY = 24 * 3600
 
 
@@ -62,13 +63,25 @@ def known_times(time: np.ndarray, order_only: np.ndarray | None) -> np.ndarray:
 
 
 class _Seen(NamedTuple):
-    """Queries with what all statistics read: see known_times, seconds from the first event, and
-    bounds of the user's events."""
+    """What several statistics of queries read.
+
+    Attributes:
+      queries: Q of them.
+      time: [Q] float64, see known_times.
+      moments: their order in time.
+      bounds: of the user's events.
+      blocks: of users.
+      prior: [Q] float32 positive rate of all events so far.
+      rate: [Q] float64 positive rate of the user.
+    """
 
     queries: Queries
     time: np.ndarray
-    seconds: np.ndarray
-    own: Bounds
+    moments: Moments
+    bounds: Bounds
+    blocks: Sequence[Block]
+    prior: np.ndarray
+    rate: np.ndarray
 
 
 class Counters:
@@ -93,22 +106,20 @@ class Counters:
         }
         self._values["scene"] = np.arange(1 + int(scene.max()), dtype=np.int32)[:, None]
         self._ids = {name: scene if name == "scene" else item for name in self._values}
-        self._start = time.min() if len(time) else 0
         self._own = OwnEvents(user, label, event)
-        used = np.flatnonzero(event & train)
-        seconds = (time - self._start)[used]
-        self._all = Groups(np.zeros(len(used), np.int64), seconds, label[used])
+        used = event & train
+        self._past = PastEvents(time, label, used)
         self._first = np.full(len(self._values["item"]), np.inf)
         np.fmin.at(self._first, item[used], self._time[used])
 
-        def groups(name: str) -> Groups:
-            found = self._values[name][self._ids[name][used]]
-            place, slot = np.nonzero(found)
-            key = found[place, slot].astype(np.int64)
-            return Groups(key, seconds[place], label[used[place]])
+        past_ids = {of: ids.take(self._past.row) for of, ids in (("item", item), ("scene", scene))}
+
+        def past(name: str) -> PastValues:
+            ids = past_ids["scene" if name == "scene" else "item"]
+            return PastValues(self._values[name], ids, self._past.label)
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            self._groups = dict(zip(self._values, pool.map(groups, self._values), strict=True))
+            self._past_values = dict(zip(self._values, pool.map(past, self._values), strict=True))
 
     def columns(
         self, queries: Queries, change: Callable[[str, np.ndarray], Any] = lambda _, column: column
@@ -122,18 +133,11 @@ class Counters:
           change: a function of the name and the column, [Q] float with NaN where there is nothing
             to count from. It is called in threads.
         """
-        seconds = np.where(queries.later, np.iinfo(np.int32).max, queries.time - self._start)
-        every = self._all.counts(self._all.bounds(np.zeros(len(seconds), np.int64), seconds))
-        prior = ((every.positive + 1.0) / (every.labelled + 2.0)).astype(np.float32)
-        bounds = self._own.bounds(queries.user, queries.row)
-        own = self._own.counts(bounds)
-        rate = _smooth(own.positive, own.labelled, prior, USER_PRIOR)
-        seen = _Seen(queries, known_times(queries.time, queries.order_only), seconds, bounds)
-        parts = [
-            self._of_user(seen, own, rate),
-            *(self._of_values(name, seen, prior, rate) for name in self._values),
-            self._of_time(seen),
-        ]
+        seen = self._seen(queries)
+        parts = [self._of_user(seen)]
+        for name in self._values:
+            parts += [self._of_value(name, seen), self._of_user_and_value(name, seen)]
+        parts.append(self._of_time(seen))
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
 
             def changed(part: Iterator[tuple[str, np.ndarray]]) -> list[tuple[str, Any]]:
@@ -142,34 +146,44 @@ class Counters:
             for found in pool.map(changed, parts):
                 yield from found
 
-    def _of_user(self, seen: _Seen, own: Counts, rate: np.ndarray) -> Iterator:
-        yield "user events", _log1p(own.events)
-        yield "user rate", _log_odds(rate)
-        yield "user seconds since", self._since(self._own.last_row(seen.own), seen.time)
+    def _seen(self, queries: Queries) -> _Seen:
+        moments = self._past.moments(queries.time, queries.later)
+        every = self._past.before(moments)
+        prior = ((every.positive + 1.0) / (every.labelled + 2.0)).astype(np.float32)
+        bounds = self._own.bounds(queries.user, queries.row)
+        own = self._own.counts(bounds)
+        rate = _smooth(own.positive, own.labelled, prior, USER_PRIOR)
+        time = known_times(queries.time, queries.order_only)
+        return _Seen(queries, time, moments, bounds, self._own.blocks(queries.user), prior, rate)
+
+    def _of_user(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        yield "user events", _log1p(self._own.counts(seen.bounds).events)
+        yield "user rate", _log_odds(seen.rate)
+        yield "user seconds since", self._since(self._own.last_row(seen.bounds), seen.time)
         for number in RECENT:
-            labelled, positive = self._own.recent(seen.own, number)
-            smoothed = _smooth(positive, labelled, rate, 1.0)
+            labelled, positive = self._own.recent(seen.bounds, number)
+            smoothed = _smooth(positive, labelled, seen.rate, 1.0)
             yield f"user rate of last {number}", _log_odds(smoothed)
 
-    def _of_values(self, name: str, seen: _Seen, prior: np.ndarray, rate: np.ndarray) -> Iterator:
-        """Statistics of one feature's values, and of the user with them."""
-        queries, values, of_value = seen.queries, self._values[name], self._groups[name]
-        ids = queries.scene if name == "scene" else queries.item
-        keys = values[ids].astype(np.int64).T  # [M, Q]
-        value = _pooled([of_value.counts(of_value.bounds(key, seen.seconds)) for key in keys])
+    def _of_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        ids = _ids(name, seen.queries).take(seen.moments.order)
+        value = self._past_values[name].before(ids, seen.moments)
         yield f"{name} events", _log1p(value.events)
-        smoothed = _smooth(value.positive, value.labelled, prior, ITEM_PRIOR)
+        smoothed = _smooth(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
         yield f"{name} rate", _log_odds(smoothed)
-        met = self._own.with_values(values, self._ids[name], queries.user, ids, seen.own)
+
+    def _of_user_and_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        ids, end = _ids(name, seen.queries), seen.bounds[1]
+        met = self._own.with_values(self._values[name], self._ids[name], ids, end, seen.blocks)
         yield f"user and {name} events", _log1p(met.counts.events)
-        smoothed = _smooth(met.counts.positive, met.counts.labelled, rate, PAIR_PRIOR)
+        smoothed = _smooth(met.counts.positive, met.counts.labelled, seen.rate, PAIR_PRIOR)
         yield f"user and {name} rate", _log_odds(smoothed)
         yield f"user and {name} last label", met.last_label.astype(np.float32)
         yield f"user and {name} seconds since", self._since(met.last_row, seen.time)
-        between = np.where(met.last_row < 0, np.nan, queries.row - met.last_row)
+        between = np.where(met.last_row < 0, np.nan, seen.queries.row - met.last_row)
         yield f"user and {name} events since", _log1p(between)
 
-    def _of_time(self, seen: _Seen) -> Iterator:
+    def _of_time(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         first, time = self._first[seen.queries.item], seen.time
         yield "item age", _log1p(np.where(first < time, time - first, np.nan))
         angle = 2 * np.pi * (time % DAY) / DAY
@@ -177,15 +191,13 @@ class Counters:
         yield "hour cosine", np.cos(angle)
 
     def _since(self, row: np.ndarray, time: np.ndarray) -> np.ndarray:
-        seconds = np.maximum(time - self._time[row], 0)
+        seconds = np.maximum(time - self._time.take(row), 0)
         return np.where(row < 0, np.nan, _log1p(seconds))
 
 
-def _pooled(parts: list[Counts]) -> Counts:
-    """Sums over the values of a feature."""
-    if len(parts) == 1:
-        return parts[0]
-    return Counts(*(np.sum(columns, axis=0) for columns in zip(*parts, strict=True)))
+def _ids(name: str, queries: Queries) -> np.ndarray:
+    """[Q] ids that have the values of a feature."""
+    return queries.scene if name == "scene" else queries.item
 
 
 def _smooth(positive, labelled, expected, prior: float) -> np.ndarray:
@@ -195,7 +207,8 @@ def _smooth(positive, labelled, expected, prior: float) -> np.ndarray:
 
 def _log_odds(rate: np.ndarray) -> np.ndarray:
     """scipy.special.logit in a tenth of its time; rates are away from 0 and 1."""
-    return np.log(rate / (1 - rate))
+    odds = rate / (1 - rate)
+    return np.log(odds, out=odds)
 
 
 def _log1p(count: np.ndarray) -> np.ndarray:

@@ -4,15 +4,12 @@ Letters: E rows of the store, P events, U users, Q queries, M values of a featur
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nif_jax.data.groups import Bounds, Counts, Groups, Ordered
-
-BLOCK = 1 << 16
-"""Events and queries of a block, about: its arrays stay in the processor's cache."""
+from nif_jax.data.groups import BLOCK, Bounds, Counts, Groups, Ordered, no_counts, pairs
 
 
 class Met(NamedTuple):
@@ -29,14 +26,22 @@ class Met(NamedTuple):
     last_label: np.ndarray
 
 
-class _Block(NamedTuple):
-    """Some users: places of their queries and events, and the number of the user of each."""
+class Block(NamedTuple):
+    """Some users, u, with their queries, q, and events, p.
+
+    Attributes:
+      queries: [q] places of the queries.
+      query_user: [q] which of the users.
+      events: [p] numbers of the events, one user after another.
+      event_user: [p] which of the users.
+      skipped: [u] how much larger an event's number is than its place in the block.
+    """
 
     queries: np.ndarray
     query_user: np.ndarray
     events: np.ndarray
     event_user: np.ndarray
-    begin: np.ndarray
+    skipped: np.ndarray
 
 
 class OwnEvents(Ordered):
@@ -49,83 +54,83 @@ class OwnEvents(Ordered):
     """
 
     def __init__(self, user: np.ndarray, label: np.ndarray, event: np.ndarray):
-        super().__init__(label[event])
         self._event_label = label[event]
+        super().__init__(self._event_label)
         # [P + 1] rows of the events; the last entry stands for no event.
         self._row = np.append(np.flatnonzero(event), -1).astype(np.int32)
-        self._before = np.append(np.int32(0), np.cumsum(event, dtype=np.int32))  # [E + 1]
+        # [E + 1] events before each row.
+        self._before = np.append(np.int32(0), np.cumsum(event, dtype=np.int32))
         users = 1 + int(user.max(initial=-1))
         self._begin = self._before[np.searchsorted(user, np.arange(users + 1))]  # [U + 1]
 
     def bounds(self, user: np.ndarray, row: np.ndarray) -> Bounds:
         """The events of `user` [Q] before `row` [Q] of the store."""
-        begin, end = self._begin[user], self._begin[user + 1]
-        return begin, np.clip(self._before[row], begin, end)
+        begin, end = self._begin.take(user), self._begin[1:].take(user)
+        return begin, np.clip(self._before.take(row), begin, end)
 
     def last_row(self, bounds: Bounds) -> np.ndarray:
         """[Q] row of the store of the last event, -1 without one."""
         begin, end = bounds
-        return self._row[np.where(end > begin, end - 1, -1)]
+        return self._row.take(np.where(end > begin, end - 1, -1))
+
+    def blocks(self, user: np.ndarray) -> list[Block]:
+        """The users of queries [Q], with about BLOCK events and queries in a block."""
+        order = np.argsort(user, kind="stable").astype(np.int32)
+        users, queries = np.unique(user, return_counts=True)
+        begin, events = self._begin[users], self._begin[users + 1] - self._begin[users]
+        last = np.flatnonzero(np.diff(np.cumsum(events + queries) // BLOCK, append=-1))
+        first_query = np.append(0, np.cumsum(queries))
+
+        def block(low: int, high: int) -> Block:
+            users, size = np.arange(high - low, dtype=np.int32), events[low:high]
+            skipped = begin[low:high] - (np.cumsum(size) - size)
+            event_user = np.repeat(users, size)
+            return Block(
+                order[first_query[low] : first_query[high]],
+                np.repeat(users, queries[low:high]),
+                (np.arange(len(event_user)) + skipped[event_user]).astype(np.int32),
+                event_user,
+                skipped,
+            )
+
+        return [block(*pair) for pair in itertools.pairwise(np.append(0, last + 1))]
 
     def with_values(
         self,
         values: np.ndarray,
         event_ids: np.ndarray,
-        user: np.ndarray,
         ids: np.ndarray,
-        bounds: Bounds,
+        end: np.ndarray,
+        blocks: Sequence[Block],
     ) -> Met:
-        """The user's events within bounds that have a value of the query.
+        """The user's events that have a value of the query.
 
         Args:
           values: [n, M] int32 of each id, padded with 0.
           event_ids: [E] ids of the rows of the store.
-          user: [Q] int.
           ids: [Q] ids of the queries.
-          bounds: see `bounds`.
+          end: [Q] number of the first event that a query does not see, see `bounds`.
+          blocks: of the users of the queries.
         """
-        number = 1 + int(values.max(initial=0))
-        counts = Counts(*(np.zeros(len(user), np.int32) for _ in Counts._fields))
-        last, label = np.full(len(user), -1, np.int32), np.zeros(len(user), np.int8)
-        for block in self._blocks(user):
-            value = values[event_ids[self._row[block.events]]]
-            place, slot = np.nonzero(value)
-            key = block.event_user[place] * number + value[place, slot]
-            rank = block.events - block.begin[block.event_user]
-            groups = Groups(key, rank[place], self._event_label[block.events[place]])
-            until = bounds[1][block.queries] - block.begin[block.query_user]
-            block_last = np.full(len(block.queries), -1)
-            block_label = np.zeros(len(block.queries), np.int8)
-            for value in values[ids[block.queries]].T:
-                key = np.where(value, block.query_user * number + value, -1)
-                found = groups.bounds(key, until)
-                for total, part in zip(counts, groups.counts(found), strict=True):
-                    total[block.queries] += part
-                rank = groups.last_rank(found)
-                newer = rank > block_last
-                block_last = np.where(newer, rank, block_last)
-                block_label = np.where(newer, groups.last_label(found), block_label)
-            at = np.where(block_last < 0, -1, block_last + block.begin[block.query_user])
-            last[block.queries] = self._row[at]
-            label[block.queries] = block_label
-        return Met(counts, last, label)
-
-    def _blocks(self, user: np.ndarray) -> Iterator[_Block]:
-        """Users of queries, about BLOCK of their queries and events at a time."""
-        order = np.argsort(user, kind="stable")
-        users, first, queries = np.unique(user[order], return_index=True, return_counts=True)
-        begin, events = self._begin[users], self._begin[users + 1] - self._begin[users]
-        block = np.cumsum(events + queries) // BLOCK
-        ends = np.append(0, np.flatnonzero(np.diff(block, append=-1)) + 1)
-        for low, high in itertools.pairwise(ends):
-            chosen, numbers = slice(low, high), np.arange(high - low)
-            event_user = np.repeat(numbers, events[chosen])
-            # The numbers of the users' events, one user after another.
-            gap = begin[chosen] - (np.cumsum(events[chosen]) - events[chosen])
-            yield _Block(
-                order[first[low] : first[high - 1] + queries[high - 1]],
-                np.repeat(numbers, queries[chosen]),
-                np.arange(len(event_user)) + gap[event_user],
-                event_user,
-                begin[chosen],
-            )
+        met = Met(no_counts(len(ids)), np.empty(len(ids), np.int32), np.empty(len(ids), np.int8))
+        for block in blocks:
+            row, users = self._row.take(block.events), len(block.skipped)
+            place, value = pairs(values.take(event_ids.take(row), axis=0))
+            label = self._event_label.take(block.events.take(place))
+            groups = Groups(value * users + block.event_user.take(place), place, label)
+            queries, user = block.queries.astype(np.int64), block.query_user.astype(np.int64)
+            until = end.take(queries) - block.skipped.take(user)
+            counts, last = no_counts(len(queries)), np.full(len(queries), -1)
+            last_label = np.zeros(len(queries), np.int8)
+            for value in values.take(ids.take(queries), axis=0).T:
+                bounds = groups.bounds(np.where(value, value * users + user, -1), until)
+                counts = Counts(*map(np.add, counts, groups.counts(bounds)))
+                number = groups.last_number(bounds)
+                newer = number > last
+                last = np.where(newer, number, last)
+                last_label = np.where(newer, groups.last_label(bounds), last_label)
+            for column, part in zip(met.counts, counts, strict=True):
+                column[queries] = part
+            met.last_row[queries] = np.append(row, -1).take(last)
+            met.last_label[queries] = last_label
+        return met

@@ -68,14 +68,9 @@ def row_statistics(
     columns = (lines.user, lines.item, lines.scene, lines.time)
     unknown = lines.order_only
     counters = Counters(*columns, label, ~sampled, train, lines.item_features, unknown)
-    visible, cut = bounds
+    fitted_on = np.flatnonzero(train & (lines.label != NO_LABEL))
+    fitted, columns = fit(counters, _queries(lines, train, bounds), fitted_on)
     later = np.flatnonzero(~train)
-    row = np.append(np.arange(lines.num_events), later)
-    user, item, scene, time = (column[row] for column in columns)
-    seen = np.append(visible, cut[later])
-    unknown = None if unknown is None else unknown[row]
-    queries = Queries(user, seen, time, item, scene, ~train[row], unknown)
-    fitted, columns = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))
     place = np.full(lines.num_events, -1)
     place[later] = lines.num_events + np.arange(len(later))
     shape = len(local_shards), max(map(len, shard_rows))
@@ -90,3 +85,15 @@ def row_statistics(
         lay_out(columns, place[rows[after]], cut_values[number])
         own[number, : len(rows)] = np.where(after, np.cumsum(after) - 1, -1)
     return RowStatistics(fitted, {"values": values, "cut_values": cut_values, "cut": own})
+
+
+def _queries(lines: Movelines, train: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]) -> Queries:
+    """Of every row, and once more of those after train, cut."""
+    visible, cut = bounds
+    later = np.flatnonzero(~train)
+    row = np.append(np.arange(lines.num_events), later)
+    user, item, scene, time = (
+        column[row] for column in (lines.user, lines.item, lines.scene, lines.time)
+    )
+    unknown = None if lines.order_only is None else lines.order_only[row]
+    return Queries(user, np.append(visible, cut[later]), time, item, scene, ~train[row], unknown)

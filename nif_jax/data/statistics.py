@@ -57,7 +57,7 @@ def fit(
     """
 
     def change(_: str, column: np.ndarray) -> tuple[float, float, np.ndarray]:
-        seen = column[fitted]
+        seen = column.take(fitted)
         missing = np.isnan(seen)
         if missing.any():
             seen = seen[~missing]
@@ -74,7 +74,7 @@ def lay_out(columns: Sequence[np.ndarray], rows: np.ndarray, to: np.ndarray) -> 
     """Writes rows [n] of F columns to the first n rows of an array [.., F]."""
     for begin in range(0, len(rows), CACHED):
         part = rows[begin : begin + CACHED]
-        to[begin : begin + len(part)] = np.stack([column[part] for column in columns], axis=1)
+        to[begin : begin + len(part)] = np.stack([column.take(part) for column in columns]).T
 
 
 def _standardised(column: np.ndarray, mean: float, std: float) -> np.ndarray:
@@ -83,5 +83,5 @@ def _standardised(column: np.ndarray, mean: float, std: float) -> np.ndarray:
         return np.zeros(len(column), np.float16)
     scaled = column - mean
     scaled /= std
-    scaled[np.isnan(scaled)] = 0
+    np.putmask(scaled, np.isnan(scaled), 0)
     return np.clip(scaled, -LIMIT, LIMIT, out=scaled).astype(np.float16)

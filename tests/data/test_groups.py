@@ -8,7 +8,7 @@ from nif_jax.data.schema import NO_LABEL
 
 
 def test_by_hand():
-    # key 7: ranks 0, 2, 5 with labels 1, 0, none; key 3: rank 1 with label 1.
+    # key 7: numbers 0, 2, 5 with labels 1, 0, none; key 3: number 1 with label 1.
     groups = Groups(
         np.array([7, 3, 7, 7]),
         np.array([0, 1, 2, 5]),
@@ -20,21 +20,21 @@ def test_by_hand():
     assert found.labelled.tolist() == [0, 1, 2, 2, 0, 1, 0]
     assert found.positive.tolist() == [0, 1, 1, 1, 0, 1, 0]
     assert groups.last_label(bounds).tolist() == [0, 1, -1, -1, 0, 1, 0]
-    assert groups.last_rank(bounds).tolist() == [-1, 0, 2, 5, -1, 1, -1]
+    assert groups.last_number(bounds).tolist() == [-1, 0, 2, 5, -1, 1, -1]
     labelled, positive = groups.recent(groups.bounds(np.array([7, 7]), np.array([99, 1])), 1)
     assert labelled.tolist() == [1, 1] and positive.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("keys", [12, 10**12])
+@pytest.mark.parametrize("keys", [12, 10**12, 2**55])
 def test_equals_a_loop(keys):
     random = np.random.default_rng(0)
-    key, rank = random.integers(0, 12, 200) * (keys // 12), random.integers(0, 30, 200)
+    key, number = random.integers(0, 12, 200) * (keys // 12), random.integers(0, 30, 200)
     label = random.integers(-1, 2, 200)
-    groups = Groups(key, rank, label)
+    groups = Groups(key, number, label)
     wanted, until = random.integers(-1, 14, 300) * (keys // 12), random.integers(0, 32, 300)
     found = groups.counts(groups.bounds(wanted, until))
     for q in range(300):
-        own = label[(key == wanted[q]) & (rank < until[q])]
+        own = label[(key == wanted[q]) & (number < until[q])]
         expected = (len(own), (own != NO_LABEL).sum(), (own == 1).sum())
         assert tuple(int(column[q]) for column in found) == expected
 
@@ -44,7 +44,7 @@ def test_without_events():
     groups = Groups(empty, empty, empty)
     bounds = groups.bounds(np.array([0, 5]), np.array([0, 9]))
     assert groups.counts(bounds).events.tolist() == [0, 0]
-    assert groups.last_rank(bounds).tolist() == [-1, -1]
+    assert groups.last_number(bounds).tolist() == [-1, -1]
 
 
 def test_keys_that_do_not_fit():
