@@ -138,7 +138,7 @@ def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker.dropout = 0.4
     # Share of items that a train step sees as unknown.
     config.ranker.id_dropout = 0.1
-    # Count features (nif_jax/data/statistics.py) of earlier events: of the labels of "all" events
+    # Count features (nif_jax/data/counters.py) of earlier events: of the labels of "all" events
     # of the movelines, as the generator reads them, of those that rankers may use ("labelled"), or
     # "none".
     config.ranker.statistics = "all"

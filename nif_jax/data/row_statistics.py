@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nif_jax.data import splits
+from nif_jax.data.counters import Counters, Queries
 from nif_jax.data.schema import NO_LABEL, Movelines
-from nif_jax.data.statistics import Counters, Queries, Statistics, fit
+from nif_jax.data.statistics import Statistics, fit, lay_out
 
 
 class RowStatistics(NamedTuple):
@@ -67,30 +68,33 @@ def row_statistics(
     columns = (lines.user, lines.item, lines.scene, lines.time)
     unknown = lines.order_only
     counters = Counters(*columns, label, ~sampled, train, lines.item_features, unknown)
+    fitted_on = np.flatnonzero(train & (lines.label != NO_LABEL))
+    fitted, columns = fit(counters, _queries(lines, train, bounds), fitted_on)
+    later = np.flatnonzero(~train)
+    place = np.full(lines.num_events, -1)
+    place[later] = lines.num_events + np.arange(len(later))
+    shape = len(local_shards), max(map(len, shard_rows))
+    most = max(1, *(int((~train[rows]).sum()) for rows in shard_rows))
+    values = np.zeros((*shape, len(columns)), np.float16)
+    cut_values = np.zeros((len(local_shards), most, len(columns)), np.float16)
+    own = np.full(shape, -1, np.int32)
+    for number, shard in enumerate(local_shards):
+        rows = shard_rows[shard]
+        after = ~train[rows]
+        lay_out(columns, rows, values[number])
+        lay_out(columns, place[rows[after]], cut_values[number])
+        own[number, : len(rows)] = np.where(after, np.cumsum(after) - 1, -1)
+    return RowStatistics(fitted, {"values": values, "cut_values": cut_values, "cut": own})
+
+
+def _queries(lines: Movelines, train: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]) -> Queries:
+    """Of every row, and once more of those after train, cut."""
     visible, cut = bounds
     later = np.flatnonzero(~train)
     row = np.append(np.arange(lines.num_events), later)
-    user, item, scene, time = (column[row] for column in columns)
+    user, item, scene, time = (
+        column[row] for column in (lines.user, lines.item, lines.scene, lines.time)
+    )
+    unknown = None if lines.order_only is None else lines.order_only[row]
     seen = np.append(visible, cut[later]).astype(np.int64)
-    unknown = None if unknown is None else unknown[row]
-    queries = Queries(user, seen, time, item, scene, ~train[row], unknown)
-    fitted, values = fit(counters, queries, np.flatnonzero(train & (lines.label != NO_LABEL)))
-    values, cut_values = values[: lines.num_events], values[lines.num_events :]
-    place = np.full(lines.num_events, -1, np.int32)
-    place[later] = np.arange(len(later))
-    longest = max(map(len, shard_rows))
-    most = max(1, *(int((~train[rows]).sum()) for rows in shard_rows))
-
-    def of_shard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        after = ~train[rows]
-        own = np.where(after, np.cumsum(after) - 1, -1).astype(np.int32)
-        return (
-            np.pad(values[rows], ((0, longest - len(rows)), (0, 0))),
-            np.pad(cut_values[place[rows[after]]], ((0, most - after.sum()), (0, 0))),
-            np.pad(own, (0, longest - len(rows)), constant_values=-1),
-        )
-
-    parts = [of_shard(shard_rows[shard]) for shard in local_shards]
-    stacked = map(np.stack, zip(*parts, strict=True))
-    names = ("values", "cut_values", "cut")
-    return RowStatistics(fitted, dict(zip(names, stacked, strict=True)))
+    return Queries(user, seen, time, item, scene, ~train[row], unknown)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from nif_jax.data.counters import Queries
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.row_statistics import RowStatistics
 from nif_jax.data.schema import Movelines
 from nif_jax.data.simulator import World, sigmoid
-from nif_jax.data.statistics import Queries
 
 
 @dataclasses.dataclass(frozen=True)

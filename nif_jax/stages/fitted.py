@@ -3,9 +3,10 @@
 import numpy as np
 
 from nif_jax.data import splits
+from nif_jax.data.counters import Queries
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import NO_LABEL
-from nif_jax.data.statistics import Queries, Statistics
+from nif_jax.data.statistics import Statistics
 from nif_jax.models.baselines.interface import Examples, FitData
 from nif_jax.models.baselines.registry import baseline_class
 from nif_jax.stages.context import Context

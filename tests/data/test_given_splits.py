@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from nif_jax.data import sources
+from nif_jax.data.counters import Counters, Queries
 from nif_jax.data.dataset import build_dataset
 from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import cache
 from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.data.splits import assign_splits, period_column, require_split
-from nif_jax.data.statistics import Counters, Queries
 from nif_jax.data.windows import gather_history, gather_impressions
 
 DAY = 86_400

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nif_jax.data import splits
+from nif_jax.data import own_events, past_events, splits
+from nif_jax.data.counters import Counters, Queries
 from nif_jax.data.dataset import build_dataset, with_statistics
 from nif_jax.data.schema import NO_LABEL
-from nif_jax.data.statistics import Counters, Queries, fit
+from nif_jax.data.statistics import fit
 
 
 def counters_of(lines, train, sampled=None):
@@ -96,6 +97,35 @@ def test_equals_loops_over_events(random_movelines, ties, cut, kind):
             np.testing.assert_allclose(found[name], column, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("block", [1, 5, 16])
+def test_blocks_change_nothing(random_movelines, monkeypatch, block):
+    lines = random_movelines(5, users=9, events=(1, 12), seconds=60)
+    split = splits.assign_splits(lines, "temporal_global", 0.6, 0.2, 0)
+    expected = columns_of(lines, split, "exclude", cut=True)
+    for module in (own_events, past_events):
+        monkeypatch.setattr(module, "BLOCK", block)
+    found = columns_of(lines, split, "exclude", cut=True)
+    for name, column in expected.items():
+        np.testing.assert_array_equal(found[name], column, err_msg=name)
+
+
+def test_candidates_equal_a_row_that_has_them(random_movelines):
+    """A candidate after the last event of its user has the statistics of such a row."""
+    lines = random_movelines(6, users=8, events=(4, 12))
+    split = splits.assign_splits(lines, "temporal_user", 0.6, 0.2, 0)
+    train = split == splits.TRAIN
+    last = lines.user_offsets[1:] - 1
+    known = counters_of(lines, train, sampled=np.isin(np.arange(lines.num_events), last))
+    rows = dict(known.columns(every_row(lines, train, np.arange(lines.num_events))))
+    order = np.random.default_rng(0).permutation(last)
+    user, item, scene, time = (c[order] for c in (lines.user, lines.item, lines.scene, lines.time))
+    behind = lines.user_offsets[user + 1]  # all rows of the user
+    candidates = Queries(user, behind, time, item, scene, ~train[order])
+    for name, column in known.columns(candidates):
+        if not name.endswith("events since"):
+            np.testing.assert_array_equal(column, rows[name][order], err_msg=name)
+
+
 @given(st.integers(0, 50), st.data())
 def test_own_and_later_labels_change_nothing(random_movelines, seed, data):
     lines = random_movelines(seed, events=(3, 12), seconds=60, unlabelled=0.1)
@@ -147,14 +177,17 @@ def test_standardised_on_the_fitted_queries(random_movelines):
     lines = random_movelines(2, users=30, events=(6, 12))
     train = splits.assign_splits(lines, "temporal_user", 0.6, 0.2, 0) == splits.TRAIN
     queries = every_row(lines, train, np.arange(lines.num_events))
-    statistics, values = fit(counters_of(lines, train), queries, np.flatnonzero(train))
+    statistics, columns = fit(counters_of(lines, train), queries, np.flatnonzero(train))
+    values = np.stack(columns, axis=1)
     fitted = values[train].astype(float)
     np.testing.assert_allclose(fitted.mean(0), 0, atol=0.02)
     assert values.dtype == np.float16 and np.isfinite(values).all()
     np.testing.assert_array_equal(statistics.values(queries), values)
-    some = np.array([3, 5, 8])
+    some = np.array([8, 3, 120, 5])
     part = Queries(*(column[some] for column in queries[:-1]))
     np.testing.assert_array_equal(statistics.values(part), values[some])
+    none = Queries(*(column[:0] for column in queries[:-1]))
+    assert statistics.values(none).shape == (0, len(statistics.names))
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from nif_jax.data import sources
+from nif_jax.data.counters import Queries
 from nif_jax.data.dataset import build_dataset, with_statistics
 from nif_jax.data.movelines import prepare
-from nif_jax.data.statistics import Queries
 from nif_jax.data.windows import gather_impressions
 from nif_jax.simulation.traffic import draw_traffic, lay_behind
 

@@ -1,0 +1,216 @@
+"""Count features: what earlier events say about a user, an item and their features.
+
+Counts and positive rates of the user, the item, each item feature and the scene, and of the user
+with each of them. All are read from events before the row (Counters), so a row's own label and
+later labels change none of them. The papers leave them out; every production ranker has them.
+
+Two kinds of groups are counted:
+
+* A user's own events, up to the row (rolling) or up to the split (cut), as for histories.
+* Events of all users in the train period: for a train row those at strictly earlier seconds, for
+  a later row all of them.
+
+Letters: E events, Q queries, M values of a feature.
+"""
+
+import concurrent.futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nif_jax.data.groups import Bounds
+from nif_jax.data.own_events import Block, OwnEvents
+from nif_jax.data.past_events import Moments, PastEvents, PastValues
+
+USER_PRIOR, PAIR_PRIOR, ITEM_PRIOR = 3.0, 2.0, 5.0
+"""Events at the expected rate that are added to each count of a user, of a user with a value, and
+of a value: rates of few events stay near the rate that they are a part of."""
+RECENT = (5, 20)
+"""Numbers of last labels whose positive rate is a statistic of the user."""
+NOT_COUNTED = ("title",)
+"""Item features whose values are too many for an item."""
+THREADS = 2
+"""NumPy's sorts and searches run side by side in threads, each with about 40 bytes a query."""
+DAY = 24 * 3600
+
+
+class Queries(NamedTuple):
+    """What statistics are computed for; every column has one entry a query.
+
+    Attributes:
+      user: [Q] int, user of the store.
+      row: [Q] int64, the user's events before this row of the store are seen.
+      time: [Q] int64 seconds.
+      item: [Q] int32 in 1..N.
+      scene: [Q] int32 in 1..S.
+      later: [Q] bool, the query is after the train period, so all of train is before it.
+      order_only: [Q] bool, see Movelines.
+    """
+
+    user: np.ndarray
+    row: np.ndarray
+    time: np.ndarray
+    item: np.ndarray
+    scene: np.ndarray
+    later: np.ndarray
+    order_only: np.ndarray | None = None
+
+
+def known_times(time: np.ndarray, order_only: np.ndarray | None) -> np.ndarray:
+    """Times as float64, NaN where only the order is known: what is computed from them is NaN."""
+    return time.astype(np.float64) if order_only is None else np.where(order_only, np.nan, time)
+
+
+class _Seen(NamedTuple):
+    """What several statistics of queries read.
+
+    Attributes:
+      queries: Q of them.
+      time: [Q] float64, see known_times.
+      moments: their order in time.
+      bounds: of the user's events.
+      blocks: of users.
+      prior: [Q] float32 positive rate of all events so far.
+      rate: [Q] float64 positive rate of the user.
+    """
+
+    queries: Queries
+    time: np.ndarray
+    moments: Moments
+    bounds: Bounds
+    blocks: Sequence[Block]
+    prior: np.ndarray
+    rate: np.ndarray
+
+
+class Counters:
+    """The events of a store, grouped in every way that statistics need.
+
+    Args of the constructor:
+      user, item, scene: [E] int32, rows sorted by (user, time).
+      time: [E] int64 seconds.
+      label: [E] int8, the labels that statistics may read, else NO_LABEL.
+      event: [E] bool, False for a sampled negative, which nobody has met.
+      train: [E] bool, events of the train period.
+      features: name -> [N + 1, M] int32 of the items, padded with 0.
+      order_only: [E] bool, see Movelines.
+    """
+
+    def __init__(
+        self, user, item, scene, time, label, event, train, features: Mapping, order_only=None
+    ):
+        self._time = known_times(time, order_only)
+        self._values = {"item": np.arange(1 + int(item.max()), dtype=np.int32)[:, None]} | {
+            name: ids for name, ids in features.items() if name not in NOT_COUNTED
+        }
+        self._values["scene"] = np.arange(1 + int(scene.max()), dtype=np.int32)[:, None]
+        self._ids = {name: scene if name == "scene" else item for name in self._values}
+        self._own = OwnEvents(user, label, event)
+        used = event & train
+        self._past = PastEvents(time, label, used)
+        self._first = np.full(len(self._values["item"]), np.inf)
+        np.fmin.at(self._first, item[used], self._time[used])
+
+        past_ids = {of: ids.take(self._past.row) for of, ids in (("item", item), ("scene", scene))}
+
+        def past(name: str) -> PastValues:
+            ids = past_ids["scene" if name == "scene" else "item"]
+            return PastValues(self._values[name], ids, self._past.label)
+
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            self._past_values = dict(zip(self._values, pool.map(past, self._values), strict=True))
+
+    def columns(
+        self, queries: Queries, change: Callable[[str, np.ndarray], Any] = lambda _, column: column
+    ) -> Iterator[tuple[str, Any]]:
+        """Yields (name, change(name, column)) of each statistic.
+
+        Rates are log odds, and counts and times are log(1 + x).
+
+        Args:
+          queries: Q of them.
+          change: a function of the name and the column, [Q] float with NaN where there is nothing
+            to count from. It is called in threads.
+        """
+        seen = self._seen(queries)
+        parts = [self._of_user(seen)]
+        for name in self._values:
+            parts += [self._of_value(name, seen), self._of_user_and_value(name, seen)]
+        parts.append(self._of_time(seen))
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+
+            def changed(part: Iterator[tuple[str, np.ndarray]]) -> list[tuple[str, Any]]:
+                return [(name, change(name, column)) for name, column in part]
+
+            for found in pool.map(changed, parts):
+                yield from found
+
+    def _seen(self, queries: Queries) -> _Seen:
+        moments = self._past.moments(queries.time, queries.later)
+        every = self._past.before(moments)
+        prior = ((every.positive + 1.0) / (every.labelled + 2.0)).astype(np.float32)
+        bounds = self._own.bounds(queries.user, queries.row)
+        own = self._own.counts(bounds)
+        rate = _smooth(own.positive, own.labelled, prior, USER_PRIOR)
+        time = known_times(queries.time, queries.order_only)
+        return _Seen(queries, time, moments, bounds, self._own.blocks(queries.user), prior, rate)
+
+    def _of_user(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        yield "user events", _log1p(self._own.counts(seen.bounds).events)
+        yield "user rate", _log_odds(seen.rate)
+        yield "user seconds since", self._since(self._own.last_row(seen.bounds), seen.time)
+        for number in RECENT:
+            labelled, positive = self._own.recent(seen.bounds, number)
+            smoothed = _smooth(positive, labelled, seen.rate, 1.0)
+            yield f"user rate of last {number}", _log_odds(smoothed)
+
+    def _of_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        ids = _ids(name, seen.queries).take(seen.moments.order)
+        value = self._past_values[name].before(ids, seen.moments)
+        yield f"{name} events", _log1p(value.events)
+        smoothed = _smooth(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
+        yield f"{name} rate", _log_odds(smoothed)
+
+    def _of_user_and_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        ids, end = _ids(name, seen.queries), seen.bounds[1]
+        met = self._own.with_values(self._values[name], self._ids[name], ids, end, seen.blocks)
+        yield f"user and {name} events", _log1p(met.counts.events)
+        smoothed = _smooth(met.counts.positive, met.counts.labelled, seen.rate, PAIR_PRIOR)
+        yield f"user and {name} rate", _log_odds(smoothed)
+        yield f"user and {name} last label", met.last_label.astype(np.float32)
+        yield f"user and {name} seconds since", self._since(met.last_row, seen.time)
+        between = np.where(met.last_row < 0, np.nan, seen.queries.row - met.last_row)
+        yield f"user and {name} events since", _log1p(between)
+
+    def _of_time(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
+        first, time = self._first[seen.queries.item], seen.time
+        yield "item age", _log1p(np.where(first < time, time - first, np.nan))
+        angle = 2 * np.pi * (time % DAY) / DAY
+        yield "hour sine", np.sin(angle)
+        yield "hour cosine", np.cos(angle)
+
+    def _since(self, row: np.ndarray, time: np.ndarray) -> np.ndarray:
+        seconds = np.maximum(time - self._time.take(row), 0)
+        return np.where(row < 0, np.nan, _log1p(seconds))
+
+
+def _ids(name: str, queries: Queries) -> np.ndarray:
+    """[Q] ids that have the values of a feature."""
+    return queries.scene if name == "scene" else queries.item
+
+
+def _smooth(positive, labelled, expected, prior: float) -> np.ndarray:
+    """Posterior mean of a rate under a Beta prior at `expected` that weighs `prior` events."""
+    return (positive + np.float32(prior) * expected) / (labelled + np.float32(prior))
+
+
+def _log_odds(rate: np.ndarray) -> np.ndarray:
+    """scipy.special.logit in a tenth of its time; rates are away from 0 and 1."""
+    odds = rate / (1 - rate)
+    return np.log(odds, out=odds)
+
+
+def _log1p(count: np.ndarray) -> np.ndarray:
+    """[Q] float32, which is exact enough for what is kept as float16, and twice as fast."""
+    return np.log1p(count.astype(np.float32))

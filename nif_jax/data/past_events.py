@@ -1,0 +1,130 @@
+"""The events of all users in order of time, and how many of them came before a query.
+
+Letters: P events, Q queries, n ids of items or scenes, M values of a feature.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from nif_jax.data.groups import BLOCK, Counts, Groups, Ordered, pairs, sort_with_places
+from nif_jax.data.schema import NO_LABEL
+
+
+class Moments(NamedTuple):
+    """Queries in order of how many events came before.
+
+    Attributes:
+      until: [Q] int32 how many events came before, in this order.
+      order: [Q] places of the queries in this order.
+      place: [Q] where each query is in this order.
+    """
+
+    until: np.ndarray
+    order: np.ndarray
+    place: np.ndarray
+
+
+class PastEvents(Ordered):
+    """Events in order of time, numbered from 0.
+
+    Args of the constructor:
+      time: [E] int64 seconds.
+      label: [E] int8.
+      event: [E] bool, rows of the store that are events.
+
+    Attributes:
+      row: [P] rows of the store.
+      label: [P] int8.
+    """
+
+    def __init__(self, time: np.ndarray, label: np.ndarray, event: np.ndarray):
+        row = np.flatnonzero(event)
+        self._start = time[row].min(initial=np.iinfo(np.int64).max)
+        self._seconds, order = sort_with_places(time[row] - self._start)
+        self.row = row.take(order).astype(np.int32)
+        self.label = label.take(self.row)
+        super().__init__(self.label)
+
+    def moments(self, time: np.ndarray, later: np.ndarray) -> Moments:
+        """Of queries [Q] that see the events at seconds before `time`, or all where `later`."""
+        early, late = np.flatnonzero(~later), np.flatnonzero(later)
+        seconds, order = sort_with_places(np.maximum(time[early] - self._start, 0))
+        until = np.full(len(time), len(self.row), np.int32)
+        until[: len(early)] = np.searchsorted(self._seconds, seconds)
+        order = np.append(early[order], late)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return Moments(until, order, place)
+
+    def before(self, moments: Moments) -> Counts:
+        """Events before each query, [Q]."""
+        found = self.counts((np.zeros_like(moments.until), moments.until))
+        return Counts(*(column.take(moments.place) for column in found))
+
+
+class PastValues:
+    """Events of all users with each value of a feature.
+
+    Args of the constructor:
+      values: [n, M] int32 of each id, padded with 0.
+      ids: [P] ids of the events in order of time.
+      label: [P] int8.
+    """
+
+    def __init__(self, values: np.ndarray, ids: np.ndarray, label: np.ndarray):
+        self._values, self._ids, self._label = values, ids, label
+        of_id = np.bincount(_kind(label) * len(values) + ids, minlength=3 * len(values))
+        self._total = self._none()
+        for total, number in zip(self._total, of_id.reshape(3, -1, 1), strict=True):
+            np.add.at(total, values, number)
+        self._total[:, 0] = 0  # padding
+
+    def before(self, ids: np.ndarray, moments: Moments) -> Counts:
+        """Events before each query, [Q], once for each value that they have in common.
+
+        Args:
+          ids: [Q] ids of the queries in the order of moments.
+          moments: see PastEvents.moments.
+        """
+        before = np.zeros((len(ids), len(Counts._fields)), np.int32)
+        starts = range(0, len(self._ids), BLOCK)
+        edges = np.searchsorted(moments.until, [*starts, len(self._ids)])
+        total = self._none()  # of the blocks so far
+        for begin, (first, end) in zip(starts, itertools.pairwise(edges), strict=True):
+            if first == edges[-1]:
+                break  # the other queries see all events
+            block, queries = slice(begin, begin + BLOCK), slice(first, end)
+            place, key = pairs(self._values.take(self._ids[block], axis=0))
+            label = self._label[block].take(place)
+            groups, until = Groups(key, place, label), moments.until[queries] - begin
+            for value in self._wanted(ids[queries]):
+                within = groups.counts(groups.bounds(np.where(value, value, -1), until))
+                before[queries] += np.stack(_counts(total, value), axis=1)
+                before[queries] += np.stack(within, axis=1)
+            np.add.at(total.reshape(-1), _kind(label) * total.shape[1] + key, np.int32(1))
+        last = slice(edges[-1], None)
+        for value in self._wanted(ids[last]):
+            before[last] += np.stack(_counts(self._total, value), axis=1)
+        return Counts(*before.take(moments.place, axis=0).T)
+
+    def _none(self) -> np.ndarray:
+        """[3, values] int32 events of each value without a label, with 0 and with 1."""
+        return np.zeros((3, 1 + int(self._values.max(initial=0))), np.int32)
+
+    def _wanted(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        """M times [q] int64 values of some ids."""
+        yield from self._values.take(ids, axis=0).T.astype(np.int64)
+
+
+def _kind(label: np.ndarray) -> np.ndarray:
+    """Row of a label in totals."""
+    return (label - NO_LABEL).astype(np.int64)
+
+
+def _counts(total: np.ndarray, value: np.ndarray) -> Counts:
+    """Events with each value [q]."""
+    unlabelled, negative, positive = (part.take(value) for part in total)
+    return Counts(unlabelled + negative + positive, negative + positive, positive)
