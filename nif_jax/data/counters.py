@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nif_jax.data.groups import Bounds
+from nif_jax.data.groups import Bounds, in_blocks
 from nif_jax.data.own_events import Block, OwnEvents
 from nif_jax.data.past_events import Moments, PastEvents, PastValues
 
@@ -58,8 +58,9 @@ class Queries(NamedTuple):
 
 
 def known_times(time: np.ndarray, order_only: np.ndarray | None) -> np.ndarray:
-    """Times as float64, NaN where only the order is known: what is computed from them is NaN."""
-    return time.astype(np.float64) if order_only is None else np.where(order_only, np.nan, time)
+    """The times, as float64 with NaN where only the order is known: what is computed from them is
+    NaN."""
+    return time if order_only is None else np.where(order_only, np.nan, time)
 
 
 class _Seen(NamedTuple):
@@ -67,7 +68,7 @@ class _Seen(NamedTuple):
 
     Attributes:
       queries: Q of them.
-      time: [Q] float64, see known_times.
+      time: [Q], see known_times.
       moments: their order in time.
       bounds: of the user's events.
       blocks: of users.
@@ -158,26 +159,27 @@ class Counters:
 
     def _of_user(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         yield "user events", _log1p(self._own.counts(seen.bounds).events)
-        yield "user rate", _log_odds(seen.rate)
+        yield "user rate", in_blocks(_log_odds, seen.rate)
         yield "user seconds since", self._since(self._own.last_row(seen.bounds), seen.time)
         for number in RECENT:
             labelled, positive = self._own.recent(seen.bounds, number)
-            smoothed = _smooth(positive, labelled, seen.rate, 1.0)
-            yield f"user rate of last {number}", _log_odds(smoothed)
+            rate = _smoothed_log_odds(positive, labelled, seen.rate, 1.0)
+            yield f"user rate of last {number}", rate
 
     def _of_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         ids = _ids(name, seen.queries).take(seen.moments.order)
         value = self._past_values[name].before(ids, seen.moments)
         yield f"{name} events", _log1p(value.events)
-        smoothed = _smooth(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
-        yield f"{name} rate", _log_odds(smoothed)
+        rate = _smoothed_log_odds(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
+        yield f"{name} rate", rate
 
     def _of_user_and_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         ids, end = _ids(name, seen.queries), seen.bounds[1]
         met = self._own.with_values(self._values[name], self._ids[name], ids, end, seen.blocks)
         yield f"user and {name} events", _log1p(met.counts.events)
-        smoothed = _smooth(met.counts.positive, met.counts.labelled, seen.rate, PAIR_PRIOR)
-        yield f"user and {name} rate", _log_odds(smoothed)
+        positive, labelled = met.counts.positive, met.counts.labelled
+        rate = _smoothed_log_odds(positive, labelled, seen.rate, PAIR_PRIOR)
+        yield f"user and {name} rate", rate
         yield f"user and {name} last label", met.last_label.astype(np.float32)
         yield f"user and {name} seconds since", self._since(met.last_row, seen.time)
         between = np.where(met.last_row < 0, np.nan, seen.queries.row - met.last_row)
@@ -191,8 +193,11 @@ class Counters:
         yield "hour cosine", np.cos(angle)
 
     def _since(self, row: np.ndarray, time: np.ndarray) -> np.ndarray:
-        seconds = np.maximum(time - self._time.take(row), 0)
-        return np.where(row < 0, np.nan, _log1p(seconds))
+        def since(row: np.ndarray, time: np.ndarray) -> np.ndarray:
+            seconds = np.maximum(time - self._time.take(row), 0)
+            return np.where(row < 0, np.nan, _log1p(seconds))
+
+        return in_blocks(since, row, time)
 
 
 def _ids(name: str, queries: Queries) -> np.ndarray:
@@ -205,10 +210,16 @@ def _smooth(positive, labelled, expected, prior: float) -> np.ndarray:
     return (positive + np.float32(prior) * expected) / (labelled + np.float32(prior))
 
 
+def _smoothed_log_odds(positive, labelled, expected, prior: float) -> np.ndarray:
+    def log_odds(positive, labelled, expected) -> np.ndarray:
+        return _log_odds(_smooth(positive, labelled, expected, prior))
+
+    return in_blocks(log_odds, positive, labelled, expected)
+
+
 def _log_odds(rate: np.ndarray) -> np.ndarray:
     """scipy.special.logit in a tenth of its time; rates are away from 0 and 1."""
-    odds = rate / (1 - rate)
-    return np.log(odds, out=odds)
+    return np.log(rate / (1 - rate))
 
 
 def _log1p(count: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nif_jax.data.counters import Counters, Queries
+from nif_jax.data.groups import in_blocks
 
 LIMIT = 10.0
 """Standardised values are cut off at this many standard deviations."""
@@ -81,7 +82,10 @@ def _standardised(column: np.ndarray, mean: float, std: float) -> np.ndarray:
     """[Q] float16: two bytes a number are exact enough, and a store has many."""
     if not std:
         return np.zeros(len(column), np.float16)
-    scaled = column - mean
-    scaled /= std
-    np.putmask(scaled, np.isnan(scaled), 0)
-    return np.clip(scaled, -LIMIT, LIMIT, out=scaled).astype(np.float16)
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        values = (part - mean) / std
+        np.putmask(values, np.isnan(values), 0)
+        return np.clip(values, -LIMIT, LIMIT).astype(np.float16)
+
+    return in_blocks(scaled, column)
