@@ -37,8 +37,8 @@ def read(file: pathlib.Path, kind: str, text: TextFormat) -> pa.Table:
 
 def batches(file: pathlib.Path, kind: str, text: TextFormat) -> Iterator[pa.Table]:
     """What `read` returns, in tables of about _BATCH bytes of the file, which a row has to fit."""
-    layout, start, bad = _layout(file, kind, text), 0, []
-    may_break = layout.quoted
+    layout, bad = _layout(file, kind, text), list[Any]()
+    start, may_break = 0, layout.quoted
     with formats.open_bytes(file) as stream:
         try:
             for batch in pa.csv.open_csv(stream, *_options(file, text, layout, _BATCH, bad)):
