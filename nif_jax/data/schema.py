@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -80,15 +81,15 @@ class RawPieces:
     """What a source returns for a log that is read in pieces, because memory may not hold it.
 
     Attributes:
-      events: reads the log once: pieces of RawTables.events, checked, with text as user_id,
-        item_id, scene and action; the index continues from piece to piece.
+      events: (folder for its own files) -> pieces of RawTables.events, checked, with text as
+        user_id, item_id, scene and action; the index continues from piece to piece.
       finish: (users, items, actions, occurs) -> RawTables without events, and [A, 3] text that
         histories show as the action, or None for the action itself. Distinct users [U] and items
         [N] with their first row as the index, distinct actions [A], and [A, 3] bool, the labels
         NO_LABEL, 0 and 1 that each occurs with. Raises DataError for ids that cannot be used.
     """
 
-    events: Callable[[], Iterator[pd.DataFrame]]
+    events: Callable[[pathlib.Path], Iterator[pd.DataFrame]]
     finish: Callable[
         [pd.Series, pd.Series, np.ndarray, np.ndarray], tuple[RawTables, np.ndarray | None]
     ]

@@ -22,10 +22,8 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
     order_only = movelines.order_only
     if order_only is None:
         order_only = np.zeros(movelines.num_events, bool)
-    local_user = np.full(movelines.num_users, -1, np.int32)
-    local_user[users] = np.arange(len(users))
-    history_row = np.flatnonzero(eligible[rows]).astype(np.int32)
-    bounds = [begin, end, frozen]
+    history_row = np.arange(len(rows), dtype=np.int32)[eligible[rows]]
+    bounds, user = [begin, end, frozen], movelines.user
     if len(rows) == movelines.num_events:
         rows = slice(None)  # one shard: no copies, so that what is mapped from a file stays there
     else:
@@ -35,14 +33,19 @@ def _shard_store(movelines, train, columns, user_features, users, rows) -> Store
         own[rows] = True
         np.cumsum(own[eligible], dtype=np.int32, out=kept_before[1:])
         bounds = [kept_before[bound[rows]] for bound in bounds]
+        local_user = np.full(movelines.num_users, -1, np.int32)
+        local_user[users] = np.arange(len(users))
+        user = local_user[user[rows]]
+    time = np.empty(len(user), np.int32)  # without int64 between
+    np.subtract(movelines.time[rows], movelines.time.min(), out=time, casting="unsafe")
     return Store(
         item=movelines.item[rows],
         scene=movelines.scene[rows],
         action=movelines.action[rows],
-        time=(movelines.time[rows] - movelines.time.min()).astype(np.int32),
+        time=time,
         label=movelines.label[rows].astype(np.float32),
         train=train[rows],
-        user=local_user[movelines.user[rows]],
+        user=user,
         user_features={name: values[users] for name, values in user_features.items()},
         history_row=history_row,
         history_begin=bounds[0],

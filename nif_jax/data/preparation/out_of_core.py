@@ -82,7 +82,7 @@ def prepare_pieces(
 def _spool(pieces: RawPieces, codes: Mapping[str, _Codes], work: pathlib.Path) -> np.ndarray:
     """Writes each piece as columns of codes; returns RawPieces.finish's occurs [A, 3]."""
     occurs = np.zeros((0, 3), bool)
-    for number, events in enumerate(pieces.events()):
+    for number, events in enumerate(pieces.events(work)):
         columns: dict[str, Any] = {
             kind: codes[kind].encode(events[c]) for kind, c in movelines.ID_COLUMNS.items()
         }

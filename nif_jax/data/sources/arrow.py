@@ -28,29 +28,74 @@ _NULLABLE = {
 """Whole numbers with gaps: floats would round those above 2^53, and make different ones equal."""
 
 
+class Kinds:
+    """What the columns of a table of text are; all pieces are seen before one is converted.
+
+    Numbers and booleans are columns all of whose values are such; columns `as_text` stay text.
+    """
+
+    def __init__(self, as_text: Collection[str]):
+        self._as_text = as_text
+        self._fits: dict[str, set[str]] = {}
+        self._given: set[str] = set()
+        self._wide: set[str] = set()
+
+    def see(self, table: pa.Table) -> None:
+        """Takes account of the values of a piece."""
+        for name in set(table.column_names) - set(self._as_text):
+            found = _fitting(table[name])
+            self._fits[name] = self._fits.get(name, found) & found
+            if table[name].null_count < len(table):
+                self._given.add(name)
+                if "whole" in found and _is_wide(table[name]):
+                    self._wide.add(name)
+
+    def convert(self, table: pa.Table) -> pa.Table:
+        """A piece with its columns as what they are."""
+        columns = [
+            self._convert(name, column)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        ]
+        return pa.table(columns, names=table.column_names)
+
+    def _convert(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        fits = self._fits[name] if name in self._given else set()
+        if "whole" in fits:
+            if name in self._wide:
+                return column
+            return pc.cast(pc.utf8_trim_whitespace(column), pa.int64())
+        if "number" in fits:
+            return pc.cast(pc.utf8_trim_whitespace(column), pa.float64())
+        true = next((true for true, _ in _BOOLEANS if true in fits), None)
+        return column if true is None else pc.equal(column, true)
+
+
 def parsed(table: pa.Table, as_text: Collection[str]) -> pa.Table:
     """A table of text with numbers and booleans where all of a column's values are such."""
-    columns = [
-        column if name in as_text else _parse(column)
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    ]
-    return pa.table(columns, names=table.column_names)
+    kinds = Kinds(as_text)
+    kinds.see(table)
+    return kinds.convert(table)
 
 
-def _parse(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if column.null_count == len(column):
-        return column
+def _fitting(column: pa.ChunkedArray) -> set[str]:
+    """What all values of a column of text can be read as: "whole", "number", words of _BOOLEANS."""
     if _all_match(column, _WHOLE):
-        try:
-            return pc.cast(pc.utf8_trim_whitespace(column), pa.int64())
-        except pa.ArrowInvalid:  # more than 64 bits: text
-            return column
+        return {"whole", "number"}
     if _all_match(column, _NUMBER):
-        return pc.cast(pc.utf8_trim_whitespace(column), pa.float64())
+        return {"number"}
     for true, false in _BOOLEANS:
         if pc.all(pc.is_in(column, pa.array([true, false], column.type)), skip_nulls=False).as_py():
-            return pc.equal(column, true)
-    return column
+            return {true}
+    return set()
+
+
+def _is_wide(column: pa.ChunkedArray) -> bool:
+    """Whether one of whole numbers has more than 64 bits."""
+    try:
+        pc.cast(pc.utf8_trim_whitespace(column), pa.int64())
+    except pa.ArrowInvalid:
+        return True
+    return False
 
 
 def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:

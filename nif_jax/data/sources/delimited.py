@@ -7,7 +7,7 @@ import csv
 import io
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user":
 """Of the formats that have a usual one; that of `.dat` is "::" or a tab, see `_delimiter`."""
 _BLOCKS = (1 << 24, 1 << 27, 2**31 - 1)
 """Bytes that are parsed at one time; a row has to fit."""
+_BATCH = 1 << 25
 _UNIT = "\x1f"
 """Stands for a delimiter of several characters while a file is parsed: the parser takes one."""
 
@@ -28,13 +29,47 @@ _UNIT = "\x1f"
 def read(file: pathlib.Path, kind: str, text: TextFormat) -> pa.Table:
     """A table whose columns are all text."""
     layout = _layout(file, kind, text)
-    table = _parse_rows(file, text, layout)
-    if layout.extra:
-        table = _without_empty(file, table, layout.header)
-    if "" in table.column_names:  # an index of pandas, or a delimiter at the end of each line
-        table = table.drop([""])
+    table = _own_columns(file, kind, _parse_rows(file, text, layout), layout)
     if layout.quoted and arrow.has_line_breaks(table):
         _require_quotes(file, text, layout.delimiter)
+    return table
+
+
+def batches(file: pathlib.Path, kind: str, text: TextFormat) -> Iterator[pa.Table]:
+    """What `read` returns, in tables of about _BATCH bytes of the file, which a row has to fit."""
+    layout, bad = _layout(file, kind, text), list[Any]()
+    start, may_break = 0, layout.quoted
+    with formats.open_bytes(file) as stream:
+        try:
+            for batch in pa.csv.open_csv(stream, *_options(file, text, layout, _BATCH, bad)):
+                table = pa.Table.from_batches([batch])
+                yield _own_columns(file, kind, table, layout, start)
+                start += len(table)
+                if may_break and arrow.has_line_breaks(table):
+                    _require_quotes(file, text, layout.delimiter)
+                    may_break = False
+        except pa.ArrowInvalid as error:
+            _raise_known(error, file, text, layout, bad)
+            raise
+
+
+def columns(file: pathlib.Path, kind: str, text: TextFormat) -> list[str] | None:
+    """Names of the columns of a file that `batches` can read, else None."""
+    layout = _layout(file, kind, text)
+    if layout.delimiter == _UNIT:  # all of its bytes are replaced at one time
+        return None
+    names = (ATOMIC_TYPE.sub("", name) if kind in ATOMIC else name for name in layout.header)
+    return list(filter(None, names))
+
+
+def _own_columns(
+    file: pathlib.Path, kind: str, table: pa.Table, layout: "_Layout", start: int = 0
+) -> pa.Table:
+    """The columns of the header that have a name; `start` is the first row's number."""
+    if layout.extra:
+        table = _without_empty(file, table, layout.header, start)
+    if "" in table.column_names:  # an index of pandas, or a delimiter at the end of each line
+        table = table.drop([""])
     return _atomic(table) if kind in ATOMIC else table
 
 
@@ -98,12 +133,35 @@ def _layout(file: pathlib.Path, kind: str, text: TextFormat) -> _Layout:
 
 def _parse_rows(file: pathlib.Path, text: TextFormat, layout: _Layout) -> pa.Table:
     """All rows, as text; raises DataError for a row of another length than the header."""
-    names, bad = [*layout.header, *[_UNIT] * layout.extra], []
+    bad: list[Any] = []
+    for block_size in _BLOCKS:
+        try:
+            with _stream(file, text, layout) as stream:
+                return pa.csv.read_csv(stream, *_options(file, text, layout, block_size, bad))
+        except pa.ArrowInvalid as error:
+            _raise_known(error, file, text, layout, bad)
+            if block_size == _BLOCKS[-1] or "block" not in str(error):
+                raise
+    raise AssertionError("the last block size returns or raises")
+
+
+def _options(
+    file: pathlib.Path, text: TextFormat, layout: _Layout, block_size: int, bad: list[Any]
+) -> tuple[pa.csv.ReadOptions, pa.csv.ParseOptions, pa.csv.ConvertOptions]:
+    """How all columns are read as text; rows of another length than the header go to `bad`."""
+    names = [*layout.header, *[_UNIT] * layout.extra]
 
     def remember(row: Any) -> str:
         bad.append(row)
         return "error"
 
+    read = pa.csv.ReadOptions(
+        column_names=names,
+        skip_rows=layout.skipped,
+        block_size=block_size,
+        use_threads=False,
+        encoding=formats.encoding(file, text).replace("utf-8-sig", "utf8"),
+    )
     parse = pa.csv.ParseOptions(
         delimiter=layout.delimiter,
         quote_char='"' if layout.quoted else False,
@@ -115,25 +173,17 @@ def _parse_rows(file: pathlib.Path, text: TextFormat, layout: _Layout) -> pa.Tab
         null_values=[""],
         strings_can_be_null=True,
     )
-    for block_size in _BLOCKS:
-        read = pa.csv.ReadOptions(
-            column_names=names,
-            skip_rows=layout.skipped,
-            block_size=block_size,
-            use_threads=False,
-            encoding=formats.encoding(file, text).replace("utf-8-sig", "utf8"),
-        )
-        try:
-            with _stream(file, text, layout) as stream:
-                return pa.csv.read_csv(stream, read, parse, convert)
-        except pa.ArrowInvalid as error:
-            if bad:
-                raise DataError(_field_count(file, bad[0], layout, text)) from error
-            if "UTF8" in str(error):
-                raise formats.undecodable(file, text) from error
-            if block_size == _BLOCKS[-1] or "block" not in str(error):
-                raise
-    raise AssertionError("the last block size returns or raises")
+    return read, parse, convert
+
+
+def _raise_known(
+    error: pa.ArrowInvalid, file: pathlib.Path, text: TextFormat, layout: _Layout, bad: list[Any]
+) -> None:
+    """Raises DataError for a row of another length than the header, or bytes that are no text."""
+    if bad:
+        raise DataError(_field_count(file, bad[0], layout, text)) from error
+    if "UTF8" in str(error):
+        raise formats.undecodable(file, text) from error
 
 
 def _stream(file: pathlib.Path, text: TextFormat, layout: _Layout) -> io.BufferedIOBase:
@@ -158,11 +208,13 @@ def _field_count(file: pathlib.Path, row: Any, layout: _Layout, text: TextFormat
     )
 
 
-def _without_empty(file: pathlib.Path, table: pa.Table, header: Sequence[str]) -> pa.Table:
+def _without_empty(
+    file: pathlib.Path, table: pa.Table, header: Sequence[str], start: int
+) -> pa.Table:
     """The table without the column behind the header's last; DataError if that holds a value."""
     values = table[_UNIT]
     if values.null_count < len(values):
-        row = arrow.first(values.is_valid())
+        row = start + arrow.first(values.is_valid())
         raise DataError(
             f"{file}: row {row} has {len(header) + 1} fields where the header has {len(header)} "
             f"({', '.join(header)}): name the last one in the header, or remove it"

@@ -191,10 +191,15 @@ def log_label_actions(file: pathlib.Path, actions: Iterable[str]) -> None:
 
 def _read(file: pathlib.Path, rules: Rules, text: TextFormat) -> Table:
     """A table whose ids, and whose times where they have a format, are the text of the file."""
+    return readers.read(file, text, columns_as_text(rules))
+
+
+def columns_as_text(rules: Rules) -> set[str]:
+    """Columns whose values stay the text that the file has."""
     as_text = {rules.names.get(key, key) for key in ("user_id", "item_id")}
     if rules.time_format:
         as_text |= {rules.names.get("timestamp", name) for name in ("timestamp", "ts", "time")}
-    return readers.read(file, text, as_text)
+    return as_text
 
 
 def _features(

@@ -13,6 +13,7 @@ from nif_jax.data.schema import DataError
 ATOMIC = (".inter", ".item", ".user")
 """RecBole's atomic files: the header has the type of each column, "user_id:token"."""
 TEXT = (".csv", ".tsv", ".jsonl", ".dat", *ATOMIC)
+DELIMITED = (".csv", ".tsv", ".dat", *ATOMIC)
 EXTENSIONS = (".parquet", *TEXT, *(f"{name}.gz" for name in TEXT))
 ATOMIC_TYPE = re.compile(r":(token|float)(_seq)?$")
 

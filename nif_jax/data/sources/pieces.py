@@ -1,6 +1,7 @@
-"""Large Parquet files of events in pieces, so that memory need not hold them."""
+"""Large files of events in pieces, so that memory need not hold them."""
 
-from collections.abc import Iterator, Mapping
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import pyarrow as pa
 from nif_jax.data.schema import RawPieces, RawTables
 from nif_jax.data.sources import events as event_source
 from nif_jax.data.sources import files, formats, readers
+from nif_jax.data.sources.formats import TextFormat
 from nif_jax.data.sources.ids import Ids
 from nif_jax.data.sources.locate import locate
 
-MIN_ROWS = 1 << 21
-"""Of a file that is read in pieces; a smaller one is read at one time."""
+MIN_ROWS, MIN_BYTES = 1 << 21, 1 << 26
+"""Rows of Parquet, or bytes of text, of a file that is read in pieces, not at one time."""
+GZIP = 4
+"""Bytes of text in a byte of gzip, about."""
 PIECE_ROWS = 1 << 20
 _NEED_ALL_ROWS = ("history", "action_columns", "unlabelled", "order_only")
 """Options that read values of all rows: bins, values that have to occur, first events of users."""
@@ -23,23 +27,23 @@ _NEED_ALL_ROWS = ("history", "action_columns", "unlabelled", "order_only")
 def in_pieces(**options: Any) -> RawPieces | None:
     """The pieces of the events file; None if it is read at one time, by files.files.
 
-    That is a file that is small or no Parquet, and one with an option that needs all rows.
+    That is a small file, one of JSON Lines or with a delimiter of several characters, and one with
+    an option that needs all rows.
 
     Args:
       **options: all of files.files.
     """
     found = locate(options["path"], options["items"], options["users"], options["history"])
-    if formats.extension(found.events) != ".parquet" or options["user_share"] != 1:
+    rules, text = files.rules(found, options), files.text_formats(options)["events"]
+    if any(options[name] for name in _NEED_ALL_ROWS) or options["user_share"] != 1:
         return None
-    rules = files.rules(found, options)
-    schema, rows = readers.parquet_schema(found.events)
-    if rows < MIN_ROWS or any(options[name] for name in _NEED_ALL_ROWS):
-        return None
-    if not _same_text_in_all_pieces(schema, rules.names):
+    columns = _columns_of_large(found.events, rules.names, text)
+    if columns is None:
         return None
 
-    def events() -> Iterator[pd.DataFrame]:
-        for table in readers.pieces(found.events, PIECE_ROWS):
+    def events(folder: pathlib.Path) -> Iterator[pd.DataFrame]:
+        as_text = files.columns_as_text(rules)
+        for table in readers.pieces(found.events, PIECE_ROWS, text, as_text, folder):
             yield event_source.read(table, rules)
 
     def finish(
@@ -50,12 +54,27 @@ def in_pieces(**options: Any) -> RawPieces | None:
             for kind, names in (("user", users), ("item", items))
         }
         raw = files.with_features(found, rules, options, known, pd.DataFrame())
-        if event_source.labels_as_actions(schema.names, rules):
+        if event_source.labels_as_actions(columns, rules):
             files.log_label_actions(found.events, actions)
             return raw, None
         return raw, event_source.shown_actions(found.events, actions, occurs)
 
     return RawPieces(events, finish)
+
+
+def _columns_of_large(
+    file: pathlib.Path, names: Mapping[str, str], text: TextFormat
+) -> Collection[str] | None:
+    """Names of the columns of a file that is read in pieces, else None."""
+    kind = formats.extension(file)
+    if kind == ".parquet":
+        schema, rows = readers.parquet_schema(file)
+        large = rows >= MIN_ROWS and _same_text_in_all_pieces(schema, names)
+        return schema.names if large else None
+    bytes_of_text = file.stat().st_size * (GZIP if file.suffix == ".gz" else 1)
+    if kind not in formats.DELIMITED or bytes_of_text < MIN_BYTES:
+        return None
+    return readers.text_columns(file, text)
 
 
 def _same_text_in_all_pieces(schema: pa.Schema, names: Mapping[str, str]) -> bool:

@@ -96,16 +96,50 @@ def parquet_schema(file: pathlib.Path) -> tuple[pa.Schema, int]:
         return source.schema_arrow, source.metadata.num_rows
 
 
-def pieces(file: pathlib.Path, rows: int) -> Iterator[Table]:
-    """A Parquet file in tables of at most `rows` rows."""
-    with _reported(file, ".parquet", PLAIN), pa.parquet.ParquetFile(file) as source:
-        wanted, nested = _readable(file, source.schema_arrow)
-        start, total = 0, source.metadata.num_rows
-        for batch in source.iter_batches(rows, columns=wanted, use_threads=False):
-            frame = arrow.to_frame(file, pa.Table.from_batches([batch]))
-            frame.index = pd.RangeIndex(start, start + len(frame))
-            start += len(frame)
-            yield Table(file, frame, nested, total)
+def text_columns(file: pathlib.Path, text: TextFormat) -> list[str] | None:
+    """Columns of a delimited file that `pieces` can read, else None."""
+    kind = formats.extension(file)
+    with _reported(file, kind, text):
+        return delimited.columns(file, kind, text)
+
+
+def pieces(
+    file: pathlib.Path,
+    rows: int,
+    text: TextFormat = PLAIN,
+    as_text: Collection[str] = (),
+    folder: pathlib.Path = pathlib.Path(),
+) -> Iterator[Table]:
+    """What `read` returns of a Parquet or delimited file, in tables of at most `rows` rows.
+
+    A column has one type in all of them, so that a delimited file is parsed into `folder` first.
+    """
+    kind, stored, kinds = formats.extension(file), file, arrow.Kinds(as_text)
+    with _reported(file, kind, text):
+        if kind != ".parquet":
+            stored = folder / "text.parquet"
+            _store(stored, delimited.batches(file, kind, text), kinds)
+        with pa.parquet.ParquetFile(stored) as source:
+            wanted, nested = _readable(file, source.schema_arrow)
+            start, total = 0, source.metadata.num_rows
+            for batch in source.iter_batches(rows, columns=wanted, use_threads=False):
+                table = pa.Table.from_batches([batch])
+                table = table if stored == file else kinds.convert(table)
+                frame = arrow.to_frame(file, table)
+                frame.index = pd.RangeIndex(start, start + len(frame))
+                start += len(frame)
+                yield Table(file, frame, nested, total)
+
+
+def _store(file: pathlib.Path, tables: Iterator[pa.Table], kinds: arrow.Kinds) -> None:
+    """Writes tables of text to a Parquet file, and sees what they are."""
+    writer = None
+    for table in tables:
+        kinds.see(table)
+        writer = writer or pa.parquet.ParquetWriter(file, table.schema, use_dictionary=False)
+        writer.write_table(table)
+    if writer:
+        writer.close()
 
 
 def _readable(file: pathlib.Path, schema: pa.Schema) -> tuple[list[str], dict[str, str]]:

@@ -14,6 +14,7 @@ from nif_jax.data import sources
 from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import cache, columnar, out_of_core
 from nif_jax.data.schema import DataError
+from nif_jax.data.sources import delimited
 from nif_jax.data.sources import pieces as pieces_source
 from tests.data.preparation.test_cache import assert_equal
 
@@ -30,11 +31,16 @@ COLUMNS = ["user_id", "item_id", "timestamp", "label", "scene", "price"]
 
 
 def write_log(folder, rows, columns=COLUMNS, name="log.parquet", **more):
+    """The path of a log; Parquet or CSV."""
     frame = pd.DataFrame(rows, columns=columns)
     if "label" in frame:
         frame["label"] = frame["label"].astype("Int8")
     frame["timestamp"] += HOUR
-    frame.assign(**more).to_parquet(folder / name)
+    frame = frame.assign(**more)
+    if name.endswith(".parquet"):
+        frame.to_parquet(folder / name)
+    else:
+        frame.to_csv(folder / name, index=False)
     return str(folder / name)
 
 
@@ -43,6 +49,8 @@ def both(path, seed=3, duplicates="drop", rows=(2, 3), **options):
     whole = prepare(sources.load("files", path=path, **options), seed, duplicates)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(pieces_source, "MIN_ROWS", 0)
+        patch.setattr(pieces_source, "MIN_BYTES", 0)
+        patch.setattr(delimited, "_BATCH", 64)
         patch.setattr(pieces_source, "PIECE_ROWS", rows[0])
         patch.setattr(columnar, "SHARD_ROWS", rows[1])
         pieces = sources.load_pieces("files", path=path, **options)
@@ -62,10 +70,11 @@ def both(path, seed=3, duplicates="drop", rows=(2, 3), **options):
     st.integers(1, 30),
     st.integers(1, 30),
     st.sampled_from(["drop", "keep"]),
+    st.sampled_from(["log.parquet", "log.csv", "log.csv.gz"]),
 )
-def test_pieces_and_parts_of_any_length_give_the_same_store(rows, piece, part, duplicates):
+def test_pieces_and_parts_of_any_length_give_the_same_store(rows, piece, part, duplicates, name):
     with tempfile.TemporaryDirectory() as folder:
-        path = write_log(Path(folder), rows)
+        path = write_log(Path(folder), rows, name=name)
         both(path, duplicates=duplicates, rows=(piece, part))
 
 
@@ -124,9 +133,56 @@ class TestOptions:
         monkeypatch.setattr(pieces_source, "MIN_ROWS", 0)
         dated = write_log(tmp_path, ROWS, name="dated.parquet", day=pd.Timestamp("2024-01-01"))
         assert sources.load_pieces("files", path=dated, columns="scene=day") is None
-        pd.read_parquet(path).to_csv(tmp_path / "log.csv", index=False)
-        assert sources.load_pieces("files", path=str(tmp_path / "log.csv")) is None
+        path = write_log(tmp_path, ROWS, name="text.csv")
+        assert sources.load_pieces("files", path=path) is None
+        monkeypatch.setattr(pieces_source, "MIN_BYTES", 0)
+        assert sources.load_pieces("files", path=path) is not None
+        assert sources.load_pieces("files", path=path, delimiter="::") is None
+        pd.read_csv(path).to_json(tmp_path / "lines.jsonl", orient="records", lines=True)
+        assert sources.load_pieces("files", path=str(tmp_path / "lines.jsonl")) is None
         assert sources.load_pieces("synthetic") is None
+
+
+class TestText:
+    """A column of text is what all of its values are, in whatever pieces they are read."""
+
+    @pytest.mark.parametrize(
+        "actions",
+        [
+            ["1", "2"],
+            ["1", "1.5"],
+            ["1", "x"],
+            ["1", "01"],
+            ["1", "99999999999999999999"],
+            ["1.5", "99999999999999999999"],
+            ["True", "False"],
+            ["True", "x"],
+            ["True", "1"],
+        ],
+    )
+    def test_actions_of_several_types(self, tmp_path, actions):
+        action = [actions[0]] * 40 + [actions[1]] * 20
+        store = both(write_log(tmp_path, ROWS, name="log.csv", action=action), rows=(7, 9))
+        assert len(store.vocabulary["action"]) == 2
+
+    @pytest.mark.parametrize("gap", [slice(0, 20), slice(30, 60), slice(0, 60)])
+    @pytest.mark.parametrize("value", [True, 5, 2.5])
+    def test_other_columns_with_gaps(self, tmp_path, gap, value):
+        more = pd.Series([value] * 60, dtype=object)
+        more[gap] = None
+        both(write_log(tmp_path, ROWS * 2, name="log.csv", more=[*more, *more]), rows=(7, 9))
+
+    def test_a_line_that_is_wrong_is_located(self, tmp_path):
+        path = Path(write_log(tmp_path, ROWS, name="log.csv"))
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:51], lines[51] + ",1", *lines[52:]]))
+        with pytest.raises(
+            DataError, match=r"log\.csv: row 50 has 7 fields where the header has 6"
+        ):
+            _in_pieces(str(path))
+        path.write_bytes("\n".join(lines).encode().replace(b"u3", b"u\xff"))
+        with pytest.raises(DataError, match=r"log\.csv.*encoding"):
+            _in_pieces(str(path))
 
 
 class TestErrors:
@@ -151,7 +207,9 @@ class TestErrors:
 def _in_pieces(path, **options):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(pieces_source, "MIN_ROWS", 0)
+        patch.setattr(pieces_source, "MIN_BYTES", 0)
         patch.setattr(pieces_source, "PIECE_ROWS", 7)
+        patch.setattr(delimited, "_BATCH", 64)
         pieces = sources.load_pieces("files", path=path, **options)
         out_of_core.prepare_pieces(pieces, 0, "drop", Path(folder))
 
