@@ -29,7 +29,11 @@ def machine() -> str:
     return f"{jax.devices()[0].device_kind} ({cores} of the host's cores), jax {jax.__version__}"
 
 
-def interleave(candidates: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def interleave(
+    candidates: Mapping[str, Callable[[], None]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each call, A B C A B C ...: drift of the machine falls on all alike.
 
     Each callable has to block until its work is done; one uncounted round compiles and warms up.
@@ -39,9 +43,9 @@ def interleave(candidates: Mapping[str, Callable[[], None]], rounds: int) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -55,14 +59,14 @@ SIZE = "synthetic,source.num_users=943,source.num_items=1682,source.events_per_u
 """The sizes of MovieLens-100K, simulated, so that nothing is downloaded."""
 
 
-def make_run(get_config: Callable, text: str = ""):
+def make_run(get_config: Callable, text: str = "", data: str = SIZE):
     """A context.Context of a config on data of MovieLens-100K's size; trains and writes nothing."""
     # After pin: JAX counts the cores when it starts.
     from nif_jax.metrics.writer import MetricWriter
     from nif_jax.stages import context
     from nif_jax.training.devices.pmap import Pmap
 
-    config = get_config(",".join(filter(None, [SIZE, text])))
+    config = get_config(",".join(filter(None, [data, text])))
     parallel = Pmap()
     return context.Context(
         config=config,

@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
         batch = jax.tree.map(jnp.asarray, built.scorers["scores"].gather(arrays, index))
         # Those of the row itself stand for each candidate's: their values do not matter here.
         batch = batch._replace(statistics=jnp.repeat(batch.statistics, count, 0))
-        context = jax.tree.map(jnp.asarray, context)
-        params = jax.tree.map(jnp.asarray, params)
+        params, variables, context = jax.tree.map(jnp.asarray, (params, variables, context))
+        context = context | built.scorers["scores"].prepare(params, variables, context)
         assert built.predict_candidates is not None
         once = jax.jit(built.predict_candidates)
         every = jax.jit(built.scorers["scores"].predict)

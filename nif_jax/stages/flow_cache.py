@@ -162,7 +162,8 @@ def _all_flows(run: Context, params: Any, vectors: np.ndarray) -> tuple[np.ndarr
         bounds.append(np.append(first, len(users)))
     return compute_flows(
         flow_decoder(run),
-        *run.parallel.replicate((params, vectors)),
+        run.parallel.replicate(params),
+        run.parallel.replicate(vectors),
         run.place(),
         plan=FlowPlan(bounds, max(1, context // 2), batch_size=64),
         entries=run.dataset.stores.history_row.shape[1],

@@ -66,6 +66,8 @@ BAD = [
     ({"tokenizer.levels": 0}, "config.tokenizer.levels=0 .*: a whole number, 1 or more"),
     ({"tokenizer.form": "emma"}, "did you mean 'ema'"),
     ({"flow.horizon": 0}, "config.flow.horizon=0 .*: a whole number, 1 or more"),
+    ({"flow.cache_dtype": "bf16"}, "cache_dtype='bf16' is none of float32, bfloat16"),
+    ({"flow.cache_bytes": -1}, "config.flow.cache_bytes=-1 .*: a whole number, 0 or more"),
     ({"flow.cross_fit": 1, "flow.label_head": "input"}, "cross_fit=1 has to be 0 .off. or 2 folds"),
     ({"flow_loss.negatives": "uniform", "flow_loss.uniform": 0}, "uniform=0 leaves .*give 1"),
     (
