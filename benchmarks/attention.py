@@ -1,9 +1,10 @@
-"""Attention on a CPU: our two forms against jax.nn.dot_product_attention.
+"""Attention on a CPU: our three forms against jax.nn.dot_product_attention.
 
     python -m benchmarks.attention [--rounds=20] [--cores=0] [--only=generator]
 
-Forward and backward with a mask, at the sizes that each model trains with on MovieLens-100K.
-"derived" is cpu.attend, "written" is cpu.attend_fast_gradient, "jax" is the form of accelerators.
+Forward and backward with a mask, at the sizes that each model trains with on MovieLens-100K, and at
+long contexts with a causal mask. "derived" is cpu.attend, "written" is cpu.attend_fast_gradient,
+"tiles" is blockwise.attend, "jax" is the form of accelerators.
 """
 
 from absl import app, flags
@@ -25,6 +26,8 @@ CASES = {
     # As many tokens as the authors' form has for histories of 20 and 50 items of 3 codes.
     "authors, 20": (16, 60, 60, 8, 32),
     "authors, 50": (16, 150, 150, 8, 32),
+    "causal, 500": (2, 500, 500, 4, 8),
+    "causal, 1000": (2, 1000, 1000, 4, 8),
 }
 
 
@@ -46,10 +49,14 @@ def main(argv: list[str]) -> None:
     forms = {
         "derived": {"implementation": "cpu"},
         "written": {"implementation": "cpu", "fast_gradient": True},
+        "tiles": {"implementation": "tiles"},
         "jax": {"implementation": "xla"},
     }
     print(f"{common.machine()}, {FLAGS.rounds} rounds; ratios are medians (range)")
-    print(f"{'case':12s} {'derived, us':>12s}   {'written / derived':22s} jax / derived")
+    print(
+        f"{'case':12s} {'derived, us':>12s}   {'written / derived':22s} "
+        f"{'tiles / derived':22s} jax / derived"
+    )
     for name, (rows, queries, keys, heads, width) in CASES.items():
         if FLAGS.only not in ("", name):
             continue
@@ -58,14 +65,18 @@ def main(argv: list[str]) -> None:
         parts = [
             jnp.asarray(rng.normal(size=(rows, n, heads, width)), jnp.float32) for n in lengths
         ]
-        mask = jnp.asarray(rng.random((rows, queries, keys)) < 0.7)
+        mask = rng.random((rows, queries, keys)) < 0.7
+        if name.startswith("causal"):
+            mask[:] = np.tril(np.ones((queries, keys), bool))
+        mask = jnp.asarray(mask)
         calls = {form: grad(options, parts, mask) for form, options in forms.items()}
         seconds = common.interleave(calls, FLAGS.rounds)
         micro = np.median(seconds["derived"]) / rows * 1e6
-        written, other = (
-            common.paired_ratio(seconds[form], seconds["derived"]) for form in ("written", "jax")
+        written, tiles, other = (
+            common.paired_ratio(seconds[form], seconds["derived"])
+            for form in ("written", "tiles", "jax")
         )
-        print(f"{name:12s} {micro:12.0f}   {written:22s} {other}")
+        print(f"{name:12s} {micro:12.0f}   {written:22s} {tiles:22s} {other}")
 
 
 if __name__ == "__main__":

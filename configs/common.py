@@ -134,7 +134,7 @@ def _ranker(config: ConfigDict, smoke: bool) -> None:
     # Hidden widths of the target attention (DIN) and of the final tower.
     config.ranker.attention = (8,) if smoke else (32, 16)
     config.ranker.tower = (32,) if smoke else (256, 128, 64)
-    # Dropout rate in the tower.
+    # Dropout rate in the tower; all dropout rates are rounded to multiples of 1/256.
     config.ranker.dropout = 0.4
     # Share of items that a train step sees as unknown.
     config.ranker.id_dropout = 0.1

@@ -34,6 +34,12 @@ flags.DEFINE_list("workdirs", [], "With --mode=report: finished workdirs, or pat
 flags.DEFINE_string(
     "output", "report.html", "With --mode=report: the page (.html), or its tables alone (.md)."
 )
+flags.DEFINE_bool(
+    "profile",
+    False,
+    "Measure the train step of every stage that is trained: a trace in <workdir>/profile/<stage>, "
+    "and time, FLOPs and bytes against this machine's rates in <workdir>/profile.md and .json.",
+)
 flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
 flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
 flags.DEFINE_integer("process_id", None, "Number of this process, with --coordinator.")
@@ -46,6 +52,11 @@ flags.register_multi_flags_validator(
     ["workdirs", "mode"],
     lambda given: given["mode"] == "report" or not given["workdirs"],
     message="--workdirs goes with --mode=report; a run takes --workdir",
+)
+flags.register_multi_flags_validator(
+    ["profile", "mode"],
+    lambda given: given["mode"] == "train" or not given["profile"],
+    message="--profile goes with --mode=train, whose steps it measures",
 )
 
 
@@ -82,7 +93,7 @@ def run_mode() -> None:
     logging.set_verbosity(logging.INFO)
     silence_library_logs()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
-    runner.run(FLAGS.config, workdir, FLAGS.mode)
+    runner.run(FLAGS.config, workdir, FLAGS.mode, FLAGS.profile)
 
 
 def main(argv: list[str]) -> None:

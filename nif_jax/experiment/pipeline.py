@@ -60,6 +60,7 @@ def train_stage(
         made_from=made_from(run, stage.name, reads),
         parallel=run.parallel,
         writer=run.writer,
+        profiler=run.profiler,
     )
     try:
         trained = train()

@@ -34,19 +34,23 @@ from nif_jax.training.devices.processes import (
     set_compiler_flags,
 )
 from nif_jax.training.loop import NonFiniteLossError
+from nif_jax.training.profile import Profiler
 from nif_jax.variants import SELECTED, missing_packages
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, WorkdirError)
 """Errors whose message is all that a user needs."""
 
 
-def _make_runs(config, workdir, dataset, parallel, train: bool) -> Iterator[context.Context]:
+def _make_runs(
+    config, workdir, dataset, parallel, train: bool, profiler
+) -> Iterator[context.Context]:
     """A run a seed. JAX's caches hold what mapped functions close over, a seed's flows included:
-    they are emptied before the next, whose functions are others."""
+    they are emptied before the next, whose functions are others. The first seed is profiled."""
     for seed in range(config.seed, config.seed + config.num_seeds):
         if seed > config.seed:
             jax.clear_caches()
-        yield _make_run(config, seed, workdir, dataset, parallel, train)
+        run = _make_run(config, seed, workdir, dataset, parallel, train)
+        yield dataclasses.replace(run, profiler=profiler if seed == config.seed else None)
 
 
 def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Context:
@@ -80,13 +84,14 @@ def _predictions(run: context.Context) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
+def run(config: ConfigDict, workdir: pathlib.Path, mode: str, profile: bool = False) -> None:
     """Trains, evaluates, predicts or tests online in a workdir.
 
     Args:
       config: see configs/common.py.
       workdir: checkpoints, metrics and results; a finished one prints its results.
       mode: "train", "evaluate", "predict" or "ab", see nif_jax.main.
+      profile: whether to measure the train step of each stage that is trained, see Profiler.
 
     Raises:
       USER_ERRORS: bad config, data, checkpoint or workdir, or a diverging loss.
@@ -118,8 +123,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> None:
         return
     locked = is_writer() and (train or workdir.is_dir())  # only training makes the folder
     with hold(workdir) if locked else contextlib.nullcontext():
-        runs = _make_runs(config, workdir, dataset, parallel, train)
+        profiler = Profiler(workdir) if profile else None
+        runs = _make_runs(config, workdir, dataset, parallel, train, profiler)
         _run_mode(config, workdir, mode, runs, data)
+        if profiler is not None and is_writer():
+            print(profiler.table())
         barrier(mode)
 
 

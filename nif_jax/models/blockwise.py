@@ -125,7 +125,7 @@ def _forward(query, key, value, tiles: Tiles):
     def tile_of_queries(ends):
         first = jnp.full((heads, TILE), MASKED, query.dtype)
         nothing = jnp.zeros((heads, width + 1, TILE), query.dtype)
-        return jax.lax.fori_loop(*ends, step, (first, nothing))
+        return jax.lax.fori_loop(ends[0], ends[1], step, (first, nothing))
 
     # A loop in a loop: one that carries all tiles would copy `highest` in every step.
     highest, sums = jax.lax.map(tile_of_queries, (tiles.start[:-1], tiles.start[1:]))

@@ -20,6 +20,7 @@ from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.placed import Placed
+from nif_jax.training.profile import Profiler
 from nif_jax.variants import variant_config
 
 
@@ -35,6 +36,7 @@ class Context:
       parallel: the devices.
       writer: metrics.
       train: False only reads finished stages.
+      profiler: measures the train steps of stages; None = nothing does.
       kept: name -> (source, what is made of it once for all stages); copies of the run share it.
     """
 
@@ -45,6 +47,7 @@ class Context:
     parallel: Devices
     writer: MetricWriter
     train: bool
+    profiler: Profiler | None = None
     kept: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

@@ -15,6 +15,7 @@ from nif_jax.training import train_state
 from nif_jax.training.checkpoint import Checkpointer
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.processes import is_writer
+from nif_jax.training.profile import Profiler
 from nif_jax.training.stage import Settings, Stage, Trained
 from nif_jax.training.step import make_train_step
 
@@ -62,6 +63,10 @@ class _Stepper:
         self._uncounted = 1  # the first dispatch compiles, which says nothing about speed
         self.examples, self.seconds = 0.0, 0.0
 
+    def profile(self, profiler: Profiler, host_state) -> None:
+        """Measures the step before training, which then need not compile it."""
+        profiler.measure(self._stage, self._train_step, host_state, self._epochs, self.parallel)
+
     def run(self, state, first: int, last: int, progress: Progress):
         """State after steps first to last - 1."""
         settings, data = self._stage.settings, self._stage.data
@@ -108,6 +113,7 @@ def train_and_evaluate(
     made_from: Mapping[str, Mapping[str, str]],
     parallel: Devices,
     writer: MetricWriter,
+    profiler: Profiler | None = None,
 ) -> Trained:
     """Trains a stage to its best validation metric, or goes on where an earlier call stopped.
 
@@ -119,6 +125,7 @@ def train_and_evaluate(
       made_from: digests of what the stage reads, see Checkpointer.
       parallel: the devices.
       writer: metrics.
+      profiler: measures the step before training, if the stage is not finished.
 
     Raises:
       NonFiniteLossError: the loss is not finite.
@@ -134,6 +141,8 @@ def train_and_evaluate(
         if not record["done"]:
             writer.truncate_after(int(host_state.step), stage.name)
             stepper = _Stepper(stage, parallel, writer)
+            if profiler is not None:
+                stepper.profile(profiler, host_state)
             record = _train(stage, stepper, host_state, record, checkpoints)
         like = {"params": fresh.params, "variables": fresh.variables}
         best, metrics = checkpoints.restore_best(like, record["best_step"])

@@ -9,6 +9,7 @@ import pytest
 
 from nif_jax.models import attention, blockwise, cpu
 from nif_jax.models.attention import attend
+from nif_jax.models.flow import FlowDecoder
 
 H, W = 2, 4
 
@@ -132,3 +133,31 @@ def test_what_tiles_cannot_do():
     query, key, value = parts(1, 4, 4)
     with pytest.raises(ValueError, match="tiles need"):
         attend(query, key[:, :, :1], value[:, :, :1], implementation="tiles")
+
+
+def test_a_generator_by_tiles_is_the_same(random_window, random_params, items, monkeypatch):
+    """Windows of two segments and padding: flow, label head's visible events, and gradients."""
+    model = FlowDecoder({"id": 7, "genre": 5}, 3, 2, 8, 2, 2, 2, 0.0, 0.0, 0.0, "heads", 5)
+    window = random_window(1, (6, 4, 1, 0), 6, items=9, scenes=3, actions=2)
+    segment = jnp.asarray([[1, 1, 1, 2, 2, 2]] * 4) * window.mask
+    params = random_params(2, model.init, window, items)
+
+    def loss(params):
+        bound = model.bind({"params": params})
+        heads, named = bound(window, items, segment=segment)
+        states = heads.reshape(4, 6, 8)
+        logits = bound.label_logits(
+            states,
+            named["vectors"][window.item],
+            window.scene,
+            window.gap,
+            named["past"],
+            named["visible"],
+        )
+        return (jnp.sin(states).sum(-1) * window.mask).sum() + (logits * window.mask).sum()
+
+    expected = jax.value_and_grad(loss)(params)
+    monkeypatch.setattr(attention, "LONG", 1)
+    found = jax.value_and_grad(loss)(params)
+    assert "while" in str(jax.make_jaxpr(loss)(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, expected)
