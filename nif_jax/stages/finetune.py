@@ -229,6 +229,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         data=run.place(statistics_arrays(run) | flow_input.flow_arrays(flow, outputs), **extra),
         generators=_generators(run, cohorts),
         predict_candidates=functools.partial(predict_candidates, *parts),
+        whole_catalogue=variant.cohorts or flow.tune,
     )
 
 
