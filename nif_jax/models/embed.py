@@ -5,6 +5,7 @@ these modules `items` and `context`.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,7 +36,7 @@ def _tables(module: nn.Module, sizes: Mapping[str, int], dim: int) -> dict[str, 
 
     def table(name: str, size: int) -> Table:
         # `param` would compare shapes, and rows that stand in for a table have another one.
-        given = module.get_variable("params", name)
+        given: Any = module.get_variable("params", name)
         if isinstance(given, TableRows):
             return given
         return module.param(name, embedding_init, (size, dim))
