@@ -85,6 +85,8 @@ def _generator(config: common.ConfigDict, smoke: bool) -> None:
     config.pretrain.init = "base"
     # S, events that the decoder reads before a roll-out.
     config.pretrain.context = 20 if smoke else 50
+    # As train.sparse_rows, for the generator with sampled negatives; exact ones read all rows.
+    config.pretrain.sparse_rows = 100_000
     # Validation metric that the generator is chosen by ("quality" is hr@10 plus, where events have
     # both labels, the label head's AUC times the weight of its loss), and the number of impressions
     # of a device that it is measured on.

@@ -98,13 +98,11 @@ class Candidates(NamedTuple):
     """Negatives shared by all queries.
 
     Attributes:
-      vectors: [C, D] unit vectors.
       item: [C] int.
       log_expected: [C] log of how often the sampler is expected to draw the item (logQ).
       mask: [C] bool, True = real.
     """
 
-    vectors: jax.Array
     item: jax.Array
     log_expected: jax.Array
     mask: jax.Array
@@ -114,6 +112,7 @@ def sampled(
     queries: jax.Array,
     positives: jax.Array,
     targets: jax.Array,
+    negatives: jax.Array,
     candidates: Candidates,
     temperature: float,
 ) -> jax.Array:
@@ -126,6 +125,7 @@ def sampled(
       queries: [Q, D] unit vectors.
       positives: [Q, D] vectors of the targets.
       targets: [Q] int.
+      negatives: [C, D] vectors of the candidates.
       candidates: the negatives.
       temperature: tau.
 
@@ -133,7 +133,7 @@ def sampled(
       [Q] losses.
     """
     positive = (queries * positives).sum(-1) / temperature
-    logits = queries @ candidates.vectors.T / temperature - candidates.log_expected
+    logits = queries @ negatives.T / temperature - candidates.log_expected
     keep = candidates.mask & (candidates.item != targets[:, None])
     logits = jnp.where(keep, logits, -jnp.inf)
     return jax.nn.logsumexp(jnp.concatenate([positive[:, None], logits], axis=1), axis=1) - positive
@@ -156,7 +156,6 @@ def log_expected_count(
 
 def draw_candidates(
     rng: jax.Array,
-    table: jax.Array,
     targets: jax.Array,
     mask: jax.Array,
     frequency: jax.Array,
@@ -169,7 +168,6 @@ def draw_candidates(
 
     Args:
       rng: differs between devices.
-      table: [N + 1, D] unit vectors.
       targets: [Q] int, this device's.
       mask: [Q] bool.
       frequency: see log_expected_count.
@@ -180,7 +178,7 @@ def draw_candidates(
     Returns:
       The candidates of all devices.
     """
-    drawn = jax.random.randint(rng, (uniform,), 1, table.shape[0])
+    drawn = jax.random.randint(rng, (uniform,), 1, len(frequency))
     items, real = drawn, jnp.ones(uniform, bool)
     if in_batch:
         items, real = jnp.concatenate([targets, drawn]), jnp.concatenate([mask, real])
@@ -191,9 +189,9 @@ def draw_candidates(
         real = jax.lax.all_gather(real, axis_name, tiled=True)
         batch_count = jax.lax.psum(batch_count, axis_name)
         uniform_count = uniform * jax.lax.axis_size(axis_name)
-    # Item ids travel between devices; the vectors are looked up here, where the table is whole.
+    # Item ids travel between devices; each looks up their vectors in its own copy of the table.
     expected = log_expected_count(frequency, items, batch_count, uniform_count)
-    return Candidates(table[items], items, expected, real)
+    return Candidates(items, expected, real)
 
 
 def item_frequency(item: np.ndarray, train: np.ndarray, num_items: int) -> np.ndarray:

@@ -5,6 +5,7 @@ these modules `items` and `context`.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 
 from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.dataset import OOV
+from nif_jax.data.table_rows import TableRows
 from nif_jax.data.windows import Window
 from nif_jax.models.cpu import over_positions
 from nif_jax.models.dropout import Dropout
 
 embedding_init = nn.initializers.normal(stddev=0.05)
+Table = jax.Array | TableRows
 
 
 def table_name(feature: str) -> str:
@@ -27,6 +30,19 @@ def table_name(feature: str) -> str:
     """
     escaped = feature.replace("%", "%25").replace("/", "%2F")
     return f"%{escaped}" if escaped in ("drop", "params") else escaped
+
+
+def _tables(module: nn.Module, sizes: Mapping[str, int], dim: int) -> dict[str, Table]:
+    """A table [rows, D] for each feature, or what a step has of it."""
+
+    def table(name: str, size: int) -> Table:
+        # `param` would compare shapes, and rows that stand in for a table have another one.
+        given: Any = module.get_variable("params", name)
+        if isinstance(given, TableRows):
+            return given
+        return module.param(name, embedding_init, (size, dim))
+
+    return {name: table(table_name(name), size) for name, size in sorted(sizes.items())}
 
 
 class ItemEmbed(nn.Module):
@@ -44,10 +60,7 @@ class ItemEmbed(nn.Module):
     id_dropout: float = 0.0
 
     def setup(self):
-        self.tables = {
-            name: self.param(table_name(name), embedding_init, (size, self.dim))
-            for name, size in sorted(self.sizes.items())
-        }
+        self.tables = _tables(self, self.sizes, self.dim)
         if self.id_dropout:
             self.drop = Dropout(self.id_dropout)
 
@@ -71,7 +84,8 @@ class ItemEmbed(nn.Module):
         self, ids: jax.Array, features: Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
         """[..., D] for item ids [...]: from one pass over the catalogue where that is shorter."""
-        if features["id"].shape[0] <= ids.size:
+        whole = not any(isinstance(table, TableRows) for table in self.tables.values())
+        if whole and features["id"].shape[0] <= ids.size:
             return self.table(features, train)[ids]
         return self.table({name: values[ids] for name, values in features.items()}, train)
 
@@ -105,6 +119,13 @@ class ContextEmbed(nn.Module):
         return self.scene[0] + self.action[0] + self.gap[0]
 
 
+def hide_context(window: Window, key: jax.Array, share: float) -> Window:
+    """The window with scene, action and gap unknown at a random share of the entries."""
+    hide = jax.random.bernoulli(key, share, window.item.shape)
+    context = (jnp.where(hide, 0, ids) for ids in (window.scene, window.action, window.gap))
+    return window._replace(**dict(zip(("scene", "action", "gap"), context, strict=True)))
+
+
 class UserEmbed(nn.Module):
     """The user's id embedding, 0 for a user that train has not seen, and the sum of the profile's.
 
@@ -117,10 +138,7 @@ class UserEmbed(nn.Module):
     dim: int
 
     def setup(self):
-        self.tables = {
-            name: self.param(table_name(name), embedding_init, (size, self.dim))
-            for name, size in sorted(self.sizes.items())
-        }
+        self.tables = _tables(self, self.sizes, self.dim)
 
     def fields(self, features: Mapping[str, jax.Array]) -> list[jax.Array]:
         """An embedding [B, D] for each feature, identity first."""

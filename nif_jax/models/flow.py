@@ -10,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nif_jax.data.table_rows import TableRows
 from nif_jax.data.windows import Window
 from nif_jax.models.dropout import Dropout
-from nif_jax.models.embed import ContextEmbed, ItemEmbed
+from nif_jax.models.embed import ContextEmbed, ItemEmbed, hide_context
 from nif_jax.models.label_head import LabelHead
 from nif_jax.models.transformer import CausalBlock
 
@@ -124,9 +125,14 @@ class FlowDecoder(nn.Module):
         )
         return self.label_logits(flow, shown, scene, gap, past, visible)[:, 0]
 
-    def vectors(self, items: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
-        """[N + 1, D] unit vectors of the catalogue; row 0 is padding."""
-        return unit(self.items.table(items, train))
+    def vectors(
+        self, items: Mapping[str, jax.Array], train: bool = False, shown: jax.Array | None = None
+    ) -> jax.Array | TableRows:
+        """[N + 1, D] unit vectors of items, row 0 is padding; or of those `shown` [U], sorted."""
+        if shown is None:
+            return unit(self.items.table(items, train))
+        own = {name: values[shown] for name, values in items.items()}
+        return TableRows(shown, unit(self.items.table(own, train)), len(items["id"]))
 
     def _input(self, vectors: jax.Array, context: jax.Array, train: bool) -> jax.Array:
         x = self.read(vectors * self.dim**0.5) + context
@@ -148,6 +154,7 @@ class FlowDecoder(nn.Module):
         items: Mapping[str, jax.Array],
         train: bool = False,
         segment: jax.Array | None = None,
+        shown: jax.Array | None = None,
         vectors: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Teacher-forced pass.
@@ -157,23 +164,18 @@ class FlowDecoder(nn.Module):
           items: the catalogue's features, [N + 1, M] each.
           train: whether dropout is on; needs an rng named "dropout".
           segment: [B, S], for rows that hold several windows: an entry sees its own window only.
+          shown: [U] sorted, the items to embed, those of the window included; None = all.
           vectors: what `vectors` gives, if it is computed already.
 
         Returns:
           heads: [B, S, H, D / H]; position k is the flow state after entry k.
-          named intermediates: "vectors" [N + 1, D], "memories" (one KeyValue a block), "past"
+          named intermediates: "vectors" (see `vectors`), "memories" (one KeyValue a block), "past"
             [B, S, 2, H, d] (keys and values of the label head), "states" [B, S, D] (what those
             are made of), "visible" [B, S, S] (which entries are known after each).
         """
-        vectors = self.vectors(items, train) if vectors is None else vectors
+        vectors = self.vectors(items, train, shown) if vectors is None else vectors
         if train and self.context_dropout:
-            hide = jax.random.bernoulli(
-                self.make_rng("dropout"), self.context_dropout, window.item.shape
-            )
-            scene, action, gap = (
-                jnp.where(hide, 0, ids) for ids in (window.scene, window.action, window.gap)
-            )
-            window = window._replace(scene=scene, action=action, gap=gap)
+            window = hide_context(window, self.make_rng("dropout"), self.context_dropout)
         x = self._input(vectors[window.item], self.context(window), train)
         size = window.item.shape[1]
         mask = jnp.tril(jnp.ones((size, size), bool)) & window.mask[:, None]

@@ -232,6 +232,7 @@ def make(run: Context, name: str, outputs: GeneratorOutputs) -> Stage:
         generators=_generators(run, cohorts),
         prepare=functools.partial(prepare, *parts),
         predict_candidates=functools.partial(predict_candidates, *parts),
+        whole_catalogue=variant.cohorts or flow.tune,
     )
 
 

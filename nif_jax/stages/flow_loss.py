@@ -1,15 +1,18 @@
 """Weights and forms of the flow generator's loss, and its InfoNCE (method.md, 1.2)."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nif_jax.losses import contrastive
+from nif_jax.losses.contrastive import Candidates
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.losses.flow import diversity, score_diversity, velocity
 from nif_jax.models.flow import FlowDecoder, unit
+from nif_jax.stages.sequences import Sequences, targets_ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,46 +59,100 @@ class FlowLoss:
     horizon: int = 1
 
 
-def info_nce(loss: FlowLoss, queries, table, targets, mask, frequency, rng, axis_name):
-    """Sum over what is masked in of Eq. 1 for queries [..., D], under the configured negatives."""
+class Sample(NamedTuple):
+    """What a pass reads of the catalogue.
+
+    Attributes:
+      candidates: negatives of targets 1, 2, ... places ahead; none where the catalogue is compared.
+      compared: [C] items that diversity of "scores" compares, None = all.
+      shown: [U] int32 sorted, the items that the pass embeds, None = all.
+    """
+
+    candidates: Sequence[Candidates]
+    compared: jax.Array | None
+    shown: jax.Array | None
+
+
+def draw(
+    loss: FlowLoss,
+    batch: Sequences,
+    frequency: jax.Array,
+    rng: jax.Array,
+    axis_name: str | None,
+) -> Sample:
+    """Draws negatives, and lists the items of a pass, so that no other item is embedded.
+
+    With "exact" negatives, or where the pass has as many items as the catalogue, all are embedded.
+
+    Args:
+      loss: the settings.
+      batch: the windows.
+      frequency: [N + 1], see contrastive.log_expected_count.
+      rng: of the pass; differs between devices.
+      axis_name: see contrastive.draw_candidates.
+    """
+    _, negatives, compared = jax.random.split(rng, 3)
+    number = len(frequency) - 1
+    compares = bool(loss.alpha) and loss.diversity == "scores"
+    items = None
+    if compares and loss.diversity_items < number:
+        items = jax.random.randint(compared, (loss.diversity_items,), 1, number + 1)
     if loss.negatives == "exact":
+        return Sample((), items, None)
+    candidates = [
+        contrastive.draw_candidates(
+            negatives if ahead == 1 else jax.random.fold_in(negatives, ahead - 1),
+            batch.window.item[:, ahead:].reshape(-1),
+            targets_ahead(batch, ahead).reshape(-1),
+            frequency,
+            in_batch=loss.negatives == "in_batch",
+            uniform=loss.uniform,
+            axis_name=axis_name,
+        )
+        for ahead in range(1, loss.rollout_steps + 2)
+    ]
+    parts = [batch.window.item, *(drawn.item for drawn in candidates)]
+    if loss.label_head:
+        parts.append(batch.label_queries.item)
+    if items is not None:
+        parts.append(items)
+    elif compares:
+        return Sample(candidates, None, None)
+    shown = jnp.concatenate([part.reshape(-1) for part in parts])
+    return Sample(candidates, items, jnp.sort(shown) if len(shown) <= number else None)
+
+
+def info_nce(
+    loss: FlowLoss, queries, table, targets, mask, candidates: Candidates | None
+) -> jax.Array:
+    """Sum over what is masked in of Eq. 1 for queries [..., D], against the candidates or, without
+    any, the whole table [N + 1, D]."""
+    if candidates is None:
         return contrastive.exact(queries, table, targets, mask, loss.temperature)
     flat = targets.reshape(-1)
-    candidates = contrastive.draw_candidates(
-        rng,
-        table,
-        flat,
-        mask.reshape(-1) > 0,
-        frequency,
-        in_batch=loss.negatives == "in_batch",
-        uniform=loss.uniform,
-        axis_name=axis_name,
-    )
     losses = contrastive.sampled(
         queries.reshape(-1, queries.shape[-1]),
         table[flat],
         flat,
+        table[candidates.item],
         candidates,
         loss.temperature,
     )
     return weighted_sum(losses.reshape(targets.shape), mask)[0]
 
 
-def head_diversity(loss: FlowLoss, heads: jax.Array, table: jax.Array, rng) -> jax.Array:
+def head_diversity(loss: FlowLoss, heads: jax.Array, table, compared) -> jax.Array:
     """[B, S] diversity of heads [B, S, H, d] in the configured form.
 
     Args:
       loss: the settings.
       heads: flow states by head.
       table: [N + 1, D] item vectors; row 0 is padding.
-      rng: of the sample of items.
+      compared: [C] items that "scores" are correlated over; None = all.
     """
     if loss.diversity != "scores":
         return diversity(heads, loss.diversity)
-    if len(table) - 1 <= loss.diversity_items:
-        return score_diversity(heads, table[1:])
-    drawn = jax.random.randint(rng, (loss.diversity_items,), 1, len(table))
-    return score_diversity(heads, table[drawn])
+    return score_diversity(heads, table[1:] if compared is None else table[compared])
 
 
 def rolled_velocity(

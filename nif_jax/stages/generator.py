@@ -1,7 +1,7 @@
 """Step 2: pre-training G_phi to predict the Next Interest Flow."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,18 +10,19 @@ import numpy as np
 
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.packing import SequencePlan
-from nif_jax.data.schema import NO_LABEL
 from nif_jax.losses import contrastive
-from nif_jax.losses.ctr import cross_entropy, weighted_sum
+from nif_jax.losses.ctr import weighted_sum
 from nif_jax.losses.flow import velocity
 from nif_jax.metrics import ctr, retrieval
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.models.initialize import init_params
 from nif_jax.stages import next_item
 from nif_jax.stages.context import Context
-from nif_jax.stages.flow_loss import FlowLoss, head_diversity, info_nce, rolled_velocity
+from nif_jax.stages.flow_loss import FlowLoss, draw, head_diversity, info_nce, rolled_velocity
+from nif_jax.stages.label_loss import label_loss, label_reader
+from nif_jax.stages.large_tables import generator_lookups
 from nif_jax.stages.ranking import validation_plan
-from nif_jax.stages.sequences import Sequences, gather_sequences
+from nif_jax.stages.sequences import Sequences, gather_sequences, targets_ahead, within
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, per_device
 from nif_jax.training.devices.base import AXIS
 from nif_jax.training.scoring import Scorer
@@ -45,16 +46,17 @@ def loss(
     Diversity and velocity are counted where a prediction is, so that one weight divides all.
     """
     train = step is not None
-    dropout, negatives, drawn = jax.random.split(rng, 3)
+    dropout, _, drawn = jax.random.split(rng, 3)  # the second is the key of negatives
     bound = model.bind({"params": params}, rngs={"dropout": dropout})
-    heads, named = bound(batch.window, constants["items"], train, batch.segment)
+    sample = draw(spec, batch, constants["frequency"], rng, axis_name)
+    heads, named = bound(batch.window, constants["items"], train, batch.segment, sample.shown)
     queries = unit(heads.reshape(*batch.window.item.shape, -1))  # [B, S, D]
-    nce = functools.partial(_next_items, spec, axis_name, constants, batch, named["vectors"])
+    nce = functools.partial(_next_items, spec, batch, named["vectors"], sample.candidates)
     # Position k predicts entry k + 1; the last predicts what lies beyond the window.
-    mask, total, weight = nce(queries[:, :-1], 1, negatives)  # mask [B, S - 1]
+    mask, total, weight = nce(queries[:, :-1], 1)  # mask [B, S - 1]
     measurements = {"info_nce": (total, weight)}
     if spec.alpha:
-        spread = head_diversity(spec, heads, named["vectors"], drawn)
+        spread = head_diversity(spec, heads, named["vectors"], sample.compared)
         value, _ = weighted_sum(spread[:, :-1], mask)
         total += spec.alpha * value
         measurements["diversity"] = (value, weight)
@@ -71,12 +73,12 @@ def loss(
         total += spec.beta * value * (mask.shape[1] / min(spec.velocity_starts, mask.shape[1]))
         measurements["rolled_velocity"] = (value, count)
     if spec.label_head:
-        reader = _label_reader(spec, bound, queries, named)
+        reader = label_reader(spec, bound, queries, named)
         value, count = label_loss(batch, reader, train)
         # Every event and every negative sampled for it has a label. The total is divided by the
         # number of targets, which may be smaller: the factor keeps the weight of the label head
         # equal to its weight where every event is a target and has one label.
-        events = (_within(batch, 1) & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
+        events = (within(batch, 1) & batch.in_train[:, 1:]).sum(dtype=jnp.float32)
         labels = events * batch.label_queries.label.shape[-1]
         total += spec.label_head * value * (weight / jnp.maximum(labels, 1.0))
         measurements["label_head"] = (value, count)
@@ -86,89 +88,38 @@ def loss(
         )
         flow = unit(rolled.reshape(*rolled.shape[:3], -1))  # [B, S, 1 + r, D]
         for ahead in range(2, spec.rollout_steps + 2):
-            draw = jax.random.fold_in(negatives, ahead - 1)
-            _, value, count = nce(flow[:, :-ahead, ahead - 1], ahead, draw)
+            _, value, count = nce(flow[:, :-ahead, ahead - 1], ahead)
             # The same weight a step as teacher forcing has, shared out over the steps.
             total += value / spec.rollout_steps
             measurements[f"info_nce_step_{ahead}"] = (value, count)
     return total, Aux(weight, variables, measurements)
 
 
-def _label_reader(spec: FlowLoss, bound: FlowDecoder, states, named: Mapping[str, Any]):
-    """Model, flow states and intermediates that the label loss reads.
-
-    With label_gradient="head" no gradient of it reaches any parameter but those of the label head:
-    the flow is then trained by InfoNCE, diversity and velocity only.
-    """
-    if spec.label_gradient == "generator":
-        return bound, states, named
-    module, bindings = bound.unbind()
-    fixed = jax.lax.stop_gradient({"variables": bindings, "states": states, "named": named})
-    params = fixed["variables"]["params"] | {"responder": bindings["params"]["responder"]}
-    reader = module.bind({"params": params}, rngs={"dropout": bound.make_rng("dropout")})
-    given = fixed["named"]
-    return reader, fixed["states"], given | {"past": reader.past(given["states"])}
-
-
 def _next_items(
     spec: FlowLoss,
-    axis_name: str | None,
-    constants,
     batch: Sequences,
-    table: jax.Array,
-    queries: jax.Array,
+    table,
+    drawn: Sequence[contrastive.Candidates],
+    queries,
     ahead: int,
-    rng: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """InfoNCE of the targets `ahead` places after queries [B, S - ahead, D].
+
+    Args:
+      spec: the settings.
+      batch: the windows.
+      table: [N + 1, D] unit vectors of items.
+      drawn: see flow_loss.draw.
+      queries: unit flow states.
+      ahead: 1 is the next item.
 
     Returns:
       Mask [B, S - ahead] of the targets, the sum over them, and their number.
     """
-    mask = (_within(batch, ahead) & batch.is_target[:, ahead:]).astype(jnp.float32)
-    value = info_nce(
-        spec,
-        queries,
-        table,
-        batch.window.item[:, ahead:],
-        mask,
-        constants["frequency"],
-        rng,
-        axis_name,
-    )
+    mask = targets_ahead(batch, ahead).astype(jnp.float32)
+    candidates = drawn[ahead - 1] if drawn else None
+    value = info_nce(spec, queries, table, batch.window.item[:, ahead:], mask, candidates)
     return mask, value, mask.sum()
-
-
-def _within(batch: Sequences, ahead: int) -> jax.Array:
-    """[B, S - ahead] whether the entry so many places on is of the same window."""
-    segment = batch.segment
-    return batch.window.mask[:, :-ahead] & (segment[:, ahead:] == segment[:, :-ahead])
-
-
-def label_loss(
-    batch: Sequences, reader: tuple[FlowDecoder, jax.Array, Mapping[str, Any]], train: bool
-) -> tuple[jax.Array, jax.Array]:
-    """Sum of cross-entropies of the labels that are known at entries 2..S of windows, and their
-    number.
-
-    Args:
-      batch: windows of S entries.
-      reader: the model, bound to parameters; [B, S, D] unit flow states, of which the one before an
-        entry predicts its label; and what the pass over the windows gave beside its states.
-      train: whether dropout is on.
-    """
-    bound, states, named = reader
-    many = batch.label_queries.label.shape[-1]
-    # [B, (S - 1)(1 + n)]: all impressions of an entry are predicted from the same state.
-    queries = jax.tree.map(lambda x: x[:, 1:].reshape(len(x), -1), batch.label_queries)
-    before = jnp.repeat(states[:, :-1], many, axis=1)
-    visible = jnp.repeat(named["visible"][:, :-1], many, axis=1)
-    labelled = jnp.repeat(_within(batch, 1), many, axis=1) & (queries.label != NO_LABEL)
-    shown = named["vectors"][queries.item]
-    logits = bound.label_logits(
-        before, shown, queries.scene, queries.gap, named["past"], visible, train
-    )
-    return weighted_sum(cross_entropy(logits, queries.label), labelled.astype(jnp.float32))
 
 
 def init(model: FlowDecoder, rng, batch: Sequences, constants):
@@ -234,6 +185,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
         for key, fn in functions.items()
     }
     log_steps(run, name, "pretrain", section, plan)
+    lookups = generator_lookups(model, spec, section.sparse_rows, AXIS)
     return Stage(
         name=name,
         init=functools.partial(init, model),
@@ -241,10 +193,11 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
         loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
         evaluate=_evaluator(run, scorers["scores"], spec),
-        optimizer=make_optimizer(section, plan),
+        optimizer=make_optimizer(section, plan, flatten=lookups is None),
         metric=section.metric,
         config=run.config.to_dict(),
         settings=loop_settings(section, plan),
         data=data,
         scorers=scorers,
+        lookups=lookups,
     )

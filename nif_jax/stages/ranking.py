@@ -16,6 +16,7 @@ from nif_jax.models.baselines.interface import Baseline
 from nif_jax.models.baselines.registry import make_baseline
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages.context import Context
+from nif_jax.stages.large_tables import ranker_lookups
 from nif_jax.stages.step_counts import log_steps, loop_settings, make_optimizer, with_min_steps
 from nif_jax.training.scoring import Scorer, ScoringPlan
 from nif_jax.training.stage import Evaluation, Stage, Trained
@@ -115,6 +116,7 @@ def make_ranking_stage(
     generators: Mapping[str, Callable] | None = None,
     predict_candidates: Callable | None = None,
     prepare: Callable | None = None,
+    whole_catalogue: bool = False,
 ) -> Stage:
     """A stage of a ranker, trained by section `train` and selected by config.train.metric.
 
@@ -127,24 +129,29 @@ def make_ranking_stage(
       generators: name -> (params, variables, constants, batch) -> {"rank"} [B] of the next item, of
         a model that generates items.
       prepare: of the scorer of `predict`, see Scorer.
+      whole_catalogue: see large_tables.ranker_lookups.
     """
     section = with_min_steps(run.config.train, plan.steps_per_epoch)
     shared = (gather_scores, data, run.parallel)
     scorers = {"scores": Scorer(predict, *shared, prepare)}
     scorers |= {kind: Scorer(fn, *shared) for kind, fn in (generators or {}).items()}
     log_steps(run, name, "train", section, plan)
+    sizes = (run.dataset.item_sizes, run.dataset.user_sizes)
+    id_dropout = run.config.ranker.id_dropout
+    lookups = ranker_lookups(*sizes, section.sparse_rows, id_dropout, whole_catalogue)
     return Stage(
         name=name,
         init=init,
         gather=gather,
         loss_fn=loss_fn,
         plan=plan,
-        optimizer=make_optimizer(section, plan),
+        optimizer=make_optimizer(section, plan, flatten=lookups is None),
         evaluate=_evaluator(run, scorers["scores"], section.metric),
         metric=section.metric,
         config=run.config.to_dict(),
         settings=loop_settings(section, plan),
         data=data,
         scorers=scorers,
+        lookups=lookups,
         predict_candidates=predict_candidates,
     )

@@ -12,7 +12,7 @@ class LabelQueries(NamedTuple):
     """Impressions whose labels are predicted at an entry: its own, and those sampled for it.
 
     Attributes:
-      item: [B, S, 1 + n] int32.
+      item: [B, S, 1 + n] int32, 0 where the label is not to be learned.
       scene: [B, S, 1 + n] int32.
       gap: [B, S, 1 + n] int32 bucket of the time since the entry before.
       label: [B, S, 1 + n] float32, 1 or 0, NO_LABEL where the label is unknown or not to be
@@ -72,4 +72,15 @@ def _gather_label_queries(
     timed = ~(store.order_only[row] | store.order_only[before])
     gap = gap_bucket(store.time[row] - store.time[before], timed)
     label = xp.where(known, store.label[row], NO_LABEL)
-    return LabelQueries(store.item[row], store.scene[row], gap, label)
+    return LabelQueries(xp.where(known, store.item[row], 0), store.scene[row], gap, label)
+
+
+def within(batch: Sequences, ahead: int) -> Array:
+    """[B, S - ahead] whether the entry so many places on is of the same window."""
+    segment = batch.segment
+    return batch.window.mask[:, :-ahead] & (segment[:, ahead:] == segment[:, :-ahead])
+
+
+def targets_ahead(batch: Sequences, ahead: int) -> Array:
+    """[B, S - ahead] bool, whether the entry so many places on is to be predicted from here."""
+    return within(batch, ahead) & batch.is_target[:, ahead:]

@@ -56,8 +56,8 @@ def loop_settings(section: ConfigDict, plan: Any) -> Settings:
     return Settings(**{name: section[name] for name in names} | {"microbatch": part})
 
 
-def make_optimizer(section: ConfigDict, plan: Any):
-    """The optimizer of a stage, see nif_jax/training/optim.py."""
+def make_optimizer(section: ConfigDict, plan: Any, flatten: bool = True):
+    """The optimizer of a stage, see nif_jax/training/optim.py; flat unless tables are large."""
     return optim.make_optimizer(
         learning_rate=section.learning_rate,
         total_steps=total_steps(section, plan),
@@ -65,6 +65,7 @@ def make_optimizer(section: ConfigDict, plan: Any):
         decay=section.decay,
         weight_decay=section.weight_decay,
         clip_norm=section.clip_norm,
+        flatten=flatten,
     )
 
 

@@ -45,7 +45,7 @@ def _describe(tree: Any) -> dict[str, str]:
 
 def _digests(tree: Any) -> dict[str, str]:
     return {
-        name: hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()
+        name: hashlib.sha256(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data).hexdigest()
         for name, x in _leaves(tree).items()
     }
 

@@ -1,5 +1,6 @@
 """The only training loop."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Mapping
@@ -133,19 +134,26 @@ def train_and_evaluate(
       CheckpointError: a checkpoint was made with another config or from something else, or cannot
         be written.
     """
-    params, variables = initial
-    fresh = jax.tree.map(np.asarray, train_state.create(params, variables, stage.optimizer, seed))
+    create = functools.partial(train_state.create, optimizer=stage.optimizer, seed=seed)
+    like = jax.eval_shape(create, *initial)
     record: dict[str, Any] = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
     with Checkpointer(folder, stage.config, made_from) as checkpoints:
-        host_state, record = checkpoints.resume(fresh) or (fresh, record)
+        found = checkpoints.resume(like)
+        host_state, record = found or (None, record)
         if not record["done"]:
-            writer.truncate_after(int(host_state.step), stage.name)
+            step = 0 if host_state is None else int(host_state.step)
+            writer.truncate_after(step, stage.name)
+            if host_state is None:
+                state = train_state.create_on_devices(*initial, stage.optimizer, seed, parallel)
+            else:
+                state = parallel.replicate(host_state)
+            del found, host_state  # large tables are not to be held on the host as well
             stepper = _Stepper(stage, parallel, writer)
             if profiler is not None:
-                stepper.profile(profiler, host_state)
-            record = _train(stage, stepper, host_state, record, checkpoints)
-        like = {"params": fresh.params, "variables": fresh.variables}
-        best, metrics = checkpoints.restore_best(like, record["best_step"])
+                stepper.profile(profiler, parallel.unreplicate(state))
+            record = _train(stage, stepper, state, step, record, checkpoints)
+        kept = {"params": like.params, "variables": like.variables}
+        best, metrics = checkpoints.restore_best(kept, record["best_step"])
     logging.info(
         "%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric, record["best"]
     )
@@ -155,36 +163,50 @@ def train_and_evaluate(
 
 
 def _train(
-    stage: Stage, stepper: _Stepper, host_state, record: dict, checkpoints: Checkpointer
+    stage: Stage, stepper: _Stepper, state, step: int, record: dict, checkpoints: Checkpointer
 ) -> dict:
-    """Trains to the end from a state and its record, and returns the last record."""
-    settings, parallel = stage.settings, stepper.parallel
-    unit, step = settings.steps_per_dispatch, int(host_state.step)
+    """Trains to the end from the state after a step and its record, and returns the last record."""
+    settings = stage.settings
+    unit = settings.steps_per_dispatch
     period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
     total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
-    state = parallel.replicate(host_state)
     with Progress(stage.name, total, step, enabled=is_writer()) as progress:
         while not record["done"]:
             last = min((step // period + 1) * period, total)
             state = stepper.run(state, step, last, progress)
             step = last
-            metrics, chosen = stage.evaluate(state.params, state.variables)
-            stepper.writer.write(
-                step, stage.name, {f"validation/{k}": v for k, v in metrics.items()}
-            )
-            host_state = parallel.unreplicate(state)
-            value = metrics[stage.metric]
-            if value is None:
-                raise ValueError(
-                    f"stage {stage.name}: {stage.metric} is undefined on validation (a split "
-                    "with one class?), so no step can be chosen. Use another split or share."
-                )
-            record = _judge(record, value, step, total, settings, stepper)
-            if record["best_step"] == step:
-                chosen = {name: np.float32(value) for name, value in chosen.items()}
-                variables = host_state.variables | chosen
-                checkpoints.save_best(step, host_state.params, variables, dict(metrics))
-            checkpoints.save_last(step, host_state, record)
+            record = _evaluate(stage, stepper, state, step, total, record, checkpoints)
+    return record
+
+
+def _evaluate(
+    stage: Stage,
+    stepper: _Stepper,
+    state,
+    step: int,
+    total: int,
+    record: dict,
+    checkpoints: Checkpointer,
+) -> dict:
+    """Measures the state after a step, saves it, and returns its record.
+
+    The host copy of the state does not outlive the call.
+    """
+    metrics, chosen = stage.evaluate(state.params, state.variables)
+    stepper.writer.write(step, stage.name, {f"validation/{k}": v for k, v in metrics.items()})
+    value = metrics[stage.metric]
+    if value is None:
+        raise ValueError(
+            f"stage {stage.name}: {stage.metric} is undefined on validation (a split "
+            "with one class?), so no step can be chosen. Use another split or share."
+        )
+    record = _judge(record, value, step, total, stage.settings, stepper)
+    host_state = stepper.parallel.unreplicate(state)
+    if record["best_step"] == step:
+        chosen = {name: np.float32(value) for name, value in chosen.items()}
+        variables = host_state.variables | chosen
+        checkpoints.save_best(step, host_state.params, variables, dict(metrics))
+    checkpoints.save_last(step, host_state, record)
     return record
 
 

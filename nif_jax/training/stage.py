@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from nif_jax.data.table_rows import Lookup
 from nif_jax.metrics.calibration import Calibration
 from nif_jax.training import checkpoint_meta
 from nif_jax.training.devices.placed import Placed
@@ -88,6 +89,9 @@ class Stage:
       data: what its steps read.
       scorers: name -> predictions over any split. Rankers have "scores", the flow generator
         "scores" and "labels", models that generate items "constrained" and "unconstrained".
+      lookups: (constants, batch, rng) -> {table: Lookup}, the rows of each large table that a pass
+        of loss_fn with these arguments reads (nif_jax/training/sparse.py); None = no table is
+        large. The optimizer then has to keep the shapes of parameters.
       predict_candidates: for rankers, the function of "scores" for a batch of one row, whose
         count features are those of the candidates, and candidates [C]; its constants include what
         scorers["scores"].prepare gives.
@@ -105,6 +109,7 @@ class Stage:
     settings: Settings
     data: Placed
     scorers: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
+    lookups: Callable[..., Mapping[str, Lookup]] | None = None
     predict_candidates: Callable | None = None
 
 

@@ -1,12 +1,15 @@
 """The train step: a pure function of state, arrays, constants and indices."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from nif_jax.training import train_state
+from nif_jax.data.table_rows import Lookup
+from nif_jax.training import sparse, train_state
 from nif_jax.training.devices.base import AXIS
 from nif_jax.training.stage import Stage
 from nif_jax.training.train_state import TrainState
@@ -16,34 +19,48 @@ def _add(a, b):
     return jax.tree.map(jnp.add, a, b)
 
 
-def _accumulate(
-    gradient: Callable, microbatch: int, state: TrainState, arrays, constants, batch, rng
-):
-    """Sum of `gradient` over passes of `microbatch` rows, and the variables after the last one."""
+def _passes(microbatch: int, batch) -> Any:
+    """Leaves [passes, microbatch, ...] of a batch, or None where one pass takes all of its rows."""
     # The longest axis: leaves of pairs have one entry for two rows.
     rows = max(x.shape[0] for x in jax.tree.leaves(batch))
     if not microbatch or microbatch >= rows:
-        return gradient(state, arrays, constants, batch, rng)
-    passes = rows // microbatch
-    split = jax.tree.map(lambda x: x.reshape(passes, -1, *x.shape[1:]), batch)
+        return None
+    return jax.tree.map(lambda x: x.reshape(rows // microbatch, -1, *x.shape[1:]), batch)
+
+
+def _accumulate(gradient: Callable, microbatch: int, state: TrainState, batch, rng):
+    """Sum of `gradient` over passes of `microbatch` rows, and the variables after the last one."""
+    split = _passes(microbatch, batch)
+    if split is None:
+        return gradient(state, batch, rng)
 
     def body(carry, part):
         total, variables = carry
         number, batch = part
-        found, variables = gradient(
-            state.replace(variables=variables),
-            arrays,
-            constants,
-            batch,
-            jax.random.fold_in(rng, number),
-        )
+        key = jax.random.fold_in(rng, number)
+        found, variables = gradient(state.replace(variables=variables), batch, key)
         return (_add(total, found), variables), None
 
-    first = (jnp.zeros((), jnp.int32), jax.tree.map(lambda x: x[0], split))
-    shape, _ = jax.eval_shape(gradient, state, arrays, constants, first[1], rng)
+    first = jax.tree.map(lambda x: x[0], split)
+    shape, _ = jax.eval_shape(gradient, state, first, rng)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
-    (total, variables), _ = jax.lax.scan(body, (zero, state.variables), (jnp.arange(passes), split))
+    numbers = jnp.arange(len(jax.tree.leaves(split)[0]))
+    (total, variables), _ = jax.lax.scan(body, (zero, state.variables), (numbers, split))
     return total, variables
+
+
+def _lookups(lookups: Callable, microbatch: int, batch, rng) -> dict[str, Lookup]:
+    """What the passes of `_accumulate` read together, with the keys that they get."""
+    split = _passes(microbatch, batch)
+    if split is None:
+        return lookups(batch, rng)
+
+    def one(part):
+        number, batch = part
+        return lookups(batch, jax.random.fold_in(rng, number))
+
+    # Not vmap: under vmap, keys of this kind give other numbers.
+    return jax.lax.map(one, (jnp.arange(len(jax.tree.leaves(split)[0])), split))
 
 
 def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
@@ -64,21 +81,21 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
     """
 
     @jax.jit  # within a program this compiles nothing of its own: it is traced once, used twice
-    def gradient(state: TrainState, arrays, constants, batch, rng):
-        if on_device:
+    def gradient(arrays, constants, rows, state: TrainState, batch, rng):
+        if on_device and not stage.lookups:
             batch = stage.gather(arrays, batch)
 
         def objective(params):
+            params = sparse.attach(params, rows)
             return stage.loss_fn(params, state.variables, constants, batch, rng, state.step)
 
         (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         measurements = {"loss": (loss, aux.weight)} | dict(aux.measurements)
         return (grads, aux.weight, measurements), aux.variables
 
-    def one_step(state: TrainState, arrays, constants, batch):
-        rng = jax.random.fold_in(train_state.wrap(state.rng), state.step)
-        rng = jax.random.fold_in(rng, jax.lax.axis_index(AXIS))
-        found, variables = _accumulate(gradient, microbatch, state, arrays, constants, batch, rng)
+    def update(state: TrainState, arrays, constants, rows, batch, rng):
+        one_pass = functools.partial(gradient, arrays, constants, rows)
+        found, variables = _accumulate(one_pass, microbatch, state, batch, rng)
         grads, weight, measurements = jax.lax.psum(found, AXIS)
         grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-9), grads)
         updates, opt_state = stage.optimizer.update(grads, state.opt_state, state.params)
@@ -91,6 +108,19 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
             ),
             measurements,
         )
+
+    def one_step(state: TrainState, arrays, constants, batch):
+        rng = jax.random.fold_in(train_state.wrap(state.rng), state.step)
+        rng = jax.random.fold_in(rng, jax.lax.axis_index(AXIS))
+        if not stage.lookups:
+            return update(state, arrays, constants, {}, batch, rng)
+        if on_device:
+            batch = stage.gather(arrays, batch)
+        lookups = _lookups(functools.partial(stage.lookups, constants), microbatch, batch, rng)
+        rows = sparse.find_rows(state, lookups)
+        small = sparse.take(stage.optimizer, state, rows)
+        small, measurements = update(small, arrays, constants, rows, batch, rng)
+        return sparse.put(stage.optimizer, state, small, rows), measurements
 
     def train_step(state: TrainState, arrays, constants, batches):
         return jax.lax.scan(lambda s, b: one_step(s, arrays, constants, b), state, batches)

@@ -6,6 +6,8 @@ import flax.struct
 import jax
 import optax
 
+from nif_jax.training.devices.base import Devices
+
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything a step changes; the data position is `step` itself.
@@ -48,3 +50,18 @@ def create(params: Any, variables: Any, optimizer: optax.GradientTransformation,
         variables=variables,
         rng=jax.random.key_data(key(seed)),
     )
+
+
+def create_on_devices(
+    params: Any,
+    variables: Any,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    parallel: Devices,
+) -> TrainState:
+    """`create`, replicated. What the optimizer keeps is made on the devices: moments are twice as
+    large as the parameters."""
+    params, variables = parallel.replicate((params, variables))
+    start = create({}, {}, optax.identity(), seed)
+    step, rng = parallel.replicate((start.step, start.rng))
+    return TrainState(step, params, parallel.map(optimizer.init)(params), variables, rng)

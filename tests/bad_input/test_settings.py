@@ -273,7 +273,7 @@ def parse(monkeypatch):
     def run(*arguments):
         values, argv = flags.FlagValues(), ["main", *arguments]
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-        for name in ("workdir", "mode", "num_processes", "workdirs"):
+        for name in ("workdir", "mode", "num_processes", "workdirs", "profile"):
             values[name] = copy.deepcopy(main.FLAGS[name])
         flag_errors.parse(argv, values)
         return values

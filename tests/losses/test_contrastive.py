@@ -40,7 +40,7 @@ def batch():
 def catalogue(table, log_expected=0.0):
     """Every item once as a candidate."""
     count = np.full(N, log_expected, np.float32)
-    return Candidates(table[1:], np.arange(1, N + 1), count, np.ones(N, bool))
+    return Candidates(np.arange(1, N + 1), count, np.ones(N, bool))
 
 
 def test_exact_by_hand():
@@ -127,14 +127,14 @@ def test_what_has_no_weight_may_be_anything():
 
 def test_sampled_equals_exact_with_the_whole_catalogue_drawn_once(batch):
     queries, table, targets = batch
-    losses = sampled(queries, table[targets], targets, catalogue(table), 0.1)
+    losses = sampled(queries, table[targets], targets, table[1:], catalogue(table), 0.1)
     np.testing.assert_allclose(losses, exact(queries, table, targets, 0.1), rtol=1e-4, atol=1e-5)
 
 
 def test_sampled_is_exact_with_every_item_drawn_twice(batch):
     queries, table, targets = batch
     twice = jax.tree.map(lambda x: np.concatenate([x, x]), catalogue(table, np.log(2.0)))
-    losses = sampled(queries, table[targets], targets, twice, 0.1)
+    losses = sampled(queries, table[targets], targets, table[twice.item], twice, 0.1)
     np.testing.assert_allclose(losses, exact(queries, table, targets, 0.1), rtol=1e-4, atol=1e-5)
 
 
@@ -143,8 +143,8 @@ def test_sampled_by_reference_with_unequal_log_expected(batch):
     item = np.array([2, 5, 3, 3, 6, 1, 4])
     mask = np.array([True, True, True, True, False, True, False])
     log_q = np.random.default_rng(2).normal(size=N + 1).astype(np.float32)
-    candidates = Candidates(table[item], item, log_q[item], mask)
-    losses = sampled(queries, table[targets], targets, candidates, 0.3)
+    candidates = Candidates(item, log_q[item], mask)
+    losses = sampled(queries, table[targets], targets, table[item], candidates, 0.3)
     for q, target in enumerate(targets):
         positive = queries[q] @ table[target] / 0.3
         others = [
@@ -164,12 +164,12 @@ def test_candidates_that_equal_the_positive_or_are_padding_count_for_nothing(bat
     huge = np.where(np.arange(1, N + 1)[:, None] == 2, table[1:], 50 * table[1:])
     item = np.array([3, 2, 3, 4, 5, 6, 7])
     mask = np.array([True, True, True, False, False, False, False])
-    losses = sampled(*arguments, drawn._replace(vectors=huge, item=item, mask=mask), 0.5)
+    losses = sampled(*arguments, huge, drawn._replace(item=item, mask=mask), 0.5)
     # Only item 2 is left beside the positive.
     positive, negative = queries @ table[3] / 0.5, queries @ table[2] / 0.5
     np.testing.assert_allclose(losses, np.log1p(np.exp(negative - positive)), rtol=1e-4)
     alone = drawn._replace(item=np.full(N, 3))
-    np.testing.assert_array_equal(sampled(*arguments, alone, 0.5), 0)
+    np.testing.assert_array_equal(sampled(*arguments, table[1:], alone, 0.5), 0)
 
 
 def test_gradients_stay_finite_where_candidates_are_masked(batch):
@@ -177,10 +177,9 @@ def test_gradients_stay_finite_where_candidates_are_masked(batch):
     candidates = catalogue(table)._replace(mask=np.arange(N) < 2)
 
     def total(queries, vectors):
-        drawn = candidates._replace(vectors=vectors)
-        return sampled(queries, table[targets], targets, drawn, 1e-2).sum()
+        return sampled(queries, table[targets], targets, vectors, candidates, 1e-2).sum()
 
-    for_queries, for_vectors = jax.jit(jax.grad(total, (0, 1)))(queries, candidates.vectors)
+    for_queries, for_vectors = jax.jit(jax.grad(total, (0, 1)))(queries, table[1:])
     assert np.isfinite(for_queries).all() and np.abs(for_queries).max() > 0
     assert np.isfinite(for_vectors).all() and np.abs(for_vectors[:2]).max() > 0
     np.testing.assert_array_equal(for_vectors[2:], 0)
@@ -197,26 +196,24 @@ def test_expected_count_by_hand():
 
 @pytest.mark.parametrize("in_batch", [True, False])
 def test_drawn_candidates_are_targets_and_uniform_items(batch, in_batch):
-    _, table, targets = batch
+    *_, targets = batch
     mask = np.array([True, True, False, True, True])
     frequency = np.array([0, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
     draw = jax.jit(
         functools.partial(draw_candidates, in_batch=in_batch, uniform=700, axis_name=None)
     )
-    drawn = jax.device_get(draw(jax.random.key(0), table, targets, mask, frequency))
+    drawn = jax.device_get(draw(jax.random.key(0), targets, mask, frequency))
     front = Q if in_batch else 0
     assert drawn.item.shape == (front + 700,)
     assert drawn.item[:front].tolist() == targets[:front].tolist()
     assert drawn.mask.tolist() == mask[:front].tolist() + [True] * 700
     counts = np.bincount(drawn.item[front:], minlength=N + 1)
     assert counts[0] == 0 and (abs(counts[1:] - 100) < 40).all()  # 4 standard deviations
-    np.testing.assert_array_equal(drawn.vectors, table[drawn.item])
     expected = 100 + (4 * frequency if in_batch else 0 * frequency)
     np.testing.assert_allclose(drawn.log_expected, np.log(expected)[drawn.item], rtol=1e-5)
 
 
-def test_candidates_are_gathered_over_devices(batch):
-    _, table, _ = batch
+def test_candidates_are_gathered_over_devices():
     targets = np.array([[1, 2, 3], [4, 5, 6]])
     mask = np.array([[True, True, True], [True, False, False]])
     frequency = np.array([0, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
@@ -226,7 +223,6 @@ def test_candidates_are_gathered_over_devices(batch):
     def draw(rng, targets, mask):
         return draw_candidates(
             rng,
-            jnp.asarray(table),
             targets,
             mask,
             jnp.asarray(frequency),
@@ -256,7 +252,6 @@ def test_uniform_draws_estimate_the_partition_without_bias(batch, uniform):
     def once(rng):
         drawn = draw_candidates(
             rng,
-            jnp.asarray(table),
             jnp.asarray(targets),
             jnp.ones(Q, bool),
             jnp.zeros(N + 1),
@@ -264,7 +259,9 @@ def test_uniform_draws_estimate_the_partition_without_bias(batch, uniform):
             uniform=uniform,
             axis_name=None,
         )
-        return contrastive.sampled(queries, table[targets], targets, drawn, 1.0)
+        return contrastive.sampled(
+            queries, table[targets], targets, jnp.asarray(table)[drawn.item], drawn, 1.0
+        )
 
     losses = jax.device_get(once(jax.random.split(jax.random.key(2), 8000)))
     assert losses.std(axis=0).min() > 0.02

@@ -15,7 +15,7 @@ from nif_jax.losses import contrastive
 from nif_jax.losses import flow as flow_losses
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.stages import generator, next_item
-from nif_jax.stages.flow_loss import FlowLoss
+from nif_jax.stages.flow_loss import FlowLoss, draw
 from nif_jax.stages.sequences import gather_sequences
 from nif_jax.training.devices.base import AXIS
 
@@ -42,8 +42,8 @@ def spec(**changes) -> FlowLoss:
     return FlowLoss(**values | changes)
 
 
-def random_data(random_movelines, negatives=0):
-    lines = random_movelines(3, users=8, items=ITEMS, events=(4, 14))
+def random_data(random_movelines, negatives=0, items=ITEMS):
+    lines = random_movelines(3, users=8, items=items, events=(4, 14))
     return build_dataset(
         lines,
         split="temporal_user",
@@ -266,6 +266,55 @@ def test_sampled_forms_learn_from_every_module(world, negatives):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     for module in ("items", "context", "read", "blocks_0", "blocks_1"):
         assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads[module])), module
+
+
+@pytest.mark.parametrize("negatives", ["in_batch", "uniform"])
+def test_sampled_forms_embed_the_items_of_the_pass_only(random_movelines, random_params, negatives):
+    """Loss and gradient are those of the embedded catalogue, and so is what devices exchange."""
+    data = random_data(random_movelines, negatives=1, items=400)
+    model = FlowDecoder(dict(data.item_sizes), 3, 3, DIM, HEADS, 2, 2, 0.0, 0.0, 0.0, "heads", 5)
+    constants = {
+        "items": dict(data.items),
+        "frequency": contrastive.item_frequency(data.movelines.item, data.split == 0, 400),
+    }
+    plan = SequencePlan(data, 4, LENGTH, seed=0)
+    index = jax.tree.map(lambda x: x[:1], plan.indices(0, 0))
+    arrays = {"store": jax.tree.map(lambda x: x[0], data.stores)}
+    batch = gather_sequences("all", 1, arrays, jax.tree.map(lambda x: x[0], index))
+    params = random_params(0, model.init, batch.window, constants["items"])
+    form = spec(
+        negatives=negatives,
+        uniform=20,
+        alpha=0.3,
+        diversity="scores",
+        diversity_items=30,
+        label_head=1.0,
+        rollout_steps=1,
+    )
+    sizes = []
+
+    @functools.partial(jax.vmap, axis_name=AXIS)
+    def on_device(part, constants, key):
+        def objective(params):
+            sample = draw(form, part, constants["frequency"], key, AXIS)
+            sizes.append(sample.shown is None or len(sample.shown))
+            total, _ = generator.loss(model, form, AXIS, params, {}, constants, part, key, None)
+            return total
+
+        return jax.value_and_grad(objective)(params)
+
+    halves = jax.tree.map(lambda x: jnp.reshape(x, (2, -1, *x.shape[1:])), batch)
+    keys = jax.random.split(jax.random.key(3), 2)
+    both = jax.tree.map(lambda x: np.stack([x, x]), constants)
+    found, by_found = on_device(halves, both, keys)
+    assert sizes[0] is not True and sizes[0] < 401
+    with pytest.MonkeyPatch.context() as patch:
+        whole = lambda *args: draw(*args)._replace(shown=None)  # noqa: E731
+        patch.setattr(generator, "draw", whole)
+        expected, by_expected = on_device(halves, both, keys)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    jax.tree.map(compare, by_found, by_expected)
 
 
 def test_in_batch_negatives_cross_devices(world):
