@@ -233,7 +233,7 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # evaluations, instead of a handful of steps; 0 = the epochs as they are.
     config.train.min_steps = 0 if smoke else 96
     # Tables of items and users with at least so many rows are trained by the rows that a step reads
-    # (docs/speed.md, large tables); 0 = all tables are dense.
+    # (benchmarks/README.md, large tables); 0 = all tables are dense.
     config.train.sparse_rows = 100_000
     # Validation metric that stages of rankers are stopped and chosen by.
     config.train.metric = "auc"

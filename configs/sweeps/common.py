@@ -1,8 +1,8 @@
 """What the sweeps share: data sets, runs, and grids of them.
 
 A sweep is a list of runs, each a config file with settings for one data set, and all its seeds.
-Minutes in the sweeps' docstrings are estimates from the rankers' speed on one core (docs/speed.md);
-the gathered results say what the processes took.
+Minutes in the sweeps' docstrings are estimates from the rankers' speed on one core
+(benchmarks/README.md); the gathered results say what the processes took.
 """
 
 import dataclasses

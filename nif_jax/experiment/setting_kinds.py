@@ -40,6 +40,28 @@ class Number:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rate:
+    """A dropout rate that masks of 8 bits can express (nif_jax/models/dropout.py).
+
+    Attributes:
+      one: whether all may be dropped.
+    """
+
+    one: bool = False
+
+    @property
+    def description(self) -> str:
+        """The range in words."""
+        return f"0{', 1' * self.one} or a number of at least 1/256 and at most 255/256"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is such a rate."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return value == 0 or (self.one and value == 1) or 1 / 256 <= value <= 255 / 256
+
+
+@dataclasses.dataclass(frozen=True)
 class Kind:
     """Any value of a Python type."""
 
@@ -85,7 +107,7 @@ class Several:
         return sequence and all(self.each.accepts(one) for one in value)
 
 
-Setting = Number | Kind | Choice | Several
+Setting = Number | Rate | Kind | Choice | Several
 
 
 def whole(low: int, high: float = math.inf) -> Number:
@@ -112,7 +134,8 @@ positive = Number(0, open_low=True, words="a positive number")
 even = Number(2, even=True)
 share = between(0, 1)
 positive_share = between(0, 1, open_low=True)
-dropout = between(0, 1, open_high=True)
+dropout = Rate()
+id_dropout = Rate(one=True)
 seed = whole(0, 2**31 - 1)  # k-means and NumPy take 32 bits
 boolean = Kind(bool, "True or False")
 text = Kind(str, "text")

@@ -20,7 +20,7 @@ from configs.text import DATASETS
 from nif_jax import main
 from nif_jax.config import flatten
 from nif_jax.experiment import flag_errors, pipeline, runner, user_errors
-from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Several
+from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Rate, Several
 from nif_jax.experiment.settings import SETTINGS, require_valid_settings
 from nif_jax.stages import step_counts
 from nif_jax.variants import VARIANTS, variant_config
@@ -37,8 +37,8 @@ BAD = [
     ({"pretrain.learning_rate": math.inf}, "config.pretrain.learning_rate=inf"),
     ({"train.epochs": -1.0}, "config.train.epochs=-1.0 .*: a number, 0 or more"),
     ({"train.eval_epochs": 0.0}, "config.train.eval_epochs=0.0 .*: a positive number"),
-    ({"ranker.dropout": 2.0}, "config.ranker.dropout=2.0 .*at least 0 and below 1"),
-    ({"ranker.id_dropout": 1.5}, "config.ranker.id_dropout=1.5 .*at least 0 and at most 1"),
+    ({"ranker.dropout": 2.0}, "config.ranker.dropout=2.0 .*at least 1/256 and at most 255/256"),
+    ({"ranker.id_dropout": 1.5}, "config.ranker.id_dropout=1.5 .*0, 1 or a number of at least 1/256"),
     ({"eval.resamples": 0}, "config.eval.resamples=0 .*: a whole number, 1 or more"),
     ({"ab.resamples": 0}, "config.ab.resamples=0 .*: a whole number, 1 or more"),
     ({"train.batch_size": 0}, "config.train.batch_size=0 .*: an even number, 2 or more"),
@@ -147,8 +147,10 @@ def outside(setting):
         return ["nothing", "", 1]
     if isinstance(setting, Kind):
         return [1 if setting.kind is str else "True"]
-    assert isinstance(setting, Number)
     values = [NAN, math.inf, -math.inf, "x"]
+    if isinstance(setting, Rate):
+        return [*values, 1 / 257, 256 / 257, *([] if setting.one else [1.0]), 1.1, -0.1]
+    assert isinstance(setting, Number)
     if setting.whole or setting.even:
         values.append(True)  # which a config makes 1.0 where a number is meant
         values += [setting.low - 1, setting.low + 0.5] + [setting.low + 1] * setting.even
