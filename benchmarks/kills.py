@@ -5,7 +5,8 @@
 Runs are processes of `python -m nif_jax.main`, killed by SIGKILL at a uniform moment of the time
 that an undisturbed run takes, data preparation and imports included. A workdir that ends is
 compared with that run's, array by array of its best checkpoints and figure by figure of
-results.json, and the next one begins. The cache of prepared data is new for each workdir, compiled programs are shared.
+results.json, and the next one begins. The cache of prepared data is new for each workdir, compiled
+programs are shared.
 """
 
 import argparse
