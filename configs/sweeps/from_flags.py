@@ -71,5 +71,5 @@ def get_grid(
         axes[key] = common.axis(key, values, key)
     variants = common.product(*axes.values())
     name = "-".join([pathlib.Path(file).stem, *axes])
-    doc = f"What do {' and '.join(axes)} change in {config}?"
+    doc = f"How do the results depend on {' and '.join(axes)}?"
     return name, doc, [GridRun("", variant, config, variants[variant]) for variant in variants]

@@ -51,7 +51,9 @@ class TestGrid:
         varied = ["ranker.tower=256+128,128", "model=base,amen", "data.history_length=4"]
         name, doc, runs = get_grid("configs/nif.py", varied)
         assert name == "nif-ranker.tower-model-data.history_length"
-        assert doc.startswith("What do ranker.tower and model and data.history_length change in ")
+        assert doc == (
+            "How do the results depend on ranker.tower and model and data.history_length?"
+        )
         found = jobs.make_jobs(runs, tmp_path)
         keys = ("ranker.tower", "rows", "data.history_length")
         assert [tuple(job.config[key] for key in keys) for job in found] == [
