@@ -62,7 +62,8 @@ def load_sweep(path: str) -> tuple[str, list[common.Run]]:
     """Docstring and runs of a sweep file; raises ConfigError if it is none."""
     file = pathlib.Path(path)
     if file.suffix != ".py" or not file.is_file():
-        names = ", ".join(sorted({p.stem for p in SWEEPS.glob("*.py")} - {"__init__", "common"}))
+        others = {"__init__", "common", "from_flags"}
+        names = ", ".join(sorted({p.stem for p in SWEEPS.glob("*.py")} - others))
         raise ConfigError(f"--sweep={path} is no Python file. configs/sweeps has {names}.")
     module = runpy.run_path(path)
     if "get_sweep" not in module:
@@ -86,10 +87,10 @@ def make_jobs(
     for run in runs:
         if run.name in jobs:
             raise ConfigError(f"the sweep has several runs called {run.name}.")
-        folder, file, missing = workdir / run.name, common.DATA[run.data].file, ""
+        folder, missing = workdir / run.name, ""
         words = [f"--config={run.text}", f"--workdir={folder}"]
-        if file:
-            path = pathlib.Path(data or "<--data>") / file
+        if run.file:
+            path = pathlib.Path(data or "<--data>") / run.file
             words.append(f"--config.source.path={path}")
             missing = "" if path.exists() else str(path)
         jobs[run.name] = Job(run, folder, [*command, *words, *overrides], missing)
@@ -108,7 +109,10 @@ def build_config(command: Sequence[str]) -> ConfigDict:
 
 def check(jobs: Sequence[Job]) -> None:
     """Raises ConfigError unless every config can be built, and no folder belongs to another."""
-    faults = [fault for job in jobs if (fault := _fault(job))]
+    names: dict[str, list[str]] = {}
+    for job in jobs:
+        names.setdefault(_fault(job), []).append(job.run.name)
+    faults = [f"{n[0]}{' and others' * (len(n) > 1)}: {why}" for why, n in names.items() if why]
     if faults:
         raise ConfigError("nothing was started.\n  " + "\n  ".join(faults))
 
@@ -118,7 +122,7 @@ def _fault(job: Job) -> str:
     try:
         wanted = dict(job.config)
     except (ConfigError, SystemExit) as error:
-        return f"{job.run.name}: {str(error).removeprefix('error: ')}"
+        return str(error).removeprefix("error: ")
     try:
         there = read_json(job.workdir / CONFIG_FILE)
     except FileNotFoundError:

@@ -2,7 +2,8 @@
 
     python launch/sweep.py --sweep=configs/sweeps/ablations.py
     python launch/sweep.py --sweep=configs/sweeps/main.py --data=data --jobs=4 --only='kuairand-*'
-    python launch/sweep.py --sweep=configs/sweeps/labels.py --config.num_seeds=1 --workdir=runs/try
+    python launch/sweep.py --sweep=configs/sweeps/labels.py --num_seeds=1 --workdir=runs/try
+    python launch/sweep.py --config=configs/nif.py:synthetic --set tsp.weight=0,0.05 --set seed=0,1
 
 Each run is `python -m nif_jax.main --config=... --workdir=<workdir>/<run>`, with its log.txt there.
 The same command skips finished runs and resumes the others. Several calls at once, also on several
@@ -28,6 +29,8 @@ sys.path.insert(0, str(ROOT))  # a script finds the modules of its own folder on
 import tqdm
 from absl import app, flags
 
+from configs.sweeps import common, from_flags
+from configs.text import TextError
 from launch import pool
 from launch.jobs import Job, check, load_sweep, make_jobs, reuse_stages
 from nif_jax.data.schema import ConfigError
@@ -35,7 +38,11 @@ from nif_jax.reports import page
 from nif_jax.reports.results import RESULTS_FILE
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.", required=True)
+flags.DEFINE_string("sweep", None, "The sweep, e.g. configs/sweeps/ablations.py.")
+flags.DEFINE_string("config", None, "Instead of --sweep: the config of a grid of --set.")
+flags.DEFINE_multi_string("set", [], "<key>=<value>,<value>,... of the grid; once for each key.")
+flags.mark_flags_as_mutual_exclusive(["sweep", "config"], required=True)
+flags.DEFINE_integer("num_seeds", None, "Short for --config.num_seeds.", 1)
 flags.DEFINE_integer("jobs", 2, "Runs at a time, each with its share of the cores.", 1)
 flags.DEFINE_string("only", "*", "Train the runs whose names match this pattern.")
 flags.DEFINE_string("data", "", "Folder of the parquet files that configs/sweeps/common.py names.")
@@ -85,8 +92,8 @@ def train(jobs: Sequence[Job], others: Sequence[Job]) -> int:
     return len(failures)
 
 
-def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -> None:
-    """Writes <output>/<sweep>.md from the runs that are finished, if there are any."""
+def gather(jobs: Sequence[Job], name: str, workdir: pathlib.Path, **about: str) -> None:
+    """Writes <output>/<name>.md from the runs that are finished, if there are any."""
     finished = [job for job in jobs if job.finished]
     if not finished:
         say("No run has results yet: nothing to gather.")
@@ -94,20 +101,27 @@ def gather(jobs: Sequence[Job], doc: str, command: str, workdir: pathlib.Path) -
     attempts = workdir / ATTEMPTS_FILE
     lines = attempts.read_text().splitlines() if attempts.exists() else []
     path = page.write_sweep(
-        pathlib.Path(FLAGS.output) / f"{pathlib.Path(FLAGS.sweep).stem}.md",
+        pathlib.Path(FLAGS.output) / f"{name}.md",
         {job.run.name: job.workdir for job in finished},
-        references={
-            job.run.name: job.run.reference and f"{job.run.data}-{job.run.reference}"
-            for job in finished
-        },
+        references={job.run.name: job.run.reference_name for job in finished},
         with_buckets=[job.run.name for job in finished if job.run.buckets],
-        doc=doc,
-        command=command,
         configs={job.run.name: job.run.text for job in finished},
         absent={job.run.name: job.state for job in jobs if not job.finished},
         seconds=sum(json.loads(line)["seconds"] for line in lines),
+        **about,
     )
     say(f"Gathered {len(finished)} of {len(jobs)} runs: {path}")
+
+
+def load(overrides: Sequence[str]) -> tuple[str, str, list[common.Run]]:
+    """Name, docstring and runs of --sweep, or of the grid of --config and --set."""
+    if FLAGS.config and FLAGS.data:
+        raise ConfigError("--data is for --sweep; name the file in --config, source.path=<file>.")
+    if FLAGS.config:
+        return from_flags.get_grid(FLAGS.config, FLAGS["set"].value, overrides)
+    if FLAGS["set"].value:
+        raise ConfigError("--set is for --config; for all runs of a sweep, use --config.<key>=.")
+    return pathlib.Path(FLAGS.sweep).stem, *load_sweep(FLAGS.sweep)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -118,13 +132,15 @@ def main(argv: Sequence[str]) -> int:
         raise app.UsageError(f"what is {odd[0]!r}? Write --config.<key>=<value>.")
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{pathlib.Path(FLAGS.sweep).stem}")
+    if FLAGS.num_seeds:
+        overrides.append(f"--config.num_seeds={FLAGS.num_seeds}")
     command = shlex.split(FLAGS.command or "") or [sys.executable, "-m", "nif_jax.main"]
     try:
-        doc, runs = load_sweep(FLAGS.sweep)
+        name, doc, runs = load(overrides)
+        workdir = pathlib.Path(FLAGS.workdir or f"runs/sweeps/{name}")
         jobs = make_jobs(runs, workdir, command, overrides, data=FLAGS.data)
         check(jobs)
-    except ConfigError as error:
+    except (ConfigError, TextError) as error:
         sys.exit(f"error: {error}")
     chosen = [job for job in jobs if fnmatch.fnmatchcase(job.run.name, FLAGS.only)]
     if not chosen:
@@ -143,8 +159,10 @@ def main(argv: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     # The command without what belongs to one machine.
     data = ["--data=<folder>"] if FLAGS.data else []
-    words = [f"--sweep={FLAGS.sweep}", *data, *map(shlex.quote, overrides)]
-    gather(jobs, doc, " ".join(["python launch/sweep.py", *words]), workdir)
+    source = f"--config={FLAGS.config}" if FLAGS.config else f"--sweep={FLAGS.sweep}"
+    varied = [f"--set={word}" for word in FLAGS["set"].value]
+    words = [shlex.quote(source), *data, *map(shlex.quote, [*varied, *overrides])]
+    gather(jobs, name, workdir, doc=doc, command=" ".join(["python launch/sweep.py", *words]))
     return 1 if failures else 0
 
 

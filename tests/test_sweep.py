@@ -19,6 +19,7 @@ from nif_jax.data import files
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics import writer
 from nif_jax.reports import results
+from tests.launch.stand_ins import STUB_RUN
 
 # ml_collections loads config files in a way that Python is going to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -29,23 +30,6 @@ TINY = (
     "ranker.dim=4,ranker.attention=4,ranker.tower=8,data.history_length=4,train.batch_size=32,"
     "train.microbatch=0,train.epochs=1.0,train.steps_per_dispatch=2,eval.batch_size=16"
 )
-STUB = """
-import json, pathlib, sys, time
-from nif_jax.reports import results
-words = dict(word[2:].split("=", 1) for word in sys.argv[1:])
-workdir, text = pathlib.Path(words["workdir"]), words["config"]
-seed = int(text.partition("seed=")[2])
-print(f"training with seed {seed}", flush=True)
-if seed == 13:
-    print("error: a bad number")
-    sys.exit(3)
-time.sleep(60 if seed == 60 and not (workdir / "again").exists() else 0)
-row = dict.fromkeys(results.ROW_KEYS, 0.5 + seed / 100)
-row |= {"model": "base", "seed": seed, "split": "test", "history": "frozen"}
-run = {"config": {"train.metric": "auc", "num_seeds": 1, "rows": ["base"]}, "commit": "c0ffee"}
-(workdir / "metrics.jsonl").write_text("")
-results.write_results(workdir / "results.json", run, [row])
-"""
 
 
 def _sweep(folder, **seeds):
@@ -75,7 +59,7 @@ def _command(folder, sweep, *more, stub=True):
         *more,
     ]
     if stub:
-        (folder / "stub.py").write_text(STUB)
+        (folder / "stub.py").write_text(STUB_RUN)
         command.append(f"--command={sys.executable} {folder / 'stub.py'}")
     # Stubs lie elsewhere, and have to find this checkout.
     return command, dict(os.environ, PYTHONPATH=str(ROOT))

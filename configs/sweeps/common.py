@@ -78,10 +78,26 @@ class Run:
         return f"{self.data}-{self.variant}"
 
     @property
+    def reference_name(self) -> str:
+        """The name of the run that it is compared with; "" = none."""
+        return self.reference and f"{self.data}-{self.reference}"
+
+    @property
+    def file(self) -> str:
+        """Its events in the folder that --data names; "" if it needs none."""
+        return DATA[self.data].file
+
+    @property
     def text(self) -> str:
         """Config file and text, as --config takes it."""
-        words = [f"{k}={_word(v)}" for k, v in (DATA[self.data].settings | self.settings).items()]
-        return f"{self.config}:{','.join([DATA[self.data].source, *words])}"
+        data = DATA[self.data]
+        settings = data.settings | self.settings
+        return f"{self.config}:{data.source}{',' if settings else ''}{words(settings)}"
+
+
+def words(settings: Settings) -> str:
+    """The settings as a config's text has them: "tsp.weight=0.1,rows=base+amen"."""
+    return ",".join(f"{key}={_word(value)}" for key, value in settings.items())
 
 
 def _word(value: Any) -> str:
