@@ -1,6 +1,6 @@
 """What the generator predicts for a row: the rank of its item, and its label."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -62,7 +62,7 @@ def label_next(
     return {"label_logit": _before(model, params, constants, batch)[2]}
 
 
-def prepare(model: FlowDecoder, params, variables, constants) -> dict[str, jax.Array]:
+def prepare(model: FlowDecoder, params, variables, constants) -> dict[str, Any]:
     """{"vectors": [N + 1, D]} of the catalogue, a constant of all batches; see Scorer."""
     del variables
     return {"vectors": model.bind({"params": params}).vectors(constants["items"])}

@@ -43,7 +43,7 @@ TINY_BASELINES = ",".join(
     ]
 )
 
-WRITERS = []
+WRITERS: list[MetricWriter] = []
 """Of the runs that a test makes by hand."""
 
 
