@@ -4,6 +4,7 @@ python -m nif_jax.main --config=configs/nif.py --workdir=runs/nif
 python -m nif_jax.main --mode=report --workdirs='runs/*' --output=report.html
 """
 
+import contextlib
 import logging as std_logging
 import pathlib
 import shlex
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 
 from nif_jax.experiment import flag_errors, runner, user_errors
 from nif_jax.reports import page, workdirs
-from nif_jax.training.devices import processes
+from nif_jax.training.devices import preemption, processes
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
@@ -93,7 +94,9 @@ def run_mode() -> None:
     logging.set_verbosity(logging.INFO)
     silence_library_logs()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
-    runner.run(FLAGS.config, workdir, FLAGS.mode, FLAGS.profile)
+    train = FLAGS.mode == "train"
+    with preemption.on_sigterm() if train else contextlib.nullcontext():
+        runner.run(FLAGS.config, workdir, FLAGS.mode, FLAGS.profile)
 
 
 def main(argv: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
 
@@ -24,7 +26,9 @@ CONFIG = (
 )
 
 
-def start(processes: int, workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
+def start(
+    processes: int, workdir: pathlib.Path, cache: pathlib.Path, *overrides: str
+) -> subprocess.Popen:
     command = [
         sys.executable,
         "launch/local_cluster.py",
@@ -33,6 +37,7 @@ def start(processes: int, workdir: pathlib.Path, cache: pathlib.Path) -> subproc
         "--",
         f"--config={CONFIG}",
         f"--workdir={workdir}",
+        *overrides,
     ]
     environment = dict(os.environ, NIF_JAX_CACHE=str(cache), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     return subprocess.Popen(
@@ -57,11 +62,12 @@ def workdirs(tmp_path_factory):
     return found
 
 
-def test_the_same_parameters(workdirs):
-    def read(workdir, stage):
-        best = next((workdir / "seed_0" / stage / "best").glob("[0-9]*"))
-        return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(best / "tree"))
+def read(workdir, stage):
+    best = next((workdir / "seed_0" / stage / "best").glob("[0-9]*"))
+    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(best / "tree"))
 
+
+def test_the_same_parameters(workdirs):
     def compare(path, a, b):
         # A bias that shifts all keys of the alignment alike changes no score: its gradient is
         # rounding, which Adam brings to full size.
@@ -82,3 +88,32 @@ def test_the_same_results_written_once(workdirs):
     assert one["retrieval"] == two["retrieval"]
     lines = [(workdirs[n] / "seed_0" / "metrics.jsonl").read_text().count("\n") for n in (1, 2)]
     assert lines[0] == lines[1]
+
+
+def test_a_signal_to_one_process_stops_both(workdirs, tmp_path):
+    cache, override = workdirs[1].parent / "cache", "--config.pretrain.log_dispatches=1"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "nif_jax.main", f"--config={CONFIG}", "--num_processes=2"]
+    command += [coordinator, f"--workdir={tmp_path}", override]
+    variables = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    variables |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    environment = os.environ | variables | {"NIF_JAX_CACHE": str(cache)}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [
+        subprocess.Popen([*command, f"--process_id={number}"], cwd=ROOT, env=environment, **options)
+        for number in range(2)
+    ]
+    for line in processes[0].stdout:
+        if "generator 2/" in line:
+            break
+    processes[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "stopped by SIGTERM after step" in said[0] and "stopped" not in said[1]
+    process = start(2, tmp_path, cache, override)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    for stage in ("base", "generator", "amen"):
+        jax.tree.map(np.testing.assert_array_equal, read(tmp_path, stage), read(workdirs[2], stage))

@@ -1,6 +1,7 @@
 """Orbax checkpoints of a stage: the last state to resume from, the best one to go on with.
 
-    <folder>/last/<step>   state, loop record, config: rewritten at every evaluation
+    <folder>/last/<step>   state, loop record, config: rewritten at every evaluation,
+                           and where SIGTERM stops the run
     <folder>/best/<step>   params and variables of the best validation metric so far
     <folder>/damaged/<n>   best and last of a stage that was found damaged and trained again
 
@@ -140,7 +141,8 @@ class Checkpointer:
         # A run that is killed between its two saves leaves a best step later than the last one.
         # Read now, before time is spent on the steps that remain.
         step = best if best is not None and best > int(state.step) else record["best_step"]
-        self.restore_best({"params": like.params, "variables": like.variables}, step)
+        if step:  # 0: stopped before the first evaluation
+            self.restore_best({"params": like.params, "variables": like.variables}, step)
         return last
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from nif_jax.data.input import Epochs
 from nif_jax.metrics.writer import MetricWriter, Progress
 from nif_jax.training import train_state
 from nif_jax.training.checkpoint import Checkpointer
+from nif_jax.training.devices import preemption
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.processes import is_writer
 from nif_jax.training.profile import Profiler
@@ -69,7 +70,11 @@ class _Stepper:
         profiler.measure(self._stage, self._train_step, host_state, self._epochs, self.parallel)
 
     def run(self, state, first: int, last: int, progress: Progress):
-        """State after steps first to last - 1."""
+        """(state, step) after steps first to last - 1.
+
+        It may stop after an earlier step, if the run is to stop: at a log step, because a run that
+        goes on from there then has the same log steps as one that was not stopped.
+        """
         settings, data = self._stage.settings, self._stage.data
         unit = settings.steps_per_dispatch
         stream = self._epochs.batches(
@@ -90,8 +95,10 @@ class _Stepper:
             if len(pending) == settings.log_dispatches or step == last:
                 self._log(self.parallel.unreplicate(pending), logged, step, progress)
                 pending, logged = [], step
+                if step < last and preemption.requested():
+                    break
         self.seconds += time.perf_counter() - clock
-        return state
+        return state, step
 
     def _log(self, pending, first: int, step: int, progress: Progress) -> None:
         losses = np.concatenate([m["loss"][0] / np.maximum(m["loss"][1], 1e-9) for m in pending])
@@ -133,6 +140,7 @@ def train_and_evaluate(
       DamagedError: a checkpoint is missing, or is not what was saved.
       CheckpointError: a checkpoint was made with another config or from something else, or cannot
         be written.
+      preemption.Stopped: SIGTERM came; the state is saved.
     """
     create = functools.partial(train_state.create, optimizer=stage.optimizer, seed=seed)
     like = jax.eval_shape(create, *initial)
@@ -165,17 +173,25 @@ def train_and_evaluate(
 def _train(
     stage: Stage, stepper: _Stepper, state, step: int, record: dict, checkpoints: Checkpointer
 ) -> dict:
-    """Trains to the end from the state after a step and its record, and returns the last record."""
+    """Trains to the end from the state after a step and its record, and returns the last record.
+
+    If the run is to stop, the state is saved at the next log step or evaluation.
+    """
     settings = stage.settings
     unit = settings.steps_per_dispatch
     period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
     total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
-    with Progress(stage.name, total, step, enabled=is_writer()) as progress:
-        while not record["done"]:
+    with (
+        preemption.deferred(lambda: f"after step {step} of {stage.name}"),
+        Progress(stage.name, total, step, enabled=is_writer()) as progress,
+    ):
+        while not (record["done"] or preemption.requested()):
             last = min((step // period + 1) * period, total)
-            state = stepper.run(state, step, last, progress)
-            step = last
-            record = _evaluate(stage, stepper, state, step, total, record, checkpoints)
+            state, step = stepper.run(state, step, last, progress)
+            if step == last:
+                record = _evaluate(stage, stepper, state, step, total, record, checkpoints)
+            else:
+                checkpoints.save_last(step, stepper.parallel.unreplicate(state), record)
     return record
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nif_jax.data.dataset import Dataset
@@ -109,7 +110,8 @@ class Scorer:
             return jax.lax.map(one, batches)
 
         self._predict = parallel.map(predict_dispatch)
-        self._prepare = parallel.map(self.prepare)
+        # In several processes pmap refuses a function without an output, such as one for {}.
+        self._prepare = parallel.map(lambda *given: (self.prepare(*given), jnp.zeros(())))
 
     def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
         """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""
@@ -119,7 +121,7 @@ class Scorer:
             steps_per_dispatch=DISPATCH,
             gather=self._data.host_gather(self.gather),
         )
-        prepared = self._prepare(params, variables, self._data.constants)
+        prepared, _ = self._prepare(params, variables, self._data.constants)
         arguments = (params, variables, *self._data.step_arguments, prepared)
         # Every call is on its way before the first result is read back.
         found = [self._predict(*arguments, self._parallel.shard(batch)) for batch in stream]

@@ -1,0 +1,84 @@
+"""SIGTERM, the notice of a preemption: a run saves its state and exits with status 0."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from nif_jax.training.devices.processes import gather_processes, is_writer
+
+
+class Stopped(SystemExit):
+    """Ends the process with status 0, because SIGTERM came and all that is done is saved."""
+
+    def __init__(self, place: str = ""):
+        super().__init__(0)
+        self.place = place
+
+
+class _Notice:
+    """What is known of a signal; signals are sent to a process, so there is one for all runs."""
+
+    received = False  # by this process
+    agreed = False  # by all processes: each stops at the same step
+    deferred = False  # a training loop looks at it
+
+
+@contextlib.contextmanager
+def on_sigterm() -> Iterator[None]:
+    """Makes SIGTERM stop the body: in `deferred` when that asks for it, elsewhere at once.
+
+    A second SIGTERM ends the process as usual. In a run of several processes nothing but
+    `deferred` is stopped, because the processes must stop at the same place. Call it in the main
+    thread after jax.distributed.initialize, which has a handler of its own.
+
+    Raises:
+      Stopped: SIGTERM came. A message says where the run stopped.
+    """
+    several = jax.distributed.is_initialized()
+
+    def handle(number: int, _) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        _Notice.received = True
+        if not (_Notice.deferred or several):
+            raise Stopped
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    except Stopped as stopped:
+        if not several or is_writer():
+            place = f" {stopped.place}" if stopped.place else ""
+            print(f"stopped by SIGTERM{place}; run the same command to go on", flush=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        _Notice.received = _Notice.agreed = False
+
+
+@contextlib.contextmanager
+def deferred(place: Callable[[], str]) -> Iterator[None]:
+    """Lets the body end by itself, which has to save its state where `requested` is true.
+
+    Args:
+      place: what the message says of where the body has ended, e.g. "after step 8 of base".
+
+    Raises:
+      Stopped: after the body, if it was requested.
+    """
+    _Notice.deferred = True
+    try:
+        yield
+    finally:
+        _Notice.deferred = False
+    if _Notice.agreed or (_Notice.received and not jax.distributed.is_initialized()):
+        raise Stopped(place())
+
+
+def requested() -> bool:
+    """Whether to stop, the same on all processes, each of which has to call it at this place."""
+    if not _Notice.agreed:
+        _Notice.agreed = bool(np.any(gather_processes(np.int32(_Notice.received))))
+    return _Notice.agreed
