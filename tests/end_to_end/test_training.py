@@ -59,14 +59,19 @@ class TestTraining:
         np.testing.assert_array_equal(frozen.vectors, after["generator_item_emb"])
 
     def test_a_trained_row_mixes_with_the_weight_that_validation_chose(self, tmp_path):
-        run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0")
+        run = make_run(tmp_path, TINY_NIF + ",train.epochs=2.0,train.learning_rate=1e-6")
         params, _ = start.initial_state(run, generator.make(run))
-        # An untrained head is wrong or right by chance: turned round, this one earns a weight.
-        last = params["responder"]["perceptron"]["Dense_1"]
-        params["responder"]["perceptron"]["Dense_1"] = jax.tree.map(np.negative, last)
+        plan = ranking.validation_plan(run)
+        # An untrained head is right or wrong by chance; where it is wrong, it is turned round, so
+        # that it earns a weight beside a ranker that learns next to nothing.
+        scorer = generator.make(run).scorers["labels"]
+        guess = scorer(plan, *run.parallel.replicate((params, {})))["label_logit"]
+        if ranking.evaluate_ranking(run.dataset, plan, guess)["auc"] < 0.5:
+            last = params["responder"]["perceptron"]["Dense_1"]
+            params["responder"]["perceptron"]["Dense_1"] = jax.tree.map(np.negative, last)
         built = finetune.make(run, "nif_labels", flow_cache.generator_outputs(run, params))
         stage = pipeline.train_stage(run, built)
-        plan, metrics = ranking.validation_plan(run), stage.metrics
+        metrics = stage.metrics
         found, weight = stage.score(plan), metrics["blend_weight"]
         two = found["ranker"], found["label_head"]
         mean = (1 - weight) * found["ranker"] + weight * found["label_head"]
