@@ -21,6 +21,8 @@ from tests.bad_input.workdir_cases import measured
 from tests.end_to_end.runs import TINY, best_parameters
 
 TEXT = TINY + ",train.log_dispatches=2,train.epochs=3.0"
+LONG = TINY + ",train.log_dispatches=2,train.epochs=100.0,train.eval_epochs=25.0"
+"""So long that a signal at the first line of the log comes before the end."""
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -109,7 +111,7 @@ class TestMoments:
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "nif_jax.main", f"--config=configs/base.py:{TEXT}"]
+    command = [sys.executable, "-m", "nif_jax.main", f"--config=configs/base.py:{LONG}"]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}"],
         cwd=ROOT,
@@ -120,8 +122,8 @@ def start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
     )
 
 
-def test_a_process_exits_with_0(whole, tmp_path):
-    workdir = tmp_path / "run"
+def test_a_process_exits_with_0(tmp_path):
+    whole, workdir = tmp_path / "whole", tmp_path / "run"
     process = start(workdir, tmp_path / "cache")
     said = []
     for line in process.stdout:
@@ -135,7 +137,8 @@ def test_a_process_exits_with_0(whole, tmp_path):
     assert time.monotonic() - begin < 30
     assert "stopped by SIGTERM" in rest and "run the same command to go on" in rest
     assert not (workdir / "results.json").exists()
-    runner.run(base.get_config(TEXT), workdir, "train")
+    for folder in (workdir, whole):
+        runner.run(base.get_config(LONG), folder, "train")
     assert_equal(whole, workdir)
 
 
