@@ -12,13 +12,14 @@ import contextlib
 import io
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from nif_jax.data.preparation import columnar
-from nif_jax.data.schema import Movelines
+from nif_jax.data.schema import DataError, Movelines
 from nif_jax.data.sources.tfds_folder import NAME, VERSION, digest, stack
 
 _DTYPES: dict[str, type] = {
@@ -84,7 +85,13 @@ class MovelineDataset(tfds.core.GeneratorBasedBuilder):
 
 
 def write(store: Movelines, folder: pathlib.Path) -> None:
-    """Writes both configs of `store` below `folder`; data that is there already stays."""
+    """Writes both configs of `store` below `folder`.
+
+    Raises:
+      DataError: the folder has such a data set. TFDS would keep its records.
+    """
+    if (folder / NAME).exists():
+        raise DataError(f"{folder / NAME} exists: delete it, or give another folder")
     tfds.disable_progress_bar()
     for config in MovelineDataset.BUILDER_CONFIGS:
         builder = MovelineDataset(store=store, config=config.name, data_dir=os.fspath(folder))
@@ -123,9 +130,28 @@ def _item_records(store: Movelines) -> Iterator[tuple[int, Mapping[str, object]]
         yield item, {"item_id": name, "title": title, "features": features[item]}
 
 
+def export(prepared: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the data of a folder of prepared data, see `write`.
+
+    Raises:
+      DataError: there is no such data, it is damaged, or the folder has a data set.
+    """
+    try:
+        store, _ = columnar.read(prepared)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{prepared}: no prepared data can be read ({error}): give the folder that the log of "
+            "a run names"
+        ) from error
+    write(store, folder)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Writes prepared data as a TFDS data set.")
     parser.add_argument("prepared", type=pathlib.Path, help="its folder, which the log names")
     parser.add_argument("output", type=pathlib.Path, help="folder of the TFDS data set")
     arguments = parser.parse_args()
-    write(columnar.read(arguments.prepared)[0], arguments.output)
+    try:
+        export(arguments.prepared, arguments.output)
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -34,7 +34,7 @@ def tfds_folder(*, path: str = "") -> Movelines:
     except Exception as error:
         raise DataError(
             f"source.path={path}: the data set {NAME} cannot be read "
-            f"({type(error).__name__}: {error}): export it again"
+            f"({type(error).__name__}: {error}): delete it and export it again"
         ) from error
 
 

@@ -63,7 +63,7 @@ def deferred(place: Callable[[], str]) -> Iterator[None]:
     """Lets the body end by itself, which has to save its state where `requested` is true.
 
     Args:
-      place: what the message says of where the body has ended, e.g. "after step 8 of base".
+      place: where the body has ended, for the message, e.g. "after step 8 of base".
 
     Raises:
       Stopped: after the body, if it was requested.

@@ -161,6 +161,16 @@ class TestTfds:
         command = [sys.executable, "-m", name, str(prepared), str(tmp_path / "exported")]
         subprocess.run(command, check=True, capture_output=True)
         assert_equal(sources.load("tfds", path=str(tmp_path / "exported")), store)
+        # A second export would keep the records of the first.
+        again = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert again.returncode == 1
+        assert again.stderr.splitlines()[-1].startswith("error: ")
+        assert "moveline_dataset exists: delete it, or give another folder" in again.stderr
+
+    def test_what_cannot_be_exported_is_named(self, tmp_path):
+        with pytest.raises(schema.DataError, match="none: no prepared data can be read"):
+            tfds_builder.export(tmp_path / "none", tmp_path / "exported")
+        assert not (tmp_path / "exported").exists()
 
     def test_bad_folders_are_named(self, store, tmp_path):
         for path in ("", str(tmp_path)):
@@ -172,7 +182,7 @@ class TestTfds:
         content = bytearray(record.read_bytes())
         content[len(content) // 2] ^= 1
         record.write_bytes(content)
-        with pytest.raises(schema.DataError, match=r"moveline_dataset cannot be read .*: export"):
+        with pytest.raises(schema.DataError, match=r"cannot be read .*: delete it and export"):
             sources.load("tfds", path=str(tmp_path))
         assert cache.cache_key("tfds", seed=0, path=str(tmp_path)) != key
 
