@@ -161,8 +161,9 @@ def build_dataset(
     period = splits.assign_splits(ranked, split, *shares, seed, time_zone)
     train = period == splits.TRAIN
     label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
-    kept = (int((values[train] != NO_LABEL).sum()) for values in (ranked.label, label))
-    labels.require_share(label_share, *kept)
+    labels.require_share(
+        label_share, *((x[train] != NO_LABEL).sum() for x in (ranked.label, label))
+    )
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
     drawn = (negatives, negatives_exclude, seed, negatives_days)

@@ -57,7 +57,6 @@ def load_dataset(
     lines = read_lines(own=functools.partial(ranges.own_rows, **shards))
     if lines.num_events < ranges.LARGE:
         return build_dataset(lines, **options, **shards)
-    require_shardable(lines, num_shards)
     parts = [FORMAT_VERSION, lines.digests["events"], options, num_shards]
     name = json_sha256(json.loads(json.dumps(parts)))
     target = storage.cache_dir(cache_dir) / "layouts" / f"{lines.name}-{name[:20]}"
@@ -67,6 +66,7 @@ def load_dataset(
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             _LOG.warning("layout %s is damaged (%s): making it again", target, error)
     lines = read_lines()  # all rows are used, so that all are verified
+    require_shardable(lines, num_shards)
     try:
         with kept(target) as scratch:
             layout_writer.write(lines, scratch, num_shards, **options)

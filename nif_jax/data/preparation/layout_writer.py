@@ -3,7 +3,7 @@
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from nif_jax.data.histories import history_bounds, visible_rows
 from nif_jax.data.preparation import column_files, columnar
 from nif_jax.data.schema import NO_LABEL, PERIODS, Movelines
 
+TABLES = ("seen_item", "seen_user")
+"""Columns of items and users."""
+
 
 class _Writer:
-    """Writes columns in parts, shard after shard.
+    """Writes columns in parts, shard after shard. A context manager, which completes the files.
 
     Args of the constructor: the folder, and the number of shards.
     """
@@ -37,15 +40,46 @@ class _Writer:
             self._files[name].append(values)
             self._lengths[name][shard] += len(values)
 
-    def close(self) -> dict[str, Any]:
-        """Completes the files; returns what the manifest has of each."""
-        found = {}
-        for name, file in self._files.items():
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
             file.close()
-            ends = np.cumsum(self._lengths[name])
-            digests = column_files.shard_digests(self._folder / f"{name}.npy", np.append(0, ends))
-            found[name] = {"lengths": self._lengths[name].tolist(), "sha256": digests}
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest has of each column; the files are complete."""
+        found = {}
+        for name, lengths in self._lengths.items():
+            rows = np.append(0, np.cumsum(lengths))
+            digests = column_files.shard_digests(self._folder / f"{name}.npy", rows)
+            found[name] = {"lengths": lengths.tolist(), "sha256": digests}
         return found
+
+
+class _Counts:
+    """What is counted over all parts.
+
+    Attributes:
+      before: [3, 2] labels of each period, see Dataset.num_labels; num_labels: those that are kept.
+      all_labels: whether rankers may use every label of the log.
+      seen_item, seen_user: see Dataset.
+    """
+
+    def __init__(self, lines: Movelines):
+        self.before, self.num_labels = (np.zeros((3, 2), np.int64) for _ in range(2))
+        self.all_labels = True
+        self.seen_item = np.zeros(lines.num_items + 1, bool)
+        self.seen_user = np.zeros(lines.num_users, bool)
+
+    def add(self, part: Movelines, first: int, complete, period, label) -> None:
+        """Counts a part whose first user is `first`, with its labels before and after the draw."""
+        train = period == splits.TRAIN
+        self.before += count_labels(period, part.label)
+        self.num_labels += count_labels(period, label)
+        self.all_labels &= np.array_equal(label, complete.label)
+        self.seen_item[part.item[train]] = True
+        self.seen_user[first + part.user[train]] = True
 
 
 def write(
@@ -70,57 +104,45 @@ def write(
     """
     ranked = labels.of_scenes(lines, label_scenes)
     rule = splits.split_rule(ranked, split, train_share, validation_share, seed, time_zone)
-    rng, writer = np.random.default_rng(seed), _Writer(folder, num_shards)
-    before, num_labels = np.zeros((3, 2), np.int64), np.zeros((3, 2), np.int64)
-    seen_item, seen_user = np.zeros(lines.num_items + 1, bool), np.zeros(lines.num_users, bool)
-    start, done, shard = lines.time.min(), dict.fromkeys(("row", "entry"), 0), -1
-    for next_shard, first, end in _parts(lines.user_offsets, num_shards):
-        if next_shard > shard:
-            shard, done = next_shard, dict.fromkeys(done, 0)
-        base = int(lines.user_offsets[first])
-        part, complete = (store.of_users(first, end) for store in (ranked, lines))
-        period = rule(part, slice(base, base + part.num_events))
-        train = period == splits.TRAIN
-        label = labels.share_of_train(part.label, train, label_share, rng)
-        before, num_labels = (
-            total + count_labels(period, values)
-            for total, values in ((before, part.label), (num_labels, label))
-        )
-        seen_item[part.item[train]] = True
-        seen_user[first + part.user[train]] = True
-        columns = {"split": period, "train": train, "label": label}
-        columns |= {"user": part.user + np.int32(first)}
-        columns |= {"time": (part.time - start).astype(np.int32)}
-        columns |= _listed(period, label, done["row"])
-        columns |= _histories(complete, period, ties, history, base, **done)
-        writer.append(shard, columns)
-        done["row"] += part.num_events
-        done["entry"] += len(columns["history_row"])
-    splits.require_impressions(lines.name, split, before.sum(axis=1))
-    kept_labels = (int(counts[splits.TRAIN].sum()) for counts in (before, num_labels))
-    labels.require_share(label_share, *kept_labels)
+    rng, start, counts = np.random.default_rng(seed), lines.time.min(), _Counts(lines)
+    with _Writer(folder, num_shards) as writer:
+        for shard, parts in enumerate(_parts(lines.user_offsets, num_shards)):
+            row, entry = 0, 0  # of the shard
+            for first, end in parts:
+                base = int(lines.user_offsets[first])
+                part, complete = (store.of_users(first, end) for store in (ranked, lines))
+                period = rule(part, slice(base, base + part.num_events))
+                train = period == splits.TRAIN
+                label = labels.share_of_train(part.label, train, label_share, rng)
+                counts.add(part, first, complete, period, label)
+                columns = {"split": period, "train": train, "label": label}
+                columns["user"] = part.user + np.int32(first)
+                columns["time"] = (part.time - start).astype(np.int32)
+                columns |= _listed(period, label, row)
+                columns |= _histories(complete, period, ties, history, base, row, entry)
+                writer.append(shard, columns)
+                row, entry = row + part.num_events, entry + len(columns["history_row"])
+    splits.require_impressions(lines.name, split, counts.before.sum(axis=1))
+    train_labels = (int(n[splits.TRAIN].sum()) for n in (counts.before, counts.num_labels))
+    labels.require_share(label_share, *train_labels)
+    for name in TABLES:
+        np.save(folder / f"{name}.npy", getattr(counts, name))
     manifest = {
-        "columns": writer.close(),
-        "num_labels": num_labels.tolist(),
-        "all_labels": bool((num_labels == before).all()),
+        "columns": writer.describe(),
+        "num_labels": counts.num_labels.tolist(),
+        "all_labels": bool(counts.all_labels),
         "num_scenes": int(lines.scene.max()),
         "num_actions": int(lines.action.max()),
-        "files": {},
+        "files": {name: file_sha256(folder / f"{name}.npy") for name in TABLES},
     }
-    for name, values in (("seen_item", seen_item), ("seen_user", seen_user)):
-        np.save(folder / f"{name}.npy", values)
-        manifest["files"][name] = file_sha256(folder / f"{name}.npy")
     write_json(folder / columnar.MANIFEST, manifest)
 
 
-def _parts(user_offsets: np.ndarray, num_shards: int) -> Iterator[tuple[int, int, int]]:
-    """(shard, first user, end) of each part."""
-    for shard, (first, end) in enumerate(
-        itertools.pairwise(ranges.cut_users(user_offsets, num_shards))
-    ):
+def _parts(user_offsets: np.ndarray, num_shards: int) -> Iterator[list[tuple[int, int]]]:
+    """For each shard, (first user, end) of its parts."""
+    for first, end in itertools.pairwise(ranges.cut_users(user_offsets, num_shards)):
         own = user_offsets[first : end + 1] - user_offsets[first]
-        for begin, stop in itertools.pairwise(first + columnar.cut_shards(own)):
-            yield shard, int(begin), int(stop)
+        yield list(itertools.pairwise((first + columnar.cut_shards(own)).tolist()))
 
 
 def _listed(period: np.ndarray, label: np.ndarray, row: int) -> dict[str, np.ndarray]:
