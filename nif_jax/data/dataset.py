@@ -157,20 +157,17 @@ def build_dataset(
     require_shardable(movelines, num_shards)
     # Labels that rankers may use; histories and generators see the complete store.
     ranked = labels.of_scenes(movelines, label_scenes)
-    shares = (train_share, validation_share)
-    period = splits.assign_splits(ranked, split, *shares, seed, time_zone)
+    period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
     label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
-    labels.require_share(
-        label_share, *((x[train] != NO_LABEL).sum() for x in (ranked.label, label))
-    )
+    kept = [int((values[train] != NO_LABEL).sum()) for values in (ranked.label, label)]
+    labels.require_share(label_share, *kept)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
     drawn = (negatives, negatives_exclude, seed, negatives_days)
     complete, source = sample_negatives(movelines, *drawn)
     period, sampled = period[source], np.append(np.diff(source) == 0, False)
-    unlabelled = label[source] == NO_LABEL
-    label = np.where(unlabelled, np.int8(NO_LABEL), complete.label)
+    label = np.where(label[source] == NO_LABEL, np.int8(NO_LABEL), complete.label)
     movelines = dataclasses.replace(complete, label=label)
     items, item_sizes = item_tables(movelines, seen_item)
     user_features, user_sizes = with_ids(movelines.user_features, seen_user)

@@ -107,6 +107,8 @@ def _dataset(
     local_shards: Sequence[int],
 ) -> Dataset:
     """The data set of columns, of the parts of them that each shard has, and of tables."""
+    # What is not written equals another column, see layout_writer.write.
+    parts = {"history_end": parts["visible"], "frozen_end": parts["cut"]} | parts
     ends = np.cumsum([0, *map(len, parts["split"])])
     shard_rows = [RowRange(begin, end) for begin, end in itertools.pairwise(ends)]
 
@@ -131,9 +133,9 @@ def _dataset(
             name: np.broadcast_to(ids, (len(local_shards), len(ids))) for name, ids in users.items()
         },
     )
-    ranked = dataclasses.replace(lines, label=columns["label"])
+    ranked = dataclasses.replace(lines, label=columns.get("label", lines.label))
     vars(ranked)["user"] = columns["user"]  # a cached property, which would be an array in memory
-    if manifest["all_labels"]:
+    if "label" not in columns:
         vars(ranked)["digests"] = lines.digests
     return Dataset(
         movelines=ranked,
@@ -146,7 +148,7 @@ def _dataset(
         shard_rows=shard_rows,
         stores=store,
         local_shards=tuple(local_shards),
-        eligible=columns["eligible"],
+        eligible=columns.get("eligible", np.broadcast_to(True, lines.num_events)),
         sampled=none,
         event_label=lines.label,
         seen_item=tables["seen_item"],

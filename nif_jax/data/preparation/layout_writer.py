@@ -62,22 +62,19 @@ class _Counts:
 
     Attributes:
       before: [3, 2] labels of each period, see Dataset.num_labels; num_labels: those that are kept.
-      all_labels: whether rankers may use every label of the log.
       seen_item, seen_user: see Dataset.
     """
 
     def __init__(self, lines: Movelines):
         self.before, self.num_labels = (np.zeros((3, 2), np.int64) for _ in range(2))
-        self.all_labels = True
         self.seen_item = np.zeros(lines.num_items + 1, bool)
         self.seen_user = np.zeros(lines.num_users, bool)
 
-    def add(self, part: Movelines, first: int, complete, period, label) -> None:
+    def add(self, part: Movelines, first: int, period, label) -> None:
         """Counts a part whose first user is `first`, with its labels before and after the draw."""
         train = period == splits.TRAIN
         self.before += count_labels(period, part.label)
         self.num_labels += count_labels(period, label)
-        self.all_labels &= np.array_equal(label, complete.label)
         self.seen_item[part.item[train]] = True
         self.seen_user[first + part.user[train]] = True
 
@@ -114,14 +111,20 @@ def write(
                 period = rule(part, slice(base, base + part.num_events))
                 train = period == splits.TRAIN
                 label = labels.share_of_train(part.label, train, label_share, rng)
-                counts.add(part, first, complete, period, label)
-                columns = {"split": period, "train": train, "label": label}
+                counts.add(part, first, period, label)
+                columns = {"split": period, "train": train}
+                if label_scenes or label_share < 1:
+                    columns["label"] = label
                 columns["user"] = part.user + np.int32(first)
                 columns["time"] = (part.time - start).astype(np.int32)
                 columns |= _listed(period, label, row)
                 columns |= _histories(complete, period, ties, history, base, row, entry)
-                writer.append(shard, columns)
                 row, entry = row + part.num_events, entry + len(columns["history_row"])
+                if history == "all":  # every row is an entry
+                    del columns["eligible"]
+                    if num_shards == 1:  # equal to visible and cut
+                        del columns["history_end"], columns["frozen_end"]
+                writer.append(shard, columns)
     splits.require_impressions(lines.name, split, counts.before.sum(axis=1))
     train_labels = (int(n[splits.TRAIN].sum()) for n in (counts.before, counts.num_labels))
     labels.require_share(label_share, *train_labels)
@@ -130,7 +133,6 @@ def write(
     manifest = {
         "columns": writer.describe(),
         "num_labels": counts.num_labels.tolist(),
-        "all_labels": bool(counts.all_labels),
         "num_scenes": int(lines.scene.max()),
         "num_actions": int(lines.action.max()),
         "files": {name: file_sha256(folder / f"{name}.npy") for name in TABLES},
