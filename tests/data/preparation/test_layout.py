@@ -1,5 +1,6 @@
 """Large logs laid out in files: equal to the layout in memory, and read shard by shard."""
 
+import contextlib
 import dataclasses
 import logging
 
@@ -14,6 +15,8 @@ from nif_jax.data.preparation import columnar, layout
 from nif_jax.data.sampling import ImpressionPlan
 from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.data.windows import gather_impressions
+from nif_jax.training import scoring
+from nif_jax.training.scoring import ScoringPlan
 
 OPTIONS = {
     "split": "temporal_global",
@@ -173,6 +176,30 @@ class TestShardsOfOthers:
             assert np.isfinite(batch.label).all()
         with pytest.raises(ValueError, match="is not what was written"):
             self.load(prepared, (2,))
+
+    def test_are_evaluated_by_their_own_processes(self, prepared, monkeypatch):
+        """Metrics are of all rows, and no process reads the labels of other shards."""
+        read = []
+
+        class Column(np.ndarray):
+            def __getitem__(self, rows):
+                read.append(rows)
+                return np.asarray(self)[rows]
+
+        plans = [
+            ScoringPlan(self.load(prepared, (shard,)), splits.VALIDATION, 4) for shard in range(3)
+        ]
+        label = plans[0].dataset.movelines.label
+        sent = []
+        monkeypatch.setattr(scoring, "gather_processes", lambda x: sent.append(x) or x)
+        for shard, plan in enumerate(plans):
+            with contextlib.suppress(IndexError):  # the other processes have sent nothing
+                plan.read(label.view(Column))
+            rows = plan.dataset.shard_rows[shard]
+            assert len(read) == shard + 1
+            assert ((read[-1] >= rows.begin) & (read[-1] < rows.end)).all()
+        monkeypatch.setattr(scoring, "gather_processes", lambda x: np.stack(sent))
+        np.testing.assert_array_equal(plans[1].read(label), label[plans[1].rows])
 
 
 class TestOrder:
