@@ -107,11 +107,12 @@ def stepper(run, stage: str, frozen, steps: int, microbatch: int | None = None) 
     state = train_state.create(*initial, built.optimizer, 0)
     state = run.parallel.replicate(jax.tree.map(np.asarray, state))
     rows = built.settings.microbatch if microbatch is None else microbatch
-    step = run.parallel.map(make_train_step(built, rows, True))
+    step = run.parallel.map(make_train_step(built, rows, built.data.on_device))
     stream = Epochs(built.plan, run.parallel.local_shards).batches(
         first_step=0,
         last_step=steps,
         steps_per_dispatch=steps,
+        gather=built.data.host_gather(built.gather),
     )
     batch = run.parallel.shard(next(stream))
     return lambda: jax.block_until_ready(step(state, *built.data.step_arguments, batch))

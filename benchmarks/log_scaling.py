@@ -1,14 +1,16 @@
 """Preparation of large logs, and later starts: time, memory and disk against the number of events.
 
     python -m benchmarks.log_scaling --quick
-    python -m benchmarks.log_scaling --events=10000000 --events=100000000 --folder=/big/disk
+    python -m benchmarks.log_scaling --events=20000000 --events=100000000 --folder=/big/disk
 
 A simulated log (Parquet, 100 events a user, one item in 300 events, three scenes) is prepared in a
-process of its own with an empty cache ("cold"), then started a second time, and a third time with
-the layout for the devices that training begins with ("laid out"). Each is measured without imports,
-whose time is printed apart: wall and CPU time, peak of the resident memory, files in the cache.
+process of its own with an empty cache ("cold") and read again ("second"). Two more processes train
+the base ranker (`CONFIG`) up to the end of its first step: the first one lays the log out for
+training and compiles ("lay out"), and the next one finds both in the cache ("train"). Each is
+measured without imports, whose time is printed apart: wall and CPU time, peak of the resident
+memory, of its private part (RssAnon) and of pages of mapped files (RssFile), files in the cache.
 "prepare again" over "second start" is how often a start without a cache takes the CPU time of one
-with it. --quick: 3 million events, under 5 minutes.
+with it. --quick: 3 million events, which is no large log (data.ranges.LARGE), under 5 minutes.
 """
 
 import argparse
@@ -20,18 +22,12 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
 
 QUICK = 3_000_000
-LAYOUT: dict[str, Any] = {
-    "split": "temporal_global",
-    "train_share": 0.8,
-    "validation_share": 0.1,
-    "history": "all",
-    "ties": "order",
-    "seed": 0,
-}
-"""Arguments of dataset.build_dataset."""
+CONFIG = "ranker.statistics=none,data.split=temporal_global"
+"""Of the base ranker that is trained. Count features are computed in memory."""
+STARTS = {"cold": "read", "second": "read", "lay out": "train", "train": "train"}
 
 
 def generate(events: int, path: pathlib.Path) -> None:
@@ -59,28 +55,56 @@ def generate(events: int, path: pathlib.Path) -> None:
             writer.write_table(pa.table(list(columns), schema=schema))
 
 
-def start(path: pathlib.Path, cache_dir: pathlib.Path, lay_out: bool) -> dict[str, float]:
-    """Seconds and memory of what a run does before it trains."""
-    begin = time.process_time()
-    from nif_jax.data.dataset import build_dataset
+def start(path: pathlib.Path, cache_dir: pathlib.Path, until: str) -> dict[str, float]:
+    """Seconds and memory of a run up to where the log is read, or to the end of its first step."""
+    begin, peaks = time.process_time(), _watch_memory()
+    from benchmarks import common
+    from configs import base
     from nif_jax.data.preparation.cache import load_movelines
+    from nif_jax.training.devices.processes import enable_compilation_cache
 
     imported, wall = time.process_time(), time.perf_counter()
-    lines = load_movelines("files", seed=0, cache_dir=str(cache_dir), path=str(path))
-    if lay_out:
-        build_dataset(lines, **LAYOUT)
+    if until == "read":
+        load_movelines("files", seed=0, cache_dir=str(cache_dir), path=str(path))
+    else:
+        enable_compilation_cache(cache_dir / "programs")
+        text = f"{CONFIG},data.cache_dir={cache_dir}"
+        run = common.make_run(base.get_config, text, f"files,source.path={path}")
+        common.stepper(run, "base", None, run.config.train.steps_per_dispatch)()
     return {
         "import": imported - begin,
         "cpu": time.process_time() - imported,
         "wall": time.perf_counter() - wall,
-        "MiB": _peak_memory(),
-    }
+    } | peaks()
 
 
-def _peak_memory() -> float:
-    """MiB of this process: ru_maxrss counts the process that started it too."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+def _watch_memory() -> Callable[[], dict[str, float]]:
+    """A call that ends the watch, and returns peaks of MiB of this process.
+
+    ru_maxrss counts the process that started this one too.
+    """
+    done = threading.Event()
+    peaks = dict.fromkeys(("VmHWM", "RssAnon", "RssFile"), 0.0)
+
+    def watch() -> None:
+        while True:
+            ended = done.wait(0.05)
+            status = pathlib.Path("/proc/self/status").read_text()
+            for name in peaks:
+                found = int(status.partition(f"{name}:")[2].split()[0]) / 1024
+                peaks[name] = max(peaks[name], found)
+            if ended:
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    def end() -> dict[str, float]:
+        done.set()
+        watcher.join()
+        return peaks
+
+    return end
 
 
 def measure(*arguments: object, watched: pathlib.Path) -> dict[str, float]:
@@ -119,17 +143,14 @@ def compare(events: int, folder: pathlib.Path) -> None:
     log, cache_dir = folder / "log.parquet", folder / "cache"
     measure("--generate", events, log, watched=folder)
     print(f"{events:,} events, Parquet of {log.stat().st_size / 2**20:,.0f} MiB")
-    print(
-        f"{'start':10s} {'CPU s':>8s} {'wall s':>8s} {'import s':>9s} {'MiB':>8s} {'disk MiB':>9s}"
-    )
+    names = ("CPU s", "wall s", "import s", "MiB", "private", "mapped", "disk MiB")
+    print(f"{'start':10s} " + " ".join(f"{name:>8s}" for name in names))
     found = {}
-    for name, lay_out in (("cold", 0), ("second", 0), ("laid out", 1)):
-        row = found[name] = measure("--start", log, cache_dir, lay_out, watched=cache_dir)
-        print(
-            f"{name:10s} {row['cpu']:8.2f} {row['wall']:8.2f} {row['import']:9.2f} "
-            f"{row['MiB']:8,.0f} {row['disk']:9,.0f}",
-            flush=True,
-        )
+    for name, until in STARTS.items():
+        row = found[name] = measure("--start", log, cache_dir, until, watched=cache_dir)
+        seconds = " ".join(f"{row[key]:8.2f}" for key in ("cpu", "wall", "import"))
+        sizes = ("VmHWM", "RssAnon", "RssFile", "disk")
+        print(f"{name:10s} {seconds} " + " ".join(f"{row[k]:8,.0f}" for k in sizes), flush=True)
     print(f"kept in the cache: {_size(cache_dir) / 2**20:,.0f} MiB")
     print(f"prepare again / second start: {found['cold']['cpu'] / found['second']['cpu']:.1f}")
 
@@ -140,8 +161,8 @@ def main(arguments: argparse.Namespace) -> None:
         events, path = arguments.generate
         generate(int(events), pathlib.Path(path))
     elif arguments.start:
-        path, cache_dir, lay_out = arguments.start
-        print(json.dumps(start(pathlib.Path(path), pathlib.Path(cache_dir), lay_out == "1")))
+        path, cache_dir, until = arguments.start
+        print(json.dumps(start(pathlib.Path(path), pathlib.Path(cache_dir), until)))
     else:
         for events in [QUICK] if arguments.quick else arguments.events or [QUICK, 10_000_000]:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from nif_jax.data import labels, splits
+from nif_jax.data.histories import history_bounds, visible_rows
 from nif_jax.data.negatives import sample_negatives
+from nif_jax.data.ranges import RowRange, of_rows
 from nif_jax.data.row_statistics import RowStatistics, row_statistics
-from nif_jax.data.schema import ID_FEATURE, NO_LABEL, Movelines, require_choice
+from nif_jax.data.schema import ID_FEATURE, NO_LABEL, Movelines
 from nif_jax.data.shards import lay_out, require_shardable
 from nif_jax.data.windows import Store
 
@@ -27,8 +29,8 @@ class Dataset:
         item without a train event).
       item_sizes: feature name -> rows of its embedding table; likewise user_sizes.
       num_scenes, num_actions: largest ids.
-      shard_rows: for each shard, [E_s] int64 rows of movelines in the shard's order; shards of all
-        processes, since plans need to know how many steps the longest one takes.
+      shard_rows: for each shard of all processes, [E_s] int64 rows of movelines in the shard's
+        order.
       stores: the local shards stacked, every leaf [D_local, ...], padded to the longest shard of
         all processes: each has to map programs of equal shapes.
       local_shards: numbers of the local shards.
@@ -36,9 +38,11 @@ class Dataset:
       sampled: [E] bool, the row is a sampled negative: an impression, and no event.
       event_label: [E] int8, the label of every event, which generators are trained on;
         movelines.label has only those that rankers may use.
-      cold_item: [E] bool, the item has no train event; cold_user: the same for users.
-      visible: [E] int32, a row sees its user's events before this row, see splits.visible_rows.
+      seen_item: [N + 1] bool, the item has a train event; seen_user: [U], the same for users.
+      visible: [E] int32, a row sees its user's events before this row, see histories.visible_rows.
       cut: [E] int32, the same where it sees no event of its own period.
+      num_labels: [3, 2] impressions of each period with label 0 and 1.
+      listed: for each period and shard, what `impressions` returns, if it is kept in files.
       statistics: labels that they read ("all" or "labelled") -> count features of the rows.
     """
 
@@ -49,16 +53,18 @@ class Dataset:
     user_sizes: Mapping[str, int]
     num_scenes: int
     num_actions: int
-    shard_rows: Sequence[np.ndarray]
+    shard_rows: Sequence[np.ndarray | RowRange]
     stores: Store
     local_shards: Sequence[int]
     eligible: np.ndarray
     sampled: np.ndarray
     event_label: np.ndarray
-    cold_item: np.ndarray
-    cold_user: np.ndarray
+    seen_item: np.ndarray
+    seen_user: np.ndarray
     visible: np.ndarray
     cut: np.ndarray
+    num_labels: np.ndarray
+    listed: Sequence[Sequence[np.ndarray]] | None = None
     statistics: Mapping[str, RowStatistics] = dataclasses.field(default_factory=dict)
 
     def impressions(self, shard: int, split: int, sampled: bool = True) -> np.ndarray:
@@ -67,6 +73,8 @@ class Dataset:
         `sampled` says whether sampled negatives are among them: what is to be predicted as the next
         item is an event.
         """
+        if self.listed is not None:  # large logs, which have no sampled negatives
+            return self.listed[split][shard]
         rows = self.shard_rows[shard]
         chosen = (self.split[rows] == split) & (self.movelines.label[rows] != NO_LABEL)
         if not sampled:
@@ -83,8 +91,7 @@ class Dataset:
 
         Under the random split other periods' entries stand between; Store.train tells them apart.
         """
-        rows = self.shard_rows[shard]
-        rows = rows[self.eligible[rows]]
+        rows = self._entry_rows(shard)
         user = self.movelines.user[rows]
         _, begin, inverse = np.unique(user, return_index=True, return_inverse=True)
         end = begin.copy()
@@ -94,48 +101,19 @@ class Dataset:
 
     def entry_users(self, shard: int) -> np.ndarray:
         """[U_s] the users whose bounds `train_entries` gives."""
+        return np.unique(self.movelines.user[self._entry_rows(shard)])
+
+    def _entry_rows(self, shard: int) -> np.ndarray:
+        """[M_s] rows of movelines that the shard's history_row lists."""
         rows = self.shard_rows[shard]
-        return np.unique(self.movelines.user[rows[self.eligible[rows]]])
+        return rows[of_rows(self.eligible, rows)]
 
 
-def _with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
+def with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
     """Adds the "id" feature; returns features and table sizes. `seen` covers non-padding rows."""
     ids = np.where(seen, OOV + np.cumsum(seen), OOV).astype(np.int32)
     features = {ID_FEATURE: ids} | dict(features)
     return features, {name: int(values.max(initial=0)) + 1 for name, values in features.items()}
-
-
-def history_bounds(
-    movelines: Movelines,
-    history: str,
-    bounds: tuple[np.ndarray, np.ndarray],
-    sampled: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which entries of the history each row may see.
-
-    Args:
-      movelines: the store.
-      history: "all" events or "positive" ones only (label 1; events without a label stay).
-      bounds: see splits.visible_rows.
-      sampled: [E] bool, rows that stand in no history; each sees what the event behind it does.
-
-    Returns:
-      [E] bool eligible, and history_begin, history_end, frozen_end, each [E] int32: bounds count
-      the eligible rows.
-
-    Raises:
-      ConfigError: for an unknown choice.
-    """
-    require_choice("data.history", history, ("all", "positive"))
-    eligible = ~sampled
-    if history == "positive":
-        eligible &= movelines.label != 0
-    before = np.zeros(len(eligible) + 1, np.int32)  # entries before each row
-    np.cumsum(eligible, dtype=np.int32, out=before[1:])
-    visible, cut = bounds
-    offsets = movelines.user_offsets
-    begin = np.repeat(before[offsets[:-1]], np.diff(offsets))
-    return eligible, begin, before[visible], before[cut]
 
 
 def build_dataset(
@@ -162,7 +140,7 @@ def build_dataset(
       movelines: the store.
       split: kind of split, see splits.assign_splits, as are time_zone and the two shares.
       history: see history_bounds.
-      ties: see splits.visible_rows.
+      ties: see histories.visible_rows.
       label_share: share of the train labels that rankers may use; movelines stay complete.
       label_scenes: scenes whose labels rankers may use, in every period; see labels.of_scenes.
       negatives, negatives_exclude, negatives_days: see negatives.sample_negatives; sampled rows are
@@ -179,21 +157,21 @@ def build_dataset(
     require_shardable(movelines, num_shards)
     # Labels that rankers may use; histories and generators see the complete store.
     ranked = labels.of_scenes(movelines, label_scenes)
-    shares = (train_share, validation_share)
-    period = splits.assign_splits(ranked, split, *shares, seed, time_zone)
+    period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
-    ranked = labels.share_of_train(ranked, train, label_share, seed)
+    label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
+    kept = [int((values[train] != NO_LABEL).sum()) for values in (ranked.label, label)]
+    labels.require_share(label_share, *kept)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
     drawn = (negatives, negatives_exclude, seed, negatives_days)
     complete, source = sample_negatives(movelines, *drawn)
     period, sampled = period[source], np.append(np.diff(source) == 0, False)
-    unlabelled = ranked.label[source] == NO_LABEL
-    label = np.where(unlabelled, np.int8(NO_LABEL), complete.label)
+    label = np.where(label[source] == NO_LABEL, np.int8(NO_LABEL), complete.label)
     movelines = dataclasses.replace(complete, label=label)
-    items, item_sizes = _item_tables(movelines, seen_item)
-    user_features, user_sizes = _with_ids(movelines.user_features, seen_user)
-    bounds = splits.visible_rows(complete, period, ties)
+    items, item_sizes = item_tables(movelines, seen_item)
+    user_features, user_sizes = with_ids(movelines.user_features, seen_user)
+    bounds = visible_rows(complete, period, ties)
     columns = history_bounds(complete, history, bounds, sampled)
     shard_rows, stores = lay_out(
         complete, period == splits.TRAIN, columns, user_features, num_shards, local_shards
@@ -212,11 +190,18 @@ def build_dataset(
         event_label=complete.label,
         stores=stores,
         local_shards=tuple(local_shards),
-        cold_item=~seen_item[movelines.item],
-        cold_user=~seen_user[movelines.user],
+        seen_item=seen_item,
+        seen_user=seen_user,
         visible=bounds[0],
         cut=bounds[1],
+        num_labels=count_labels(period, label),
     )
+
+
+def count_labels(split: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Dataset.num_labels of periods [E] and labels [E]."""
+    kept = label != NO_LABEL
+    return np.bincount(2 * split[kept] + label[kept], minlength=6).reshape(3, 2)
 
 
 def with_statistics(dataset: Dataset, kinds: Iterable[str]) -> Dataset:
@@ -238,9 +223,9 @@ def with_statistics(dataset: Dataset, kinds: Iterable[str]) -> Dataset:
     return dataclasses.replace(dataset, statistics=found)
 
 
-def _item_tables(movelines: Movelines, seen: np.ndarray) -> tuple[dict, dict]:
+def item_tables(movelines: Movelines, seen: np.ndarray) -> tuple[dict, dict]:
     """Dataset.items and item_sizes; `seen` [N + 1] bool, items that the train period has."""
-    items, sizes = _with_ids({}, seen)
+    items, sizes = with_ids({}, seen)
     items["id"] = np.where(np.arange(len(seen)) > 0, items["id"], 0)[:, None]
     items |= dict(movelines.item_features)
     sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}

@@ -28,27 +28,36 @@ def of_scenes(movelines: Movelines, scenes: str) -> Movelines:
     return dataclasses.replace(movelines, label=label.astype(np.int8))
 
 
-def share_of_train(movelines: Movelines, train: np.ndarray, share: float, seed: int) -> Movelines:
-    """The store with a share of its train labels, drawn at random.
+def share_of_train(
+    label: np.ndarray, train: np.ndarray, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """[E] int8 labels with a share of those of train, drawn at random.
 
     Args:
-      movelines: the store.
+      label: [E] int8.
       train: [E] bool.
       share: in (0, 1]; the labels of a smaller share are among those of a larger one.
-      seed: of the draw.
+      rng: of the draw. Parts of a store that are drawn in turn get what the whole store gets.
+    """
+    if share == 1:
+        return label
+    drop = train & (rng.random(len(train)) >= share)
+    return np.where(drop, np.int8(NO_LABEL), label)
 
-    Raises:
-      ConfigError: for a share out of range, or one that leaves no label.
+
+def require_share(share: float, before: int, after: int) -> None:
+    """Raises ConfigError for a share out of range, or one that leaves none of the labels of train.
+
+    Args:
+      share: see share_of_train.
+      before: labels of train.
+      after: labels that are left.
     """
     if not 0 < share <= 1:
         raise ConfigError(f"config.data.label_share={share} is not in (0, 1].")
-    labelled = train & (movelines.label != NO_LABEL)
-    drop = labelled & (np.random.default_rng(seed).random(len(train)) >= share)
-    if labelled.any() and not (labelled & ~drop).any():
+    if before and not after:
         raise ConfigError(
-            f"config.data.label_share={share} leaves none of the {labelled.sum()} labels of the "
-            f"train period; give at least {min(1.0, 10 / labelled.sum()):.2g}, which leaves about "
-            f"{min(10, labelled.sum())}."
+            f"config.data.label_share={share} leaves none of the {before} labels of the "
+            f"train period; give at least {min(1.0, 10 / before):.2g}, which leaves about "
+            f"{min(10, before)}."
         )
-    label = np.where(drop, NO_LABEL, movelines.label)
-    return dataclasses.replace(movelines, label=label.astype(np.int8))

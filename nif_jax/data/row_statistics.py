@@ -60,7 +60,7 @@ def row_statistics(
       label: [E] int8, the labels that statistics read.
       sampled: [E] bool, rows that are no events.
       split: [E] int8, see splits.assign_splits.
-      bounds: see splits.visible_rows.
+      bounds: see histories.visible_rows.
       shard_rows: rows of each shard of the run.
       local_shards: those of this process.
     """

@@ -7,10 +7,13 @@ generator's plan is in nif_jax/data/packing.py.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from grain.experimental import index_shuffle
 
+from nif_jax.data import ranges
 from nif_jax.data.dataset import Dataset
 from nif_jax.data.splits import TRAIN
 
@@ -63,6 +66,16 @@ def pair_rows(
     return np.stack([positive, negative], axis=1)[keep]
 
 
+class _Computed:
+    """A sequence over steps whose entries are computed when they are read."""
+
+    def __init__(self, entry: Callable[[int], np.ndarray]):
+        self._entry = entry
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        return self._entry(step)
+
+
 @dataclasses.dataclass(frozen=True)
 class ImpressionPlan:
     """Every train impression once an epoch; TSP pairs side by side in one batch.
@@ -86,22 +99,22 @@ class ImpressionPlan:
     max_events: int = 0
 
     @functools.cached_property
-    def _rows(self) -> Sequence[np.ndarray]:
-        shards = range(len(self.dataset.shard_rows))
-        return [self.dataset.impressions(s, TRAIN) for s in shards]
-
-    @functools.cached_property
     def steps_per_epoch(self) -> int:
-        return -(-max(map(len, self._rows)) // self.batch_size)
+        shards = range(len(self.dataset.shard_rows))
+        longest = max(len(self.dataset.impressions(s, TRAIN)) for s in shards)
+        return -(-longest // self.batch_size)
 
-    def indices(self, epoch: int, shard: int) -> dict[str, np.ndarray]:
+    def indices(self, epoch: int, shard: int) -> Mapping[str, Any]:
         """Batches of one epoch.
 
         Returns:
           "row" [S, B] int32, "weight" [S, B] float32, "pair" [S, B // 2] float32: 1 where rows 2j
-          and 2j + 1 are a positive and its negative.
+          and 2j + 1 are a positive and its negative. Of a large log without pairs the values are
+          sequences [S], whose entries are computed when they are read.
         """
-        rng, rows = epoch_rng(self.seed, epoch, shard), self._rows[shard]
+        rng, rows = epoch_rng(self.seed, epoch, shard), self.dataset.impressions(shard, TRAIN)
+        if self.dataset.movelines.num_events >= ranges.LARGE and not self.pairs:
+            return self._shuffled(rows, int(rng.integers(1 << 32)))
         pairs = np.zeros((0, 2), np.int64)
         if self.pairs:
             lines, at = self.dataset.movelines, self.dataset.shard_rows[shard][rows]
@@ -119,6 +132,31 @@ class ImpressionPlan:
         single[pairs] = False
         singles = rng.permutation(np.flatnonzero(single))
         return self._lay_out(rows, pairs, singles)
+
+    def _shuffled(self, rows: np.ndarray, seed: int) -> dict[str, "_Computed"]:
+        """Rows in the order of a bijection of 0..R-1, dealt to batches as `_lay_out` does."""
+        last = len(rows) - 1
+
+        def places(step: int) -> np.ndarray:
+            return np.arange(
+                step, step + self.batch_size * self.steps_per_epoch, self.steps_per_epoch
+            )
+
+        def row(step: int) -> np.ndarray:
+            place = [
+                index_shuffle(p, max_index=last, seed=seed, rounds=4)
+                for p in places(step).tolist()
+                if p <= last
+            ]
+            found = np.zeros(self.batch_size, np.int32)
+            found[: len(place)] = rows[place]
+            return found
+
+        return {
+            "row": _Computed(row),
+            "weight": _Computed(lambda step: (places(step) <= last).astype(np.float32)),
+            "pair": _Computed(lambda step: np.zeros(self.batch_size // 2, np.float32)),
+        }
 
     def _lay_out(self, rows, pairs, singles) -> dict[str, np.ndarray]:
         """Deals pairs to the fronts of batches and singles to the places left, both evenly."""

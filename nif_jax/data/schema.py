@@ -157,6 +157,18 @@ class Movelines:
         """[E] int32, the user of each row."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), np.diff(self.user_offsets))
 
+    def of_users(self, first: int, end: int) -> "Movelines":
+        """The rows of users `first` to `end` - 1, who are counted from 0; columns are views."""
+        rows = slice(self.user_offsets[first], self.user_offsets[end])
+        names = (*EVENT_COLUMNS, *OPTIONAL_COLUMNS)
+        columns = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(
+            self,
+            user_offsets=self.user_offsets[first : end + 1] - self.user_offsets[first],
+            user_features={name: ids[first:end] for name, ids in self.user_features.items()},
+            **{name: None if c is None else c[rows] for name, c in columns.items()},
+        )
+
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """SHA-256 of each part of the store, by content.

@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nif_jax.data import ranges
 from nif_jax.data.schema import DataError, Movelines
 from nif_jax.data.windows import Store
 
 
 def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
-    """[U] shard of each user: dealt in order of falling event count, so that shards are even."""
+    """[U] shard of each user: dealt in order of falling event count, so that shards are even, or
+    ranges of users in a large log."""
+    if movelines.num_events >= ranges.LARGE:
+        users = ranges.cut_users(movelines.user_offsets, num_shards)
+        return np.repeat(np.arange(num_shards), np.diff(users))
     order = np.argsort(-np.diff(movelines.user_offsets), kind="stable")
     shard = np.empty(movelines.num_users, np.int64)
     shard[order] = np.arange(movelines.num_users) % num_shards
@@ -86,7 +91,7 @@ def lay_out(
       movelines: the store.
       train: [E] bool, rows of the train period.
       columns: eligible, history_begin, history_end and frozen_end [E] of the whole store, see
-        dataset.history_bounds; a shard's bounds count its own entries.
+        histories.history_bounds; a shard's bounds count its own entries.
       user_features: feature name -> [U] int32.
       num_shards: devices of the whole run.
       local_shards: those of this process.

@@ -3,6 +3,7 @@
 import datetime
 import logging
 import zoneinfo
+from collections.abc import Callable
 
 import numpy as np
 
@@ -98,22 +99,26 @@ def _temporal_user(movelines: Movelines, train: float, validation: float) -> np.
     return (index >= train_end).astype(np.int8) + (index >= validation_end)
 
 
-def _temporal_global(movelines: Movelines, train: float, validation: float) -> np.ndarray:
-    times = np.sort(movelines.time[movelines.label != NO_LABEL])
+def _quantiles(movelines: Movelines, train: float, validation: float) -> np.ndarray:
+    """[2] seconds at which validation and test begin."""
+    times = movelines.time[movelines.label != NO_LABEL]
     cut = np.minimum(np.array([train, train + validation]) * len(times), len(times) - 1)
-    train_end, validation_end = times[cut.astype(np.int64)]
-    return (movelines.time >= train_end).astype(np.int8) + (movelines.time >= validation_end)
+    cut = cut.astype(np.int64)
+    times.partition(cut)
+    return times[cut]
 
 
-def _given(movelines: Movelines, kind: str) -> np.ndarray:
-    """The periods of the data set, with a warning where they do not follow each other in time."""
+def _require_periods(movelines: Movelines, kind: str) -> None:
+    """Warns where the periods of the data set do not follow each other in time."""
     period = movelines.period
     if period is None:
         raise DataError(
             f"{movelines.name}: the store has no periods, which config.data.split={kind!r} reads "
             "from a column of the events file: use config.data.source=files."
         )
-    back = (np.diff(period) < 0) & (np.diff(movelines.user) == 0)
+    back = period[1:] < period[:-1]
+    begins = movelines.user_offsets[1:-1]
+    back[begins[(begins > 0) & (begins < len(period))] - 1] = False  # of two users
     if back.any():
         _LOG.warning(
             "%s: %d events follow an event of a later period of the same user, so that histories "
@@ -121,7 +126,6 @@ def _given(movelines: Movelines, kind: str) -> np.ndarray:
             movelines.name,
             int(back.sum()),
         )
-    return period
 
 
 def _random(movelines: Movelines, train: float, validation: float, seed: int) -> np.ndarray:
@@ -132,15 +136,15 @@ def _random(movelines: Movelines, train: float, validation: float, seed: int) ->
     return split
 
 
-def assign_splits(
+def split_rule(
     movelines: Movelines,
     kind: str,
     train: float,
     validation: float,
     seed: int,
     time_zone: str = "UTC",
-) -> np.ndarray:
-    """The period of every event.
+) -> Callable[[Movelines, slice], np.ndarray]:
+    """How the period of an event is found.
 
     Args:
       movelines: the store.
@@ -155,11 +159,12 @@ def assign_splits(
       time_zone: of dates, a name of the IANA database.
 
     Returns:
-      [E] int8 of TRAIN, VALIDATION, TEST, for impressions and other events alike.
+      (part, rows) -> [E_part] int8 of TRAIN, VALIDATION, TEST, for impressions and other events
+      alike: of a part of the users, with the slice of their rows in the store.
 
     Raises:
       ConfigError: for an unknown kind, impossible shares, or dates or a zone that are none.
-      DataError: for a period without impressions, or a store without periods.
+      DataError: for a store without impressions or periods.
     """
     require_split(kind, time_zone)
     if not (0 < train < 1 and 0 < validation < 1 and train + validation < 1):
@@ -167,61 +172,46 @@ def assign_splits(
             f"config.data.train_share={train} and validation_share={validation} have to be "
             "positive and to leave a share for test."
         )
-    impressions = movelines.label != NO_LABEL
-    if not impressions.any():
+    if (movelines.label == NO_LABEL).all():
         raise DataError(f"{movelines.name}: no event has a label of 0 or 1, so nothing to predict.")
     if kind == "temporal_user":
-        split = _temporal_user(movelines, train, validation)
-    elif kind == "temporal_global":
-        split = _temporal_global(movelines, train, validation)
-    elif kind == "random":
+        return lambda part, rows: _temporal_user(part, train, validation)
+    if kind == "random":
         split = _random(movelines, train, validation, seed)
-    elif period_column(kind):
-        split = _given(movelines, kind)
+        return lambda part, rows: split[rows]
+    if period_column(kind):
+        _require_periods(movelines, kind)
+        return lambda part, rows: np.asarray(part.period)
+    if kind == "temporal_global":
+        cuts = _quantiles(movelines, train, validation)
     else:
-        split = np.searchsorted(_cuts(kind, time_zone), movelines.time, "right").astype(np.int8)
-    sizes = np.bincount(split[impressions], minlength=3)
+        cuts = np.array(_cuts(kind, time_zone))
+    return lambda part, rows: np.searchsorted(cuts, part.time, "right").astype(np.int8)
+
+
+def assign_splits(
+    movelines: Movelines,
+    kind: str,
+    train: float,
+    validation: float,
+    seed: int,
+    time_zone: str = "UTC",
+) -> np.ndarray:
+    """[E] int8, the period of every event; see `split_rule`, and `require_impressions` too."""
+    rule = split_rule(movelines, kind, train, validation, seed, time_zone)
+    split = rule(movelines, slice(None))
+    sizes = np.bincount(split[movelines.label != NO_LABEL], minlength=len(PERIODS))
+    require_impressions(movelines.name, kind, sizes)
+    return split
+
+
+def require_impressions(name: str, kind: str, sizes: np.ndarray) -> None:
+    """Raises DataError unless each period has impressions, which `sizes` [3] counts."""
     if (sizes == 0).any():
         shares = "Change config.data.train_share and validation_share, or "
         remedy = shares if kind in KINDS else "Correct the column or the dates, or "
         raise DataError(
-            f"{movelines.name}: split {kind!r} leaves {PERIODS[int(np.argmin(sizes))]} without "
+            f"{name}: split {kind!r} leaves {PERIODS[int(np.argmin(sizes))]} without "
             f"impressions (train, validation, test = {sizes.tolist()}). {remedy}choose another "
             "config.data.split."
         )
-    return split
-
-
-def visible_rows(
-    movelines: Movelines, split: np.ndarray, ties: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the user's events end that each row may see.
-
-    Args:
-      movelines: the store.
-      split: [E] int8, see assign_splits.
-      ties: "order" lets a row see the events that the seeded shuffle put before it at the same
-        second; "exclude" lets it see strictly earlier seconds only.
-
-    Returns:
-      visible and cut, [E] int32 each: a row sees events before the row `visible`, and before `cut`
-      where they end at the beginning of its period; for a train row both are the same.
-
-    Raises:
-      ConfigError: for an unknown choice.
-    """
-    require_choice("data.ties", ties, ("order", "exclude"))
-    rows, user = np.arange(movelines.num_events, dtype=np.int32), movelines.user
-    visible = rows
-    if ties == "exclude":
-        new = np.ones(len(rows), bool)
-        new[1:] = (np.diff(movelines.time) != 0) | (np.diff(user) != 0)
-        visible = np.maximum.accumulate(np.where(new, rows, np.int32(0)))
-    cut = visible.copy()
-    for period in (VALIDATION, TEST):
-        # The first row of each user's period in store order: cut histories end there.
-        own = np.flatnonzero(split == period)
-        begins = np.append(True, np.diff(user[own]) != 0)[: len(own)]
-        first = np.repeat(own[begins], np.diff(np.append(np.flatnonzero(begins), len(own))))
-        cut[own] = np.minimum(first, visible[own])
-    return visible, cut

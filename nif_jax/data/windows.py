@@ -20,7 +20,8 @@ class Store(NamedTuple):
       scene: [E] int32 in 1..S.
       action: [E] int32 in 1..A, what the user did; never an input of its own prediction.
       time: [E] int32 seconds since the data set's first event.
-      label: [E] float32, 1 or 0, or NO_LABEL (such rows are in no plan of impressions).
+      label: [E] float32 (int8 in a large log), 1 or 0, or NO_LABEL (such rows are in no plan of
+        impressions).
       train: [E] bool, the row belongs to the train period.
       user: [E] int32 row of user_features.
       user_features: feature name -> [U] int32.
@@ -233,7 +234,7 @@ def gather_impressions(
     return Impressions(
         item=store.item[rows],
         scene=store.scene[rows],
-        label=store.label[rows],
+        label=store.label[rows].astype(xp.float32),
         weight=index["weight"],
         user_features={k: v[store.user[rows]] for k, v in store.user_features.items()},
         recency=history.gap[:, -1],

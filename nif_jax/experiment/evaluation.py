@@ -231,14 +231,15 @@ def code_rows(
 def bucket_rows(run: Context, scores) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """AUC by history length, by age of the item, and for items and users new to train or not."""
     plan, dataset = test_plan(run, "online"), run.dataset
-    ages = buckets.item_ages(dataset.movelines, ~dataset.sampled, plan.rows)
+    lines, rows = dataset.movelines, plan.rows
+    ages = buckets.item_ages(lines, ~dataset.sampled, rows)
     values = {
         "history_length": (history_lengths(run, plan), LENGTH_EDGES),
         "item_age_days": (ages, AGE_EDGES),
-        "cold_item": (dataset.cold_item[plan.rows].astype(int), (0, 1)),
-        "cold_user": (dataset.cold_user[plan.rows].astype(int), (0, 1)),
+        "cold_item": ((~dataset.seen_item[lines.item[rows]]).astype(int), (0, 1)),
+        "cold_user": ((~dataset.seen_user[lines.user[rows]]).astype(int), (0, 1)),
     }
-    labels = dataset.movelines.label[plan.rows]
+    labels = lines.label[rows]
     return {
         name: {
             name: buckets.by_bucket(labels, found["online"]["logit"], value, edges)

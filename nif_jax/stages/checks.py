@@ -42,8 +42,7 @@ def require_settings(run: Context) -> None:
 def _require_classes(run: Context) -> None:
     """Raises ConfigError where validation has no AUC to select by."""
     data, metric = run.dataset, run.config.train.metric
-    label = data.movelines.label[data.split == splits.VALIDATION]
-    found = np.unique(label[label != NO_LABEL]).tolist()
+    found = np.flatnonzero(data.num_labels[splits.VALIDATION]).tolist()
     if len(found) < 2:
         raise ConfigError(
             f"{data.movelines.name}: impressions of the validation period have the labels {found} "

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from nif_jax.config import flatten, stage_config
 from nif_jax.data.dataset import Dataset, build_dataset, with_statistics
+from nif_jax.data.preparation import layout
 from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
@@ -103,11 +104,15 @@ class Context:
         arrays = {"store": self.dataset.stores} | dict(arrays or {})
         on_device = self.fits(arrays)
         if on_device:
-            shard = self.parallel.shard
-            arrays = {k: self._once(k, v, functools.partial(shard, v)) for k, v in arrays.items()}
+            arrays = {
+                k: self._once(k, v, functools.partial(self._shard, v)) for k, v in arrays.items()
+            }
         items = self._once("items", self.dataset, lambda: self.parallel.replicate(self.items))
         constants = {"items": items} | self.parallel.replicate(constants)
         return Placed(arrays, constants, on_device, self.parallel)
+
+    def _shard(self, tree: Any) -> Any:
+        return self.parallel.shard(jax.tree.map(np.asarray, tree))  # a ShardColumn is padded
 
     def _once(self, name: str, source: Any, make: Callable[[], Any]) -> Any:
         """What `make` makes of a source, made anew only for another one."""
@@ -120,7 +125,8 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
     """The configured data set, laid out for the devices."""
     data = config.data
     statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
-    lines = load_movelines(
+    read_lines = functools.partial(
+        load_movelines,
         data.source,
         seed=data.seed,
         cache_dir=data.cache_dir,
@@ -128,21 +134,27 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         duplicates=data.duplicates,
         **config.source,
     )
-    dataset = build_dataset(
-        lines,
-        split=data.split,
-        time_zone=data.time_zone,
-        train_share=data.train_share,
-        validation_share=data.validation_share,
-        history=data.history,
-        ties=data.ties,
-        label_share=data.label_share,
-        label_scenes=data.label_scenes,
-        negatives=data.negatives,
-        negatives_exclude=data.negatives_exclude,
-        negatives_days=data.negatives_days,
-        seed=data.seed,
-        num_shards=parallel.num_shards,
-        local_shards=tuple(parallel.local_shards),
-    )
+    options = {
+        "split": data.split,
+        "time_zone": data.time_zone,
+        "train_share": data.train_share,
+        "validation_share": data.validation_share,
+        "history": data.history,
+        "ties": data.ties,
+        "label_share": data.label_share,
+        "label_scenes": data.label_scenes,
+        "seed": data.seed,
+    }
+    shards = {"num_shards": parallel.num_shards, "local_shards": tuple(parallel.local_shards)}
+    if data.negatives:  # drawn in memory
+        dataset = build_dataset(
+            read_lines(),
+            **options,
+            **shards,
+            negatives=data.negatives,
+            negatives_exclude=data.negatives_exclude,
+            negatives_days=data.negatives_days,
+        )
+    else:
+        dataset = layout.load_dataset(read_lines, data.cache_dir, **options, **shards)
     return with_statistics(dataset, sorted(statistics - {"none"}))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nif_jax.data.input import Epochs
+from nif_jax.data.ranges import of_rows
 from nif_jax.data.storage import mapped_zeros
 from nif_jax.data.windows import gather_history
 from nif_jax.models.flow import FlowDecoder
@@ -157,7 +158,7 @@ def _all_flows(run: Context, params: Any, vectors: np.ndarray) -> tuple[np.ndarr
     context = run.config.pretrain.context
     bounds = []
     for rows in run.dataset.shard_rows:
-        users = run.dataset.movelines.user[rows[run.dataset.eligible[rows]]]
+        users = run.dataset.movelines.user[rows[of_rows(run.dataset.eligible, rows)]]
         _, first = np.unique(users, return_index=True)
         bounds.append(np.append(first, len(users)))
     return compute_flows(

@@ -152,11 +152,11 @@ def _evaluator(run: Context, scorer: Scorer, spec: FlowLoss):
     # Next items are events; labels are those of sampled impressions too.
     sampled = run.config.data.negatives
     chosen = validation_plan(run, run.config.pretrain.eval_rows * (1 + sampled))
-    events = ~run.dataset.sampled[chosen.rows]
+    events = ~chosen.read(run.dataset.sampled)
 
     def evaluate(params, variables):
         found = scorer(chosen, params, variables)
-        labels = run.dataset.movelines.label[chosen.rows]
+        labels = chosen.read(run.dataset.movelines.label)
         metrics: dict[str, Any] = retrieval.summarize(found["rank"][events])
         metrics["quality"] = metrics["hr@10"]
         if spec.label_head and 0 < labels.mean() < 1:

@@ -56,14 +56,14 @@ def validation_plan(run: Context, limit: int = 0, sampled: bool = True) -> Scori
 def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) -> dict[str, Any]:
     """metrics.ctr.evaluate of a plan's scores."""
     lines = dataset.movelines
-    return ctr.evaluate(lines.label[plan.rows], logits, lines.user[plan.rows])
+    return ctr.evaluate(plan.read(lines.label), logits, plan.read(lines.user))
 
 
 def calibrated(run: Context, trained: Trained) -> Trained:
     """A trained ranker with the calibration that validation chooses."""
     plan, lines = validation_plan(run), run.dataset.movelines
     logits = trained.score(plan)["logit"]
-    found = fit_calibration(lines.label[plan.rows], logits, lines.user[plan.rows])
+    found = fit_calibration(plan.read(lines.label), logits, plan.read(lines.user))
     return dataclasses.replace(trained, calibration=found)
 
 

@@ -71,7 +71,7 @@ def _gather_label_queries(
     known = in_train[..., None] & ((row > before) | (back == 0))
     timed = ~(store.order_only[row] | store.order_only[before])
     gap = gap_bucket(store.time[row] - store.time[before], timed)
-    label = xp.where(known, store.label[row], NO_LABEL)
+    label = xp.where(known, store.label[row].astype(xp.float32), NO_LABEL)
     return LabelQueries(xp.where(known, store.item[row], 0), store.scene[row], gap, label)
 
 

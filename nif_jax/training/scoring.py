@@ -76,6 +76,18 @@ class ScoringPlan:
             [self.dataset.shard_rows[s][rows] for s, rows in enumerate(self.shard_rows)]
         )
 
+    def read(self, column: np.ndarray) -> np.ndarray:
+        """[R] a column [E] of the whole store at `rows`, of which each process reads its own."""
+        data, width = self.dataset, max(map(len, self.shard_rows))
+        own = [column[data.shard_rows[s][self.shard_rows[s]]] for s in data.local_shards]
+        return self.merge(np.stack([np.pad(values, (0, width - len(values))) for values in own]))
+
+    def merge(self, local: np.ndarray) -> np.ndarray:
+        """[R, ...] rows as in `rows`, of [D_local, n, ...] in the order of each local shard's plan,
+        with padding behind."""
+        shards = gather_processes(local).reshape(-1, *local.shape[1:])
+        return np.concatenate([shards[s, : len(r)] for s, r in enumerate(self.shard_rows)])
+
 
 class Scorer:
     """A predict function, compiled once, over any plan of its batch size.
@@ -129,8 +141,6 @@ class Scorer:
 
         def merge(*parts):  # of [D_local, K, B, ...]
             local = np.concatenate(parts, axis=1)
-            local = local.reshape(local.shape[0], -1, *local.shape[3:])
-            shards = gather_processes(local).reshape(-1, *local.shape[1:])
-            return np.concatenate([shards[s, : len(r)] for s, r in enumerate(plan.shard_rows)])
+            return plan.merge(local.reshape(local.shape[0], -1, *local.shape[3:]))
 
         return jax.tree.map(merge, *found)

@@ -109,8 +109,7 @@ def test_no_history_holds_them_and_theirs_is_their_positives(
     # A row that was drawn stands before its event: the next row that was not.
     event = np.flatnonzero(~sampled)[np.cumsum(~sampled) - ~sampled]
     assert (store.label[event[sampled]] == 1).all()
-    for name in ("split", "cold_user"):
-        np.testing.assert_array_equal(*(getattr(dataset, name)[r] for r in (slice(None), event)))
+    np.testing.assert_array_equal(dataset.split, dataset.split[event])
     before = gather_windows(
         jax.tree.map(lambda x: x[0], plain.stores),
         {k: v[: lines.num_events] for k, v in index.items()},
@@ -151,7 +150,7 @@ def test_an_item_that_train_only_drew_stays_unknown(random_movelines):
     dataset = built(lines, negatives=1, negatives_exclude="user", negatives_days=7.0)
     drawn = dataset.sampled & (dataset.split == TRAIN)
     assert dataset.movelines.item[drawn].tolist() == [9, 9]
-    assert dataset.cold_item[drawn].all() and dataset.items["id"][9] == 1
+    assert not dataset.seen_item[9] and dataset.items["id"][9] == 1
     assert dataset.movelines.counts["without_negatives"] == 4  # of the second: nothing is left
 
 
@@ -215,7 +214,7 @@ def test_where_all_items_turn_over_drawn_items_are_as_new_as_bought_ones(random_
     dataset = built(lines, negatives=1, **choices)
     rows = dataset.impressions(0, TEST)
     label, item, time = (getattr(dataset.movelines, n)[rows] for n in ("label", "item", "time"))
-    unseen = dataset.cold_item[rows]
+    unseen = ~dataset.seen_item[item]
     assert unseen[label == 1].mean() > (0.9 if life < 2 else 0.3)
     assert abs(unseen[label == 1].mean() - unseen[label == 0].mean()) < 0.05
     # Nor does an item without an earlier event give a label away.

@@ -171,8 +171,8 @@ def test_items_and_users_that_train_has_not_seen_are_oov(random_movelines):
     users = dataset.stores.user_features
     assert users["id"][0].tolist() == [2, 3, OOV]
     assert dataset.user_sizes["id"] == 4
-    assert dataset.cold_item.tolist() == [False] * 7 + [True] * 3 + [False]
-    assert dataset.cold_user.tolist() == [False] * 10 + [True]
+    assert dataset.seen_item[item].tolist() == [True] * 7 + [False] * 3 + [True]
+    assert dataset.seen_user.tolist() == [True, True, False]
     assert dataset.stores.train[0].tolist() == (dataset.split == TRAIN).tolist()
     assert dataset.stores.label[0].tolist() == [1, 0, 1, 0, NO_LABEL, 1, 1, 0, 1, 1, 1]
 

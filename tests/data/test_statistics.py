@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nif_jax.data import own_events, past_events, splits
 from nif_jax.data.counters import Counters, Queries
 from nif_jax.data.dataset import build_dataset, with_statistics
+from nif_jax.data.histories import visible_rows
 from nif_jax.data.schema import NO_LABEL
 from nif_jax.data.statistics import fit
 
@@ -26,7 +27,7 @@ def every_row(lines, train, row):
 
 def columns_of(lines, split, ties="order", cut=False):
     train = split == splits.TRAIN
-    visible = splits.visible_rows(lines, split, ties)[int(cut)]
+    visible = visible_rows(lines, split, ties)[int(cut)]
     return dict(counters_of(lines, train).columns(every_row(lines, train, visible)))
 
 

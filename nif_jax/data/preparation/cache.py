@@ -6,13 +6,16 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from nif_jax.data import sources, storage
 from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import columnar
 from nif_jax.data.preparation.out_of_core import prepare_pieces
+from nif_jax.data.ranges import RowRange
 from nif_jax.data.schema import DataError, Movelines
 from nif_jax.data.summary import odd_times, summary
 
@@ -26,6 +29,7 @@ def load_movelines(
     cache_dir: str = "",
     period: str = "",
     duplicates: str = "drop",
+    own: Callable[[np.ndarray], Sequence[RowRange]] | None = None,
     **source_kwargs: sources.Option,
 ) -> Movelines:
     """The moveline store of a data source, from the cache if it is there; the log says what it has.
@@ -36,6 +40,7 @@ def load_movelines(
       cache_dir: folder of downloads and prepared data, "" for the default.
       period: column of the periods, see sources.load.
       duplicates: see movelines.prepare.
+      own: which rows this process will use, see columnar.read.
       **source_kwargs: the source's options, see sources.options(source).
 
     Returns:
@@ -46,7 +51,7 @@ def load_movelines(
       DataError: unknown source or option, or data that cannot be had or used.
     """
     given = {"period": period} | source_kwargs
-    store, notes = _read_or_prepare(source, seed, cache_dir, duplicates, given)
+    store, notes = _read_or_prepare(source, seed, cache_dir, duplicates, own, given)
     for line in notes["summary"]:
         _LOG.info("%s", line)
     for odd in notes["odd_times"]:
@@ -59,6 +64,7 @@ def _read_or_prepare(
     seed: int,
     cache_dir: str,
     duplicates: str,
+    own: Callable[[np.ndarray], Sequence[RowRange]] | None,
     source_kwargs: Mapping[str, Any],
 ) -> tuple[Movelines, Mapping[str, Any]]:
     """The store, and what the log says about it."""
@@ -66,7 +72,7 @@ def _read_or_prepare(
     key = functools.partial(cache_key, source, seed=seed, duplicates=duplicates, **source_kwargs)
     target = prepared / key()
     if target.exists():
-        found = _read(target)
+        found = _read(target, own)
         if found is not None:
             _LOG.info("prepared data: %s", target)
             return found
@@ -79,7 +85,7 @@ def _read_or_prepare(
     pieces = sources.load_pieces(source, **options)
     if pieces is not None:
         try:
-            with _kept(target) as scratch:
+            with kept(target) as scratch:
                 store = prepare_pieces(pieces, seed, duplicates, scratch)
                 require_unchanged(store.origin)
                 notes = _notes(store)
@@ -92,7 +98,7 @@ def _read_or_prepare(
     store = raw if isinstance(raw, Movelines) else prepare(raw, seed, duplicates)
     notes = _notes(store)
     try:
-        with _kept(target) as scratch:
+        with kept(target) as scratch:
             columnar.write(store, scratch, notes)
     except OSError as error:
         _LOG.warning("prepared data is not kept, %s cannot be written: %s", target, error)
@@ -105,7 +111,7 @@ def _notes(store: Movelines) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _kept(target: pathlib.Path) -> Iterator[pathlib.Path]:
+def kept(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """An empty folder that becomes `target` at the end; what is damaged there is removed."""
     if target.exists():
         storage.discard_directory(target)
@@ -131,10 +137,10 @@ def cache_key(
     return f"{source}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
-def _read(target: pathlib.Path) -> tuple[Movelines, Mapping[str, Any]] | None:
+def _read(target: pathlib.Path, own) -> tuple[Movelines, Mapping[str, Any]] | None:
     """The prepared store and its notes, or None, with a warning, if it is damaged."""
     try:
-        return columnar.read(target)
+        return columnar.read(target, own)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         _LOG.warning(
             "prepared data in %s is damaged (%s: %s): preparing it again",

@@ -11,9 +11,8 @@ A shard is a range of users and of their rows, with digests of its own. It is a 
 and not a file, so that a column is one array whichever part of it a process reads.
 """
 
-import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nif_jax.data.files import file_sha256, read_json, write_json
+from nif_jax.data.preparation.column_files import (
+    form,
+    map_file,
+    require,
+    require_digests,
+    shard_digests,
+)
+from nif_jax.data.ranges import RowRange
 from nif_jax.data.schema import EVENT_COLUMNS, OPTIONAL_COLUMNS, Movelines
 
 FORMAT_VERSION = "2.0.0"
@@ -30,8 +37,6 @@ stored."""
 MANIFEST = "manifest.json"
 SHARD_ROWS = 1 << 22
 """Rows of a shard, about: no user is in two."""
-_BLOCK = 1 << 22
-"""Bytes that are read at one time to digest a file."""
 
 
 class Names(Mapping[str, np.ndarray]):
@@ -92,7 +97,7 @@ def write_rest(store: Movelines, folder: pathlib.Path, notes: Mapping[str, Any])
     columns = {
         name: {
             "dtype": getattr(store, name).dtype.str,
-            "sha256": _shard_digests(folder / f"{name}.npy", store.user_offsets[shards]),
+            "sha256": shard_digests(folder / f"{name}.npy", store.user_offsets[shards]),
         }
         for name in event_columns(store)
     }
@@ -118,24 +123,35 @@ def write_rest(store: Movelines, folder: pathlib.Path, notes: Mapping[str, Any])
     write_json(folder / MANIFEST, manifest)
 
 
-def read(folder: pathlib.Path) -> tuple[Movelines, dict[str, Any]]:
+def read(
+    folder: pathlib.Path, own: Callable[[np.ndarray], Sequence[RowRange]] | None = None
+) -> tuple[Movelines, dict[str, Any]]:
     """The store written to `folder`, and its notes; events stay on disk and are mapped.
 
-    Every byte is compared with its digest, so that damage is found before training.
+    Bytes are compared with their digests, so that damage is found before training.
+
+    Args:
+      folder: of the store.
+      own: [U + 1] user_offsets -> the rows that this process will use. Shards of event columns
+        without any of them are neither read nor verified; None = all are.
 
     Raises:
       ValueError, OSError: a file is absent, or differs from what was written.
     """
     manifest = read_json(folder / MANIFEST)
     for name, expected in manifest["files"].items():
-        _require(folder / name, expected, file_sha256(folder / name))
-    rows = np.asarray(manifest["shards"]["rows"])
+        require(folder / name, expected, file_sha256(folder / name))
+    offsets = map_file(folder / "user_offsets.npy")
+    rows, shards = np.asarray(manifest["shards"]["rows"]), None
+    if own is not None:
+        used = [(r.begin < rows[1:]) & (rows[:-1] < r.end) for r in own(offsets)]
+        shards = np.flatnonzero(np.any(used, axis=0))
     columns: dict[str, Any] = {}
     for name, column in manifest["columns"].items():
         path = folder / f"{name}.npy"
         columns[name] = map_file(path)
-        _require(path, (column["dtype"], (rows[-1],)), _form(columns[name]))
-        _require(path, column["sha256"], _shard_digests(path, rows))
+        require(path, (column["dtype"], (rows[-1],)), form(columns[name]))
+        require_digests(path, column["sha256"], rows, shards)
     features: dict[str, Any] = {
         group: {
             name: map_file(folder / group / f"{number:04}.npy")
@@ -147,7 +163,7 @@ def read(folder: pathlib.Path) -> tuple[Movelines, dict[str, Any]]:
     store = Movelines(
         name=manifest["name"],
         origin=manifest["origin"],
-        user_offsets=map_file(folder / "user_offsets.npy"),
+        user_offsets=offsets,
         **columns,
         **features,
         vocabulary=Names({key: _names_file(folder, number) for number, key in keys}),
@@ -180,68 +196,3 @@ def read_names(path: pathlib.Path) -> np.ndarray:
 def _names_file(folder: pathlib.Path, number: int) -> pathlib.Path:
     """Of the titles, number 0, or of a vocabulary, counted from 1."""
     return folder / "names" / f"{number:04}.parquet"
-
-
-class ColumnWriter:
-    """Writes a column [E] as a .npy file in pieces, whatever E becomes.
-
-    Args of the constructor: the file, and the type of the column.
-    """
-
-    def __init__(self, path: pathlib.Path, dtype: np.dtype):
-        self._file, self._dtype, self._rows = path.open("wb"), dtype, 0
-        self._write_header()
-
-    def _write_header(self) -> None:
-        # NumPy leaves space for the largest shape, so that the header keeps its length.
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": (self._rows,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-    def append(self, values: np.ndarray) -> None:
-        """Adds values [n]."""
-        self._file.write(np.ascontiguousarray(values, self._dtype).data)
-        self._rows += len(values)
-
-    def close(self) -> None:
-        """Completes the file."""
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
-
-
-def map_file(path: pathlib.Path) -> np.ndarray:
-    """A read-only array whose pages are read when they are used; ValueError if it is none."""
-    return np.asarray(_map(path))
-
-
-def _map(path: pathlib.Path) -> np.memmap:
-    """See map_file."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, ValueError) as error:
-        raise ValueError(f"{path} is not what was written: {error}") from error
-
-
-def _form(array: np.ndarray) -> tuple[str, tuple[int, ...]]:
-    return array.dtype.str, array.shape
-
-
-def _shard_digests(path: pathlib.Path, rows: np.ndarray) -> list[str]:
-    """SHA-256 of the bytes of each shard of a column [E], whose shards begin at `rows` [S + 1]."""
-    array, found = _map(path), []
-    # Read, not mapped: pages that are mapped count as memory of this process.
-    with path.open("rb") as file:
-        file.seek(array.offset)
-        for count in np.diff(rows) * array.itemsize:
-            total = hashlib.sha256()
-            while count > 0 and (block := file.read(min(count, _BLOCK))):
-                total.update(block)
-                count -= len(block)
-            found.append(total.hexdigest())
-    return found
-
-
-def _require(path: pathlib.Path, expected: object, found: object) -> None:
-    if expected != found:
-        raise ValueError(f"{path} is not what was written: {found}, expected {expected}")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nif_jax.data import movelines, ordering
-from nif_jax.data.preparation import columnar
+from nif_jax.data.preparation import column_files, columnar
 from nif_jax.data.schema import NO_LABEL, Movelines, RawPieces, RawTables
 
 Columns = dict[str, np.ndarray]
@@ -75,7 +75,7 @@ def prepare_pieces(
     shutil.rmtree(work)
     offsets = np.append(0, np.cumsum(per_user))
     counts["tied_rows"] = _shuffle_ties(offsets, seed, folder)
-    columns = {path.stem: columnar.map_file(path) for path in folder.glob("*.npy")}
+    columns = {path.stem: column_files.map_file(path) for path in folder.glob("*.npy")}
     return movelines.assemble(raw, names, per_user, columns, counts, with_events)
 
 
@@ -176,7 +176,7 @@ def _sort_parts(
     counts = {"duplicates_dropped": 0, "unsorted_rows": 0}
     per_user = []
     seen = np.zeros(len(names["item"]), bool)
-    writers: dict[str, columnar.ColumnWriter] = {}
+    writers: dict[str, column_files.ColumnWriter] = {}
     for number, (first, end) in enumerate(itertools.pairwise(users)):
         columns = _take_part(work, number)
         user = columns["user"] - first
@@ -193,7 +193,7 @@ def _sort_parts(
         for name in columns.keys() - {"user", "other"}:
             if name not in writers:
                 path = folder / f"{name}.npy"
-                writers[name] = columnar.ColumnWriter(path, columns[name].dtype)
+                writers[name] = column_files.ColumnWriter(path, columns[name].dtype)
             writers[name].append(columns[name][order])
     for writer in writers.values():
         writer.close()
