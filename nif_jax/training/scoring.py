@@ -109,13 +109,14 @@ class Scorer:
 
             return jax.lax.map(one, batches)
 
-        self._predict = parallel.map(predict_dispatch)
+        self._predict = parallel.map(predict_dispatch, sharded=True)
         # In several processes pmap refuses a function without an output, such as one for {}.
         self._prepare = parallel.map(lambda *given: (self.prepare(*given), jnp.zeros(())))
 
     def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
         """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""
-        stream = Epochs(plan, self._parallel.local_shards).batches(
+        own, rows = np.array(self._parallel.local_shards), plan.shard_rows
+        stream = Epochs(plan, own.tolist()).batches(
             first_step=0,
             last_step=plan.steps_per_epoch,
             steps_per_dispatch=DISPATCH,
@@ -131,6 +132,8 @@ class Scorer:
             local = np.concatenate(parts, axis=1)
             local = local.reshape(local.shape[0], -1, *local.shape[3:])
             shards = gather_processes(local).reshape(-1, *local.shape[1:])
-            return np.concatenate([shards[s, : len(r)] for s, r in enumerate(plan.shard_rows)])
+            # Processes that have devices of one shard have the same of it.
+            place = {shard: k for k, shard in enumerate(gather_processes(own).reshape(-1))}
+            return np.concatenate([shards[place[s], : len(r)] for s, r in enumerate(rows)])
 
         return jax.tree.map(merge, *found)

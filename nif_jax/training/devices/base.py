@@ -29,16 +29,27 @@ class Devices(Protocol):
     def local_shards(self) -> Sequence[int]:
         """Shard numbers of the devices of this process."""
 
-    def map(self, fn: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    @property
+    def splits_tables(self) -> bool:
+        """Whether a device may have some columns of a replicated table instead of all.
+
+        A mapped function then gets the table as Columns (nif_jax/data/table_columns.py), and what
+        an optimizer keeps has to have the shapes of parameters.
+        """
+
+    def map(
+        self, fn: Callable[..., Any], donate: Sequence[int] = (), sharded: bool = False
+    ) -> Callable[..., Any]:
         """Maps a function of one device over all devices.
 
         Args:
           fn: takes and returns trees without a device axis. It may use collectives over AXIS.
           donate: numbers of the arguments whose buffers are reused for the results.
+          sharded: whether `fn` returns something else for each shard.
 
         Returns:
-          A function of sharded or replicated trees. It returns a tree on the devices, which is
-          replicated where `fn` returns the same on all devices, and sharded elsewhere.
+          A function of sharded or replicated trees. It returns a sharded tree if `sharded`, else a
+          replicated one.
         """
 
     def shard(self, tree: Any) -> Any:

@@ -34,8 +34,16 @@ class Pmap(Devices):
         first = jax.process_index() * len(self._devices)
         return range(first, first + len(self._devices))
 
-    def map(self, fn: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    @property
+    def splits_tables(self) -> bool:
         """See Devices."""
+        return False
+
+    def map(
+        self, fn: Callable[..., Any], donate: Sequence[int] = (), sharded: bool = False
+    ) -> Callable[..., Any]:
+        """See Devices."""
+        del sharded  # every array has an entry for each device
         return jax.pmap(fn, axis_name=AXIS, donate_argnums=tuple(donate), devices=self._subset)
 
     def shard(self, tree: Any) -> Any:
