@@ -154,5 +154,6 @@ def make_ranking_stage(
         data=data,
         scorers=scorers,
         lookups=lookups,
+        per_shard=("beams",),
         predict_candidates=predict_candidates,
     )

@@ -64,6 +64,16 @@ class Devices(Protocol):
     def unreplicate(self, tree: Any) -> Any:
         """Host copy of a replicated tree."""
 
+    def to_checkpoint(self, tree: Any) -> Any:
+        """A replicated tree as checkpoints save it: host arrays, which process 0 writes, or arrays on
+        devices, of which every process writes a part."""
+
+    def checkpoint_like(self, like: Any) -> Any:
+        """What a checkpoint is read into, for a tree of shapes and types."""
+
+    def from_checkpoint(self, tree: Any) -> Any:
+        """A replicated tree of what was read so, or of host arrays."""
+
     def call_on_first(self, fn: Callable[..., Any], tree: Any, *arguments: Any) -> Any:
         """fn(part, *arguments) under jit for the first local shard's part of a sharded tree.
 

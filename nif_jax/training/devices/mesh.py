@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils, multihost_utils
+from jax.experimental import mesh_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from nif_jax.data.table_columns import MODEL, Columns, is_columns
 from nif_jax.training.devices.base import AXIS, Devices
+from nif_jax.training.devices.processes import on_host
 
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 COLUMNS = (None, MODEL)
@@ -124,7 +125,24 @@ class Mesh(Devices):
     def unreplicate(self, tree: Any) -> Any:
         """See Devices."""
         _start_copies(tree)
-        return jax.tree.map(_on_host, tree)
+        return jax.tree.map(on_host, tree)
+
+    def to_checkpoint(self, tree: Any) -> Any:
+        """See Devices."""
+        return tree
+
+    def checkpoint_like(self, like: Any) -> Any:
+        """See Devices."""
+
+        def one(path, x):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.sharding(path, x))
+
+        return jax.tree_util.tree_map_with_path(one, like)
+
+    def from_checkpoint(self, tree: Any) -> Any:
+        """See Devices."""
+        on_host = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(tree))
+        return self.replicate(tree) if on_host else tree
 
     def call_on_first(self, fn: Callable[..., Any], tree: Any, *arguments: Any) -> Any:
         """See Devices."""
@@ -139,19 +157,6 @@ class Mesh(Devices):
 def _start_copies(tree: Any) -> None:
     for x in jax.tree.leaves(tree):
         x.copy_to_host_async()
-
-
-def _on_host(x: jax.Array) -> np.ndarray:
-    """The whole of an array, parts of which other processes may have."""
-    if x.is_fully_addressable or x.is_fully_replicated:
-        return np.asarray(x)
-    parts = {str(part.index): part for part in x.addressable_shards}
-    if sum(part.data.size for part in parts.values()) < x.size:
-        return multihost_utils.process_allgather(x, tiled=True)
-    found = np.empty(x.shape, x.dtype)
-    for part in parts.values():
-        found[part.index] = part.data
-    return found
 
 
 def _kind(x: jax.Array) -> str:

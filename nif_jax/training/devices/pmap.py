@@ -69,6 +69,18 @@ class Pmap(Devices):
         first = jax.device_get(self._first(tree))  # all transfers start before the first is awaited
         return jax.tree.map(lambda x: x[0], first)
 
+    def to_checkpoint(self, tree: Any) -> Any:
+        """See Devices."""
+        return self.unreplicate(tree)
+
+    def checkpoint_like(self, like: Any) -> Any:
+        """See Devices."""
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+
+    def from_checkpoint(self, tree: Any) -> Any:
+        """See Devices."""
+        return self.replicate(tree)
+
     def call_on_first(self, fn: Callable[..., Any], tree: Any, *arguments: Any) -> Any:
         """See Devices."""
 
