@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from configs import nif
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.stages import context
+from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.pmap import Pmap
 
 TINY = ",".join(
@@ -47,9 +48,13 @@ WRITERS: list[MetricWriter] = []
 """Of the runs that a test makes by hand."""
 
 
-def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> context.Context:
+def make_run(
+    folder: pathlib.Path, text: str = TINY_NIF, devices: int | Devices = 1
+) -> context.Context:
     """A run of the first seed that trains nothing yet."""
-    config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
+    config, parallel = nif.get_config(text), devices
+    if isinstance(devices, int):
+        parallel = Pmap(jax.devices()[:devices])
     writer = MetricWriter(folder)
     WRITERS.append(writer)
     return context.Context(
