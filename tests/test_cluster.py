@@ -9,10 +9,10 @@ import sys
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from nif_jax.reports import results
+from tests.end_to_end.runs import best_parameters
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = (
@@ -63,8 +63,7 @@ def workdirs(tmp_path_factory):
 
 
 def read(workdir, stage):
-    best = next((workdir / "seed_0" / stage / "best").glob("[0-9]*"))
-    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(best / "tree"))
+    return best_parameters(workdir / "seed_0" / stage)
 
 
 def require_same_parameters(first: pathlib.Path, second: pathlib.Path) -> None:

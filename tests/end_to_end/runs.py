@@ -71,5 +71,8 @@ def make_run(
 def best_parameters(folder: pathlib.Path):
     """Leaves of a stage's best checkpoint, read by Orbax alone."""
     best = next(p for p in (folder / "best").iterdir() if p.name.isdigit())
-    restored = ocp.StandardCheckpointer().restore(best / "tree")
-    return jax.tree.map(np.asarray, restored)
+    with ocp.StandardCheckpointer() as checkpointer:
+        # Host arrays, whatever devices the run had.
+        there = checkpointer.metadata(best / "tree").item_metadata.tree
+        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), there)
+        return checkpointer.restore(best / "tree", like)

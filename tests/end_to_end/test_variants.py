@@ -1,6 +1,11 @@
 """Whole runs of the baselines and of the hybrid."""
 
 import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
