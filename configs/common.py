@@ -113,6 +113,25 @@ def _simulator(config: ConfigDict, smoke: bool) -> None:
     config.source.cold_users = 0.0
 
 
+def _layout(config: ConfigDict) -> None:
+    """How a run is laid out on devices (docs/devices.md); a run may be resumed with another."""
+    # "pmap": all tables on each device. "mesh": users are dealt out to mesh.data groups of
+    # mesh.model devices, and a group shares the tables.
+    config.parallel = "pmap"
+    config.mesh = ConfigDict()
+    # Their product is the number of devices; 0 for one of them = what the other leaves.
+    config.mesh.data = 0
+    config.mesh.model = 1
+    # (pattern, axes): the first whose pattern is found in the path of a parameter, or of what an
+    # optimizer keeps of it, says where it lies. (None, "model") spreads its columns over a group,
+    # () copies it to each device, as all that no pattern is found in.
+    config.mesh.rules = (
+        (r"(^|/)weights/", ()),  # one column
+        (r"(^|/)(items|user)/[^/]+$", (None, "model")),
+        (r"(^|/)generator_item_emb$", (None, "model")),
+    )
+
+
 def _ab(config: ConfigDict, smoke: bool) -> None:
     """The A/B test of --mode=ab, on data whose law is known; may change after training."""
     config.ab = ConfigDict()
@@ -212,6 +231,7 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # XLA flags of the process, before those of $XLA_FLAGS. A GPU repeats its bits only with
     # --xla_gpu_deterministic_ops=true.
     config.xla_flags = FAST_COMPILATION if smoke else ""
+    _layout(config)
     _data(config, dataset, smoke)
     _ranker(config, smoke)
     _baselines(config)

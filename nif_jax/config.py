@@ -29,7 +29,9 @@ STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "generator": (*_BASE, "flow.horizon", "flow_loss", "generator", "pretrain"),
 }
 """Sections and keys that shape a stage, those of the stage before it included."""
-_NO_STAGE = ("ab", "num_seeds", "rows", "seed")
+LAYOUT = ("mesh", "parallel")
+"""Keys that say how a run is laid out on devices: it may be resumed with others."""
+_NO_STAGE = ("ab", "num_seeds", "rows", "seed", *LAYOUT)
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "flow": ("flow", "flow_loss", "generator", "pretrain"),
     "tsp": ("tsp",),
@@ -96,7 +98,8 @@ def run_differences(
 ) -> list[str]:
     """`differences` in keys that shape a run.
 
-    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them.
+    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them. Keys of the layout on
+    devices (LAYOUT) do not either.
 
     Args:
       wanted: flat config.
@@ -105,7 +108,8 @@ def run_differences(
     """
 
     def shapes(key: str) -> bool:
-        return not key.startswith("ab.") and not (extend and _extends(key, wanted, found))
+        own = key.split(".")[0] not in ("ab", *LAYOUT)
+        return own and not (extend and _extends(key, wanted, found))
 
     return differences(*({k: v for k, v in c.items() if shapes(k)} for c in (wanted, found)))
 

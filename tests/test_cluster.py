@@ -1,4 +1,4 @@
-"""Two processes of one device compute what one process of two computes."""
+"""Two processes compute what one process of two devices computes, by pmap and on a mesh."""
 
 import os
 import pathlib
@@ -9,10 +9,10 @@ import sys
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from nif_jax.reports import results
+from tests.end_to_end.runs import best_parameters
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = (
@@ -27,13 +27,13 @@ CONFIG = (
 
 
 def start(
-    processes: int, workdir: pathlib.Path, cache: pathlib.Path, *overrides: str
+    processes: int, workdir: pathlib.Path, cache: pathlib.Path, *overrides: str, devices: int = 2
 ) -> subprocess.Popen:
     command = [
         sys.executable,
         "launch/local_cluster.py",
         f"--processes={processes}",
-        f"--devices_per_process={2 // processes}",
+        f"--devices_per_process={devices // processes}",
         "--",
         f"--config={CONFIG}",
         f"--workdir={workdir}",
@@ -63,11 +63,10 @@ def workdirs(tmp_path_factory):
 
 
 def read(workdir, stage):
-    best = next((workdir / "seed_0" / stage / "best").glob("[0-9]*"))
-    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(best / "tree"))
+    return best_parameters(workdir / "seed_0" / stage)
 
 
-def test_the_same_parameters(workdirs):
+def require_same_parameters(first: pathlib.Path, second: pathlib.Path) -> None:
     def compare(path, a, b):
         # A bias that shifts all keys of the alignment alike changes no score: its gradient is
         # rounding, which Adam brings to full size.
@@ -75,19 +74,50 @@ def test_the_same_parameters(workdirs):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=str(path))
 
     for stage in ("base", "generator", "amen"):
-        one, two = (read(workdirs[n], stage) for n in (1, 2))
+        one, two = (read(folder, stage) for folder in (first, second))
         jax.tree_util.tree_map_with_path(compare, one, two)
 
 
-def test_the_same_results_written_once(workdirs):
-    one, two = (results.read_results(workdirs[n]) for n in (1, 2))
+def require_same_results(first: pathlib.Path, second: pathlib.Path) -> None:
+    one, two = map(results.read_results, (first, second))
     for key in ("auc", "gauc", "logloss"):
         np.testing.assert_allclose(
             [row[key] for row in one["rows"]], [row[key] for row in two["rows"]], atol=1e-5
         )
     assert one["retrieval"] == two["retrieval"]
+
+
+def test_the_same_parameters(workdirs):
+    require_same_parameters(workdirs[1], workdirs[2])
+
+
+def test_the_same_results_written_once(workdirs):
+    require_same_results(workdirs[1], workdirs[2])
     lines = [(workdirs[n] / "seed_0" / "metrics.jsonl").read_text().count("\n") for n in (1, 2)]
     assert lines[0] == lines[1]
+
+
+MESH = ("--config.parallel=mesh", "--config.mesh.data=2", "--config.mesh.model=2")
+
+
+def test_a_mesh_of_two_processes_with_two_devices_each(workdirs, tmp_path):
+    """It computes what pmap on two devices does, which reads its checkpoints."""
+    cache = workdirs[1].parent / "cache"
+    process = start(2, tmp_path, cache, *MESH, devices=4)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    require_same_parameters(workdirs[1], tmp_path)
+    saved = next((tmp_path / "seed_0/base/last").glob("[0-9]*/tree"))
+    assert {path.name for path in saved.glob("ocdbt.process_*")} == {
+        "ocdbt.process_0",
+        "ocdbt.process_1",
+    }
+    before = (tmp_path / "results.json").read_bytes()
+    process = start(1, tmp_path, cache, "--mode=evaluate")
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    require_same_results(workdirs[1], tmp_path)
+    assert (tmp_path / "results.json").read_bytes() != before  # by pmap, at another time
 
 
 def test_a_signal_to_one_process_stops_both(workdirs, tmp_path):

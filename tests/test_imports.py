@@ -38,7 +38,7 @@ ALLOWED = {
         "data",
     ],
     "training": ["training.devices", "config", "metrics", "data.preparation", "data"],
-    "training.devices": [],
+    "training.devices": ["data"],
     "config": ["variants"],
     "variants": ["data"],
     "models.baselines": ["models", "data"],

@@ -17,6 +17,7 @@ from nif_jax.data.files import write_whole
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.experiment import ab, claims, evaluation, pictures, pipeline, selection
+from nif_jax.experiment.layout import make_devices
 from nif_jax.experiment.lock import hold
 from nif_jax.experiment.outputs import describe_run, merge_metrics, print_results
 from nif_jax.experiment.settings import require_valid_settings
@@ -26,7 +27,6 @@ from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import WorkdirError, is_finished, list_files
 from nif_jax.stages import context
 from nif_jax.training.checkpoint import CheckpointError
-from nif_jax.training.devices.pmap import Pmap
 from nif_jax.training.devices.processes import (
     barrier,
     enable_compilation_cache,
@@ -108,7 +108,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str, profile: bool = Fa
     enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
     flat, train = flatten(config.to_dict()), mode == "train"
     claimed = claims.require_own(flat, workdir, train=train)
-    parallel = Pmap()
+    parallel = make_devices(config)
     dataset = context.load_dataset(config, parallel)
     data = identify(flat, dataset.movelines)
     claimed &= claims.require_same_data(workdir, data, train=train)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 
@@ -107,7 +108,33 @@ class Several:
         return sequence and all(self.each.accepts(one) for one in value)
 
 
-Setting = Number | Rate | Kind | Choice | Several
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Where parameters lie, pairs (pattern, axes); see config.mesh.rules."""
+
+    @property
+    def description(self) -> str:
+        """The form of a rule."""
+        return (
+            "a tuple of pairs (regular expression, axes), with the axes (None, 'model') for a table "
+            "whose columns are spread and () for a copy on each device"
+        )
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is a sequence of such pairs."""
+        return isinstance(value, (tuple, list)) and all(map(self._accepts_rule, value))
+
+    def _accepts_rule(self, rule: Any) -> bool:
+        if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and isinstance(rule[0], str)):
+            return False
+        try:
+            re.compile(rule[0])
+        except re.error:
+            return False
+        return isinstance(rule[1], (tuple, list)) and tuple(rule[1]) in ((), (None, "model"))
+
+
+Setting = Number | Rate | Kind | Choice | Several | Rules
 
 
 def whole(low: int, high: float = math.inf) -> Number:
@@ -140,3 +167,4 @@ seed = whole(0, 2**31 - 1)  # k-means and NumPy take 32 bits
 boolean = Kind(bool, "True or False")
 text = Kind(str, "text")
 widths = Several(whole(1))
+rules = Rules()

@@ -39,9 +39,38 @@ def exact(
     Returns:
       Scalar.
     """
+    items = table[1:]
+    return exact_of_share(
+        queries, items, len(items), targets, weights, temperature, None, block=block
+    )
+
+
+def exact_of_share(
+    queries: jax.Array,
+    items: jax.Array,
+    number_of_items: int,
+    targets: jax.Array,
+    weights: jax.Array,
+    temperature: float,
+    axis_name: str | None,
+    block: int | None = None,
+) -> jax.Array:
+    """`exact` where each device along an axis has a share of the catalogue and computes its logits.
+
+    Args:
+      queries: [..., D] unit vectors, the same on all of these devices.
+      items: [R, D] unit vectors: of items k R + 1 to (k + 1) R on device k. Rows past the last item
+        may be anything finite.
+      number_of_items: N.
+      targets, weights, temperature, block: see `exact`.
+      axis_name: of the devices; None = one has all.
+
+    Returns:
+      Scalar, the same on all of these devices.
+    """
     if block is None:
         logits = _BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK
-        block = max(_FEWEST, logits // (len(table) - 1))
+        block = max(_FEWEST, logits // len(items))
     number = weights.size
     blocks = -(-number // block)
     rows = -(-number // blocks)  # so that the last is about as full as the others
@@ -54,39 +83,63 @@ def exact(
     real = weights > 0
     queries = cut(jnp.where(real[..., None], queries, 0.0))
     targets = cut(jnp.where(real, targets, 1))
-    # The padding of `cut` is row 0 of the table, which is row -1 of the items, with weight 0.
-    return _exact(queries, table[1:], targets - 1, cut(weights), temperature)
+    # The padding of `cut` is row 0 of the table, which is no item, with weight 0.
+    share = _Share(number_of_items, temperature, axis_name)
+    return _exact(queries, items, targets - 1, cut(weights), share)
+
+
+class _Share(NamedTuple):
+    number: int  # N
+    temperature: float
+    axis_name: str | None
+
+    def sum(self, x: jax.Array) -> jax.Array:
+        return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
+
+    def max(self, x: jax.Array) -> jax.Array:
+        return x if self.axis_name is None else jax.lax.pmax(x, self.axis_name)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _exact(queries, items, targets, weights, temperature):
-    """`exact` for blocks of queries [blocks, rows, D] and items [N, D]."""
-    return _exact_forward(queries, items, targets, weights, temperature)[0]
+def _exact(queries, items, targets, weights, share):
+    """`exact` for blocks of queries [blocks, rows, D] and this device's items [R, D]."""
+    return _exact_forward(queries, items, targets, weights, share)[0]
 
 
-def _exact_forward(queries, items, targets, weights, temperature):
+def _exact_forward(queries, items, targets, weights, share: _Share):
     """The sum, and its gradient by queries and items."""
+    real, temperature = None, share.temperature
+    if share.axis_name is not None:
+        first = jax.lax.axis_index(share.axis_name) * len(items)
+        real = first + jnp.arange(len(items)) < share.number
+        targets = targets - first
 
     def one(by_item, block):
         query, target, weight = block
-        positive = items[target]
-        logits = query @ items.T / temperature  # [rows, N]
-        highest = logits.max(axis=-1, keepdims=True)
+        logits = query @ items.T / temperature  # [rows, R]
+        if real is None:
+            positive = items[target]
+        else:
+            logits = jnp.where(real, logits, -jnp.inf)
+            # Targets of other devices are dropped, here and in the gradient.
+            target = jnp.where(target < 0, len(items), target)
+            positive = share.sum(items.at[target].get(mode="fill", fill_value=0))
+        highest = share.max(logits.max(axis=-1, keepdims=True))
         odds = jnp.exp(logits - highest)
-        partition = odds.sum(axis=-1, keepdims=True)
+        partition = share.sum(odds.sum(axis=-1, keepdims=True))
         loss = (jnp.log(partition) + highest)[:, 0] - (query * positive).sum(-1) / temperature
         scale = weight[:, None] / temperature
         pull = odds * (scale / partition)
-        by_item = (by_item + pull.T @ query).at[target].add(-scale * query)
-        return by_item, ((weight * loss).sum(), pull @ items - scale * positive)
+        by_item = (by_item + pull.T @ query).at[target].add(-scale * query, mode="drop")
+        return by_item, ((weight * loss).sum(), share.sum(pull @ items) - scale * positive)
 
     blocks = (queries, targets, weights)
     by_item, (losses, by_query) = jax.lax.scan(one, jnp.zeros_like(items), blocks)
     return losses.sum(), (by_query, by_item)
 
 
-def _exact_backward(temperature, gradients, cotangent):
-    del temperature
+def _exact_backward(share, gradients, cotangent):
+    del share
     by_query, by_item = gradients
     return cotangent * by_query, cotangent * by_item, None, None
 

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 
 from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.dataset import OOV
+from nif_jax.data.table_columns import Columns, is_columns, whole
 from nif_jax.data.table_rows import TableRows
 from nif_jax.data.windows import Window
 from nif_jax.models.cpu import over_positions
 from nif_jax.models.dropout import Dropout
 
 embedding_init = nn.initializers.normal(stddev=0.05)
-Table = jax.Array | TableRows
+Table = jax.Array | TableRows | Columns
 
 
 def table_name(feature: str) -> str:
@@ -36,13 +37,26 @@ def _tables(module: nn.Module, sizes: Mapping[str, int], dim: int) -> dict[str, 
     """A table [rows, D] for each feature, or what a step has of it."""
 
     def table(name: str, size: int) -> Table:
-        # `param` would compare shapes, and rows that stand in for a table have another one.
+        # `param` would compare shapes, and what stands in for a table has another one.
         given: Any = module.get_variable("params", name)
-        if isinstance(given, TableRows):
+        if isinstance(given, (TableRows, Columns)):
             return given
         return module.param(name, embedding_init, (size, dim))
 
     return {name: table(table_name(name), size) for name, size in sorted(sizes.items())}
+
+
+def _has_rows(table: Table) -> bool:
+    """Whether a table stands for some of its rows."""
+    return isinstance(table.values if isinstance(table, Columns) else table, TableRows)
+
+
+def _mean(table: Table, ids: jax.Array) -> Table:
+    """[..., D] mean embedding of ids [..., M], of which 0 is padding; Columns of Columns."""
+    if isinstance(table, Columns):
+        return Columns(_mean(table.values, ids))
+    real = (ids > 0)[..., None].astype(table.dtype)
+    return (table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0)
 
 
 class ItemEmbed(nn.Module):
@@ -64,30 +78,35 @@ class ItemEmbed(nn.Module):
         if self.id_dropout:
             self.drop = Dropout(self.id_dropout)
 
-    def fields(self, features: Mapping[str, jax.Array], train: bool = False) -> list[jax.Array]:
-        """An embedding [N + 1, D] for each feature of [N + 1, M] ids; or any other leading axes."""
+    def _fields(self, features: Mapping[str, jax.Array], train: bool) -> list[Table]:
         fields = []
         for name, table in self.tables.items():
             ids = features[name]
             if name == "id" and self.id_dropout and train:
                 keep = self.drop(jnp.ones(ids.shape, jnp.float32), deterministic=False) > 0
                 ids = jnp.where(keep | (ids == 0), ids, OOV)
-            real = (ids > 0)[..., None].astype(table.dtype)
-            fields.append((table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0))
+            fields.append(_mean(table, ids))
         return fields
 
-    def table(self, features: Mapping[str, jax.Array], train: bool = False) -> jax.Array:
-        """[N + 1, D], the sum of `fields`."""
-        return sum(self.fields(features, train))  # type: ignore[return-value]  # no int: not empty
+    def fields(self, features: Mapping[str, jax.Array], train: bool = False) -> list[jax.Array]:
+        """An embedding [N + 1, D] for each feature of [N + 1, M] ids; or any other leading axes."""
+        return [whole(field) for field in self._fields(features, train)]
+
+    def table(self, features: Mapping[str, jax.Array], train: bool = False) -> Table:
+        """[N + 1, D], the sum of `fields`; Columns if all tables are."""
+        fields = self._fields(features, train)
+        if all(map(is_columns, fields)):
+            return Columns(sum(field.values for field in fields))  # type: ignore[union-attr]
+        return sum(map(whole, fields))  # type: ignore[return-value]  # no int: not empty
 
     def __call__(
         self, ids: jax.Array, features: Mapping[str, jax.Array], train: bool = False
     ) -> jax.Array:
         """[..., D] for item ids [...]: from one pass over the catalogue where that is shorter."""
-        whole = not any(isinstance(table, TableRows) for table in self.tables.values())
-        if whole and features["id"].shape[0] <= ids.size:
+        complete = not any(_has_rows(table) for table in self.tables.values())
+        if complete and features["id"].shape[0] <= ids.size:
             return self.table(features, train)[ids]
-        return self.table({name: values[ids] for name, values in features.items()}, train)
+        return whole(self.table({name: values[ids] for name, values in features.items()}, train))
 
 
 class ContextEmbed(nn.Module):

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nif_jax.data.table_columns import Columns, whole
 from nif_jax.data.table_rows import TableRows
 from nif_jax.data.windows import Window
 from nif_jax.models.dropout import Dropout
@@ -21,6 +22,14 @@ from nif_jax.models.transformer import CausalBlock
 def unit(x: jax.Array) -> jax.Array:
     """x over its length along the last axis; the zero vector stays zero, with zero gradient."""
     return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
+
+
+def _unit_rows(table: jax.Array | Columns) -> jax.Array | Columns:
+    """`unit` of a table [N, D], columns of which may be on other devices."""
+    if not isinstance(table, Columns):
+        return unit(table)
+    scale = jax.lax.rsqrt(jnp.maximum(table.squared_norms(), 1e-12))
+    return Columns(table.values * scale)
 
 
 class FlowDecoder(nn.Module):
@@ -127,12 +136,12 @@ class FlowDecoder(nn.Module):
 
     def vectors(
         self, items: Mapping[str, jax.Array], train: bool = False, shown: jax.Array | None = None
-    ) -> jax.Array | TableRows:
+    ) -> jax.Array | TableRows | Columns:
         """[N + 1, D] unit vectors of items, row 0 is padding; or of those `shown` [U], sorted."""
         if shown is None:
-            return unit(self.items.table(items, train))
+            return _unit_rows(self.items.table(items, train))
         own = {name: values[shown] for name, values in items.items()}
-        return TableRows(shown, unit(self.items.table(own, train)), len(items["id"]))
+        return TableRows(shown, unit(whole(self.items.table(own, train))), len(items["id"]))
 
     def _input(self, vectors: jax.Array, context: jax.Array, train: bool) -> jax.Array:
         x = self.read(vectors * self.dim**0.5) + context

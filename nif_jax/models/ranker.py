@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nif_jax.data.buckets import NUM_GAPS
+from nif_jax.data.table_columns import whole
 from nif_jax.data.windows import Impressions
 from nif_jax.models.align import SemanticAlignment
 from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
@@ -107,7 +108,7 @@ class Ranker(nn.Module):
             # Dropped out as a table, so once an item and pass: a mask for every entry of every
             # history would cost more than the rest of the table's return.
             added = self.align_drop(
-                self.project_returned(generator_item_emb), deterministic=not train
+                self.project_returned(whole(generator_item_emb)), deterministic=not train
             )[shown]
         else:
             added = self.align_drop(

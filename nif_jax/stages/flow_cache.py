@@ -119,7 +119,7 @@ def compute_flows(
         found = jax.tree.map(lambda x: x.astype(dtype), (flow, past[:, -plan.stride :]))
         return found, jnp.where(position >= index["first"][:, None], position, -1)
 
-    mapped = parallel.map(roll_out)
+    mapped = parallel.map(roll_out, sharded=True)
     devices = len(parallel.local_shards)
     head = (model.heads, model.dim // model.heads)
     shapes = [(devices, entries, horizon, model.dim), (devices, entries, 2, *head)]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nif_jax.data.table_columns import MODEL, is_columns, whole
 from nif_jax.losses import contrastive
 from nif_jax.losses.contrastive import Candidates
 from nif_jax.losses.ctr import weighted_sum
@@ -128,7 +129,11 @@ def info_nce(
     """Sum over what is masked in of Eq. 1 for queries [..., D], against the candidates or, without
     any, the whole table [N + 1, D]."""
     if candidates is None:
-        return contrastive.exact(queries, table, targets, mask, loss.temperature)
+        settings = (targets, mask, loss.temperature)
+        if is_columns(table):  # each device along MODEL compares its share of the catalogue
+            items, number = table[1:].rows(), len(table) - 1
+            return contrastive.exact_of_share(queries, items, number, *settings, MODEL)
+        return contrastive.exact(queries, table, *settings)
     flat = targets.reshape(-1)
     losses = contrastive.sampled(
         queries.reshape(-1, queries.shape[-1]),
@@ -152,7 +157,7 @@ def head_diversity(loss: FlowLoss, heads: jax.Array, table, compared) -> jax.Arr
     """
     if loss.diversity != "scores":
         return diversity(heads, loss.diversity)
-    return score_diversity(heads, table[1:] if compared is None else table[compared])
+    return score_diversity(heads, whole(table[1:]) if compared is None else table[compared])
 
 
 def rolled_velocity(

@@ -186,6 +186,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     }
     log_steps(run, name, "pretrain", section, plan)
     lookups = generator_lookups(model, spec, section.sparse_rows, AXIS)
+    flatten = lookups is None and not run.parallel.splits_tables
     return Stage(
         name=name,
         init=functools.partial(init, model),
@@ -193,7 +194,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
         loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
         evaluate=_evaluator(run, scorers["scores"], spec),
-        optimizer=make_optimizer(section, plan, flatten=lookups is None),
+        optimizer=make_optimizer(section, plan, flatten=flatten),
         metric=section.metric,
         config=run.config.to_dict(),
         settings=loop_settings(section, plan),

@@ -139,13 +139,14 @@ def make_ranking_stage(
     sizes = (run.dataset.item_sizes, run.dataset.user_sizes)
     id_dropout = run.config.ranker.id_dropout
     lookups = ranker_lookups(*sizes, section.sparse_rows, id_dropout, whole_catalogue)
+    flatten = lookups is None and not run.parallel.splits_tables
     return Stage(
         name=name,
         init=init,
         gather=gather,
         loss_fn=loss_fn,
         plan=plan,
-        optimizer=make_optimizer(section, plan, flatten=lookups is None),
+        optimizer=make_optimizer(section, plan, flatten=flatten),
         evaluate=_evaluator(run, scorers["scores"], section.metric),
         metric=section.metric,
         config=run.config.to_dict(),
@@ -153,5 +154,6 @@ def make_ranking_stage(
         data=data,
         scorers=scorers,
         lookups=lookups,
+        per_shard=("beams",),
         predict_candidates=predict_candidates,
     )

@@ -13,7 +13,7 @@ holds a SHA-256 of every array and of its description, which are compared when i
 import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from nif_jax.config import flatten
+from nif_jax.training.checkpoint_forms import stored_form
 from nif_jax.training.checkpoint_meta import (
     ANY_ORIGIN,
     CheckpointError,
@@ -36,6 +37,7 @@ from nif_jax.training.checkpoint_meta import (
     unpack,
     write_manifest,
 )
+from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.processes import barrier, is_writer
 
 LAST, BEST, DAMAGED = "last", "best", "damaged"
@@ -72,6 +74,8 @@ class Checkpointer:
         folder: pathlib.Path,
         config: Mapping[str, Any],
         made_from: Mapping[str, Mapping[str, str]],
+        parallel: Devices,
+        per_shard: Sequence[str] = (),
     ):
         """Opens the folder.
 
@@ -81,14 +85,16 @@ class Checkpointer:
             another config is refused.
           made_from: {"data": {part: digest}, "stages": {stage that this one reads: digest}},
             likewise.
+          parallel: the devices. A checkpoint may be of a run with others.
+          per_shard: see Stage.
         """
-        self.folder = folder
+        self.folder, self._like = folder, (parallel.checkpoint_like, per_shard)
         origin = {"config": flatten(config), "made_from": made_from}
         self._origin = json.loads(json.dumps(origin))
         self._last, self._best = _manager(folder / LAST), _manager(folder / BEST)
 
     def save_last(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
-        """Writes the whole state (host arrays) and the loop's record."""
+        """Writes the whole state, see Devices.to_checkpoint, and the loop's record."""
         self._save(self._last, step, state, record)
 
     def save_best(self, step: int, params: Any, variables: Any, record: Mapping[str, Any]) -> None:
@@ -117,20 +123,25 @@ class Checkpointer:
             write_manifest(pathlib.Path(str(manager.directory)), step)
 
     def restore_best(self, like: Any, step: int) -> tuple[Any, dict[str, Any]]:
-        """{"params", "variables"} and record of the best checkpoint, which has to be of a step."""
+        """{"params", "variables"} and record of the best checkpoint, which has to be of a step.
+
+        Arrays are for Devices.from_checkpoint.
+        """
         found = self._best.latest_step()
         if found != step:
             raise DamagedError(self.folder / BEST, f"it has step {found} instead of {step}")
-        return _restore(self._best, like, self._origin)
+        return _restore(self._best, like, self._origin, *self._like)
 
     def resume(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """State and record to go on from; None where the stage has not begun.
+        """State, for Devices.from_checkpoint, and record to go on from; None where the stage has not
+        begun.
 
         Raises:
           DamagedError: last or best is missing, or is not what was saved.
           CheckpointError: they were made with another config or from other data or stages.
         """
-        last, best = _restore(self._last, like, self._origin), self._best.latest_step()
+        last = _restore(self._last, like, self._origin, *self._like)
+        best = self._best.latest_step()
         if last is None:
             if best is not None:
                 raise DamagedError(self.folder / LAST, f"it is empty, but {BEST} has step {best}")
@@ -181,19 +192,30 @@ def _read_meta(manager: ocp.CheckpointManager, step: int, path: pathlib.Path) ->
     return unpack(_read(manager, step, path, {"meta": ocp.args.JsonRestore()})["meta"], path)
 
 
-def _restore(manager: ocp.CheckpointManager, like: Any, origin: Mapping[str, Any] = ANY_ORIGIN):
+def _host_like(like: Any) -> Any:
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+
+
+def _restore(
+    manager: ocp.CheckpointManager,
+    like: Any,
+    origin: Mapping[str, Any] = ANY_ORIGIN,
+    read_into: Callable[[Any], Any] = _host_like,
+    per_shard: Sequence[str] = (),
+):
     """Arrays and record of the newest checkpoint, verified; None where there is none."""
     step, path = _newest(manager)
     if step is None:
         return None
     meta = _read_meta(manager, step, path)
     require_same_origin(path, origin, meta)
-    require_same_arrays(path, like, meta)
-    abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+    stored, convert = stored_form(like, meta["schema"], per_shard)
+    require_same_arrays(path, stored, meta)
+    abstract = read_into(stored) if convert is None else _host_like(stored)
     tree = _read(manager, step, path, {"tree": ocp.args.StandardRestore(abstract)})["tree"]
     require_undamaged(path, tree, meta)
     logging.info("restored %s", path)
-    return tree, meta["record"]
+    return (tree if convert is None else convert(tree)), meta["record"]
 
 
 def load_best(folder: pathlib.Path, like: Any) -> Any | None:

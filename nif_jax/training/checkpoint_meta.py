@@ -12,6 +12,7 @@ import numpy as np
 from nif_jax.config import differences
 from nif_jax.data.files import file_sha256, json_sha256, read_json, write_json
 from nif_jax.data.preparation.identity import changes
+from nif_jax.training.devices.processes import gather_processes, on_host
 
 ANY_ORIGIN: Mapping[str, Any] = {"config": None, "made_from": None}
 
@@ -39,20 +40,57 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _describe(tree: Any) -> dict[str, str]:
+def describe(tree: Any) -> dict[str, str]:
+    """Name -> type and shape of each array of a tree, such as "float32[9, 4]"."""
     return {name: f"{x.dtype}{list(x.shape)}" for name, x in _leaves(tree).items()}
 
 
-def _digests(tree: Any) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data).hexdigest()
-        for name, x in _leaves(tree).items()
-    }
+_BY_COLUMN = "columns:"
+
+
+def _digests(tree: Any, like: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Name -> SHA-256 of each array; of the same kind as those of `like`, if given."""
+    leaves = _leaves(tree)
+    if like is None:
+        by_column = {name for name, x in leaves.items() if _is_spread(x)}
+    else:
+        by_column = {name for name in leaves if like.get(name, "").startswith(_BY_COLUMN)}
+    return {n: _column_digest(x) if n in by_column else _digest(x) for n, x in leaves.items()}
+
+
+def _is_spread(x: Any) -> bool:
+    return isinstance(x, jax.Array) and not x.is_fully_replicated
+
+
+def _digest(x: Any) -> str:
+    return hashlib.sha256(_bytes(on_host(x) if isinstance(x, jax.Array) else x)).hexdigest()
+
+
+def _bytes(x: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+
+
+def _column_digest(x: Any) -> str:
+    """SHA-256 of the digests of an array's columns, which no device or process needs to have all.
+
+    It does not depend on which device has which.
+    """
+    found = np.zeros((x.shape[-1], hashlib.sha256().digest_size), np.uint8)
+    parts = {0: x}
+    if _is_spread(x):
+        parts = {part.index[-1].start or 0: part.data for part in x.addressable_shards}
+    for first, part in parts.items():
+        columns = np.asarray(part).reshape(-1, part.shape[-1]).T
+        for place, column in enumerate(columns, first):
+            found[place] = np.frombuffer(hashlib.sha256(_bytes(column)).digest(), np.uint8)
+    if _is_spread(x):
+        found = gather_processes(found).max(0)  # what a process has not is 0
+    return _BY_COLUMN + hashlib.sha256(found).hexdigest()
 
 
 def tree_digest(tree: Any) -> str:
     """SHA-256 of names, types, shapes and values of host arrays."""
-    return described_digest({"schema": _describe(tree), "sha256": _digests(tree)})
+    return described_digest({"schema": describe(tree), "sha256": _digests(tree)})
 
 
 def described_digest(described: Mapping[str, Any]) -> str:
@@ -64,11 +102,11 @@ def pack(tree: Any, record: Mapping[str, Any], origin: Mapping[str, Any]) -> dic
     """The description of a checkpoint as one JSON text, with the text's SHA-256.
 
     Args:
-      tree: its host arrays.
+      tree: its arrays, on the host or on the devices of a mesh; every process calls this.
       record: the loop's.
       origin: {"config": ..., "made_from": ...}, see Checkpointer.
     """
-    described = {"record": dict(record), "schema": _describe(tree), "sha256": _digests(tree)}
+    described = {"record": dict(record), "schema": describe(tree), "sha256": _digests(tree)}
     text = json.dumps(described | dict(origin))
     return {"text": text, "sha256": _text_digest(text)}
 
@@ -131,7 +169,7 @@ def require_same_files(path: pathlib.Path) -> None:
 
 def require_same_arrays(path: pathlib.Path, like: Any, described: Mapping[str, Any]) -> None:
     """Raises CheckpointError if a checkpoint has other names, types or shapes than `like`."""
-    changed = differences(_describe(like), described["schema"])
+    changed = differences(describe(like), described["schema"])
     if changed:
         raise CheckpointError(
             f"{path} holds other arrays than this config makes (found -> wanted):\n  "
@@ -142,7 +180,7 @@ def require_same_arrays(path: pathlib.Path, like: Any, described: Mapping[str, A
 
 def require_undamaged(path: pathlib.Path, tree: Any, described: Mapping[str, Any]) -> None:
     """Raises DamagedError, naming the array, if values are not those that were saved."""
-    damaged = differences(_digests(tree), described["sha256"])
+    damaged = differences(_digests(tree, described["sha256"]), described["sha256"])
     if damaged:
         raise DamagedError(path, f"array {damaged[0].partition(': ')[0]} has changed")
 

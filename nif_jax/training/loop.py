@@ -145,17 +145,18 @@ def train_and_evaluate(
     create = functools.partial(train_state.create, optimizer=stage.optimizer, seed=seed)
     like = jax.eval_shape(create, *initial)
     record: dict[str, Any] = {"best": None, "best_step": 0, "stale": 0, "done": False, "rate": 0.0}
-    with Checkpointer(folder, stage.config, made_from) as checkpoints:
+    options = (made_from, parallel, stage.per_shard)
+    with Checkpointer(folder, stage.config, *options) as checkpoints:
         found = checkpoints.resume(like)
-        host_state, record = found or (None, record)
+        restored, record = found or (None, record)
         if not record["done"]:
-            step = 0 if host_state is None else int(host_state.step)
+            step = 0 if restored is None else int(restored.step)
             writer.truncate_after(step, stage.name)
-            if host_state is None:
+            if restored is None:
                 state = train_state.create_on_devices(*initial, stage.optimizer, seed, parallel)
             else:
-                state = parallel.replicate(host_state)
-            del found, host_state  # large tables are not to be held on the host as well
+                state = parallel.from_checkpoint(restored)
+            del found, restored  # large tables are not to be held on the host as well
             stepper = _Stepper(stage, parallel, writer)
             if profiler is not None:
                 stepper.profile(profiler, parallel.unreplicate(state))
@@ -165,9 +166,10 @@ def train_and_evaluate(
     logging.info(
         "%s: best step %d, %s %.4f", stage.name, record["best_step"], stage.metric, record["best"]
     )
-    state = parallel.replicate((best["params"], best["variables"]))
+    state = parallel.from_checkpoint((best["params"], best["variables"]))
+    del best
     step, rate = record["best_step"], record["rate"]
-    return Trained(stage, best["params"], best["variables"], metrics, step, rate, state)
+    return Trained(stage, *parallel.unreplicate(state), metrics, step, rate, state)
 
 
 def _train(
@@ -191,7 +193,7 @@ def _train(
             if step == last:
                 record = _evaluate(stage, stepper, state, step, total, record, checkpoints)
             else:
-                checkpoints.save_last(step, stepper.parallel.unreplicate(state), record)
+                checkpoints.save_last(step, stepper.parallel.to_checkpoint(state), record)
     return record
 
 
@@ -217,12 +219,11 @@ def _evaluate(
             "with one class?), so no step can be chosen. Use another split or share."
         )
     record = _judge(record, value, step, total, stage.settings, stepper)
-    host_state = stepper.parallel.unreplicate(state)
+    saved = stepper.parallel.to_checkpoint(state)
     if record["best_step"] == step:
         chosen = {name: np.float32(value) for name, value in chosen.items()}
-        variables = host_state.variables | chosen
-        checkpoints.save_best(step, host_state.params, variables, dict(metrics))
-    checkpoints.save_last(step, host_state, record)
+        checkpoints.save_best(step, saved.params, saved.variables | chosen, dict(metrics))
+    checkpoints.save_last(step, saved, record)
     return record
 
 

@@ -1,6 +1,10 @@
 """Optimizers from a config section."""
 
+import jax
+import jax.numpy as jnp
 import optax
+
+from nif_jax.data.table_columns import MODEL, is_columns
 
 
 def make_optimizer(
@@ -25,7 +29,8 @@ def make_optimizer(
       clip_norm: largest global gradient norm; 0 = no clipping.
       flatten: whether the state is one vector for all parameters. A kernel instead of one for each
         array makes a CPU step of a small model about 10 % faster, and its compilation a third
-        shorter. Large tables (nif_jax/training/sparse.py) need a state with their shapes.
+        shorter. Large tables (nif_jax/training/sparse.py), and tables whose columns are on several
+        devices, need a state with their shapes.
     """
     if decay == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(
@@ -45,6 +50,23 @@ def make_optimizer(
         )
     else:
         raise ValueError(f"decay={decay!r} is none of constant, cosine.")
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    clip = _clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     optimizer = optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay))
     return optax.flatten(optimizer) if flatten else optimizer
+
+
+def _clip_by_global_norm(clip_norm: float) -> optax.GradientTransformation:
+    """optax.clip_by_global_norm, for updates of which other devices may have columns too."""
+    plain = optax.clip_by_global_norm(clip_norm)
+
+    def update(updates, state, params=None):
+        leaves = jax.tree.leaves(updates, is_leaf=is_columns)
+        spread = [x.values for x in leaves if is_columns(x)]
+        if not spread:
+            return plain.update(updates, state, params)
+        copied = [x for x in leaves if not is_columns(x)]
+        squares = jax.lax.psum(sum(jnp.vdot(x, x) for x in spread), MODEL)
+        norm = jnp.sqrt(squares + sum(jnp.vdot(x, x) for x in copied))
+        return jax.tree.map(lambda x: x * jnp.minimum(1, clip_norm / norm), updates), state
+
+    return optax.GradientTransformation(plain.init, update)

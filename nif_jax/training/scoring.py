@@ -86,7 +86,10 @@ class ScoringPlan:
         """[R, ...] rows as in `rows`, of [D_local, n, ...] in the order of each local shard's plan,
         with padding behind."""
         shards = gather_processes(local).reshape(-1, *local.shape[1:])
-        return np.concatenate([shards[s, : len(r)] for s, r in enumerate(self.shard_rows)])
+        own = np.asarray(list(self.dataset.local_shards))
+        # Processes that have devices of one shard have the same of it.
+        place = {shard: k for k, shard in enumerate(gather_processes(own).reshape(-1))}
+        return np.concatenate([shards[place[s], : len(r)] for s, r in enumerate(self.shard_rows)])
 
 
 class Scorer:
@@ -121,7 +124,7 @@ class Scorer:
 
             return jax.lax.map(one, batches)
 
-        self._predict = parallel.map(predict_dispatch)
+        self._predict = parallel.map(predict_dispatch, sharded=True)
         # In several processes pmap refuses a function without an output, such as one for {}.
         self._prepare = parallel.map(lambda *given: (self.prepare(*given), jnp.zeros(())))
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nif_jax.data.table_columns import Columns, is_columns
 from nif_jax.data.table_rows import Lookup, TableRows
 from nif_jax.training.devices.base import AXIS
 from nif_jax.training.train_state import TrainState
@@ -49,7 +50,8 @@ def find_rows(state: TrainState, lookups: Mapping[str, Lookup]) -> dict[str, Row
     """
     sizes: dict[str, set[int]] = {name: set() for name in lookups}
     names = _names(state.params, lookups)
-    for name, table in zip(jax.tree.leaves(names), jax.tree.leaves(state.params), strict=True):
+    tables = jax.tree.leaves(state.params, is_leaf=is_columns)
+    for name, table in zip(jax.tree.leaves(names), tables, strict=True):
         if name:
             sizes[name].add(len(table))
     for name, found in sizes.items():
@@ -71,7 +73,11 @@ def attach(params: Any, rows: Mapping[str, Rows]) -> Any:
     """Parameters as models read them, from those of a small state."""
 
     def one(name, x):
-        return TableRows(rows[name].ids, x, rows[name].size) if name else x
+        if not name:
+            return x
+        if is_columns(x):
+            return Columns(one(name, x.values))
+        return TableRows(rows[name].ids, x, rows[name].size)
 
     return jax.tree.map(one, _names(params, rows), params)
 
@@ -82,7 +88,8 @@ def take(
     """The small state: [U, ...] for each table [N, ...] and for what the optimizer keeps of it."""
 
     def one(name, x):
-        return x.at[rows[name].ids].get(mode="clip") if name else x
+        get = lambda x: x.at[rows[name].ids].get(mode="clip")  # noqa: E731
+        return jax.tree.map(get, x) if name else x
 
     return jax.tree.map(one, _state_names(optimizer, state, rows), state)
 
@@ -98,7 +105,8 @@ def put(
     def one(name, old, new):
         if not name:
             return new
-        return old.at[rows[name].target].set(new, mode="drop", unique_indices=True)
+        into = {"mode": "drop", "unique_indices": True}
+        return jax.tree.map(lambda x, y: x.at[rows[name].target].set(y, **into), old, new)
 
     return jax.tree.map(one, _state_names(optimizer, state, rows), state, small)
 
@@ -110,18 +118,19 @@ def _names(params: Any, tables: Mapping[str, Any]) -> Any:
         own = "/" + "/".join(key.key for key in path)
         return next((table for table in tables if own.endswith(f"/{table}")), "")
 
-    return jax.tree_util.tree_map_with_path(name, params)
+    return jax.tree_util.tree_map_with_path(name, params, is_leaf=is_columns)
 
 
 def _state_names(optimizer, state: TrainState, tables: Mapping[str, Any]) -> TrainState:
     """The same for a state; what an optimizer keeps of a parameter has the parameter's name."""
     names = _names(state.params, tables)
-    nothing = jax.tree.map(lambda _: "", state)
+    nothing = jax.tree.map(lambda _: "", state, is_leaf=is_columns)
     own = optax.tree_map_params(
         optimizer,
         lambda _, name: name,
         state.opt_state,
         names,
         transform_non_params=lambda _: "",
+        is_leaf=is_columns,
     )
     return nothing.replace(params=names, opt_state=own)

@@ -92,6 +92,8 @@ class Stage:
       lookups: (constants, batch, rng) -> {table: Lookup}, the rows of each large table that a pass
         of loss_fn with these arguments reads (nif_jax/training/sparse.py); None = no table is
         large. The optimizer then has to keep the shapes of parameters.
+      per_shard: names of variables with an entry for each shard of the run, which start anew where a
+        run goes on with another number of shards.
       predict_candidates: for rankers, the function of "scores" for a batch of one row, whose
         count features are those of the candidates, and candidates [C]; its constants include what
         scorers["scores"].prepare gives.
@@ -110,6 +112,7 @@ class Stage:
     data: Placed
     scorers: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
     lookups: Callable[..., Mapping[str, Lookup]] | None = None
+    per_shard: tuple[str, ...] = ()
     predict_candidates: Callable | None = None
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nif_jax.data.table_columns import agree
 from nif_jax.data.table_rows import Lookup
 from nif_jax.training import sparse, train_state
 from nif_jax.training.devices.base import AXIS
@@ -96,7 +97,7 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
     def update(state: TrainState, arrays, constants, rows, batch, rng):
         one_pass = functools.partial(gradient, arrays, constants, rows)
         found, variables = _accumulate(one_pass, microbatch, state, batch, rng)
-        grads, weight, measurements = jax.lax.psum(found, AXIS)
+        grads, weight, measurements = agree(jax.lax.psum(found, AXIS))
         grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-9), grads)
         updates, opt_state = stage.optimizer.update(grads, state.opt_state, state.params)
         return (

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from configs import nif
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.stages import context
+from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.pmap import Pmap
 
 TINY = ",".join(
@@ -47,9 +48,13 @@ WRITERS: list[MetricWriter] = []
 """Of the runs that a test makes by hand."""
 
 
-def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> context.Context:
+def make_run(
+    folder: pathlib.Path, text: str = TINY_NIF, devices: int | Devices = 1
+) -> context.Context:
     """A run of the first seed that trains nothing yet."""
-    config, parallel = nif.get_config(text), Pmap(jax.devices()[:devices])
+    config, parallel = nif.get_config(text), devices
+    if isinstance(devices, int):
+        parallel = Pmap(jax.devices()[:devices])
     writer = MetricWriter(folder)
     WRITERS.append(writer)
     return context.Context(
@@ -66,5 +71,8 @@ def make_run(folder: pathlib.Path, text: str = TINY_NIF, devices: int = 1) -> co
 def best_parameters(folder: pathlib.Path):
     """Leaves of a stage's best checkpoint, read by Orbax alone."""
     best = next(p for p in (folder / "best").iterdir() if p.name.isdigit())
-    restored = ocp.StandardCheckpointer().restore(best / "tree")
-    return jax.tree.map(np.asarray, restored)
+    with ocp.StandardCheckpointer() as checkpointer:
+        # Host arrays, whatever devices the run had.
+        there = checkpointer.metadata(best / "tree").item_metadata.tree
+        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), there)
+        return checkpointer.restore(best / "tree", like)

@@ -1,6 +1,11 @@
 """Whole runs of the baselines and of the hybrid."""
 
 import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -100,6 +105,28 @@ class TestHybrid:
         stage = finetune.make(run, row, random_ids(run))
         (source,) = (a for a in stage.loss_fn.args if isinstance(a, CohortInput))
         assert source.fade == share * 4 * stage.plan.steps_per_epoch
+
+    def test_a_mesh_gives_the_same_parameters(self, finished_hybrid, tmp_path):
+        command = [sys.executable, "-m", "nif_jax.main", f"--workdir={tmp_path}"]
+        command.append(
+            f"--config=configs/hybrid.py:{TINY_HYBRID},parallel=mesh,mesh.data=2,mesh.model=2"
+        )
+        flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+        found = subprocess.run(
+            command,
+            cwd=pathlib.Path(__file__).resolve().parents[2],
+            env=os.environ | flags | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert found.returncode == 0, found.stderr
+        for stage in ("tokenizer", "base", "generator", "hybrid"):
+            here, there = (
+                best_parameters(folder / "seed_0" / stage) for folder in (tmp_path, finished_hybrid)
+            )
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), here, there
+            )
 
     def test_every_stage_has_its_checkpoint(self, finished_hybrid):
         folder = finished_hybrid / "seed_0"

@@ -29,16 +29,27 @@ class Devices(Protocol):
     def local_shards(self) -> Sequence[int]:
         """Shard numbers of the devices of this process."""
 
-    def map(self, fn: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    @property
+    def splits_tables(self) -> bool:
+        """Whether a device may have some columns of a replicated table instead of all.
+
+        A mapped function then gets the table as Columns (nif_jax/data/table_columns.py), and what
+        an optimizer keeps has to have the shapes of parameters.
+        """
+
+    def map(
+        self, fn: Callable[..., Any], donate: Sequence[int] = (), sharded: bool = False
+    ) -> Callable[..., Any]:
         """Maps a function of one device over all devices.
 
         Args:
           fn: takes and returns trees without a device axis. It may use collectives over AXIS.
           donate: numbers of the arguments whose buffers are reused for the results.
+          sharded: whether `fn` returns something else for each shard.
 
         Returns:
-          A function of sharded or replicated trees. It returns a tree on the devices, which is
-          replicated where `fn` returns the same on all devices, and sharded elsewhere.
+          A function of sharded or replicated trees. It returns a sharded tree if `sharded`, else a
+          replicated one.
         """
 
     def shard(self, tree: Any) -> Any:
@@ -52,6 +63,16 @@ class Devices(Protocol):
 
     def unreplicate(self, tree: Any) -> Any:
         """Host copy of a replicated tree."""
+
+    def to_checkpoint(self, tree: Any) -> Any:
+        """A replicated tree as checkpoints save it: host arrays, which process 0 writes, or arrays on
+        devices, of which every process writes a part."""
+
+    def checkpoint_like(self, like: Any) -> Any:
+        """What a checkpoint is read into, for a tree of shapes and types."""
+
+    def from_checkpoint(self, tree: Any) -> Any:
+        """A replicated tree of what was read so, or of host arrays."""
 
     def call_on_first(self, fn: Callable[..., Any], tree: Any, *arguments: Any) -> Any:
         """fn(part, *arguments) under jit for the first local shard's part of a sharded tree.

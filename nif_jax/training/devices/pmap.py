@@ -34,8 +34,16 @@ class Pmap(Devices):
         first = jax.process_index() * len(self._devices)
         return range(first, first + len(self._devices))
 
-    def map(self, fn: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    @property
+    def splits_tables(self) -> bool:
         """See Devices."""
+        return False
+
+    def map(
+        self, fn: Callable[..., Any], donate: Sequence[int] = (), sharded: bool = False
+    ) -> Callable[..., Any]:
+        """See Devices."""
+        del sharded  # every array has an entry for each device
         return jax.pmap(fn, axis_name=AXIS, donate_argnums=tuple(donate), devices=self._subset)
 
     def shard(self, tree: Any) -> Any:
@@ -60,6 +68,18 @@ class Pmap(Devices):
         """See Devices."""
         first = jax.device_get(self._first(tree))  # all transfers start before the first is awaited
         return jax.tree.map(lambda x: x[0], first)
+
+    def to_checkpoint(self, tree: Any) -> Any:
+        """See Devices."""
+        return self.unreplicate(tree)
+
+    def checkpoint_like(self, like: Any) -> Any:
+        """See Devices."""
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+
+    def from_checkpoint(self, tree: Any) -> Any:
+        """See Devices."""
+        return self.replicate(tree)
 
     def call_on_first(self, fn: Callable[..., Any], tree: Any, *arguments: Any) -> Any:
         """See Devices."""

@@ -65,6 +65,19 @@ def gather_processes(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree)
 
 
+def on_host(x: jax.Array) -> np.ndarray:
+    """The whole of an array, parts of which other processes may have; every process calls this."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    parts = {str(part.index): part for part in x.addressable_shards}
+    if sum(part.data.size for part in parts.values()) < x.size:
+        return multihost_utils.process_allgather(x, tiled=True)
+    found = np.empty(x.shape, x.dtype)
+    for part in parts.values():
+        found[part.index] = part.data
+    return found
+
+
 def is_writer() -> bool:
     """Whether this process writes the files that all processes share."""
     return jax.process_index() == 0
