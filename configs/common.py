@@ -212,6 +212,11 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # XLA flags of the process, before those of $XLA_FLAGS. A GPU repeats its bits only with
     # --xla_gpu_deterministic_ops=true.
     config.xla_flags = FAST_COMPILATION if smoke else ""
+    # Activations and products of rankers and generators, "float32" or "bfloat16" (twice the rate on
+    # accelerators, slower on CPUs). Always float32: parameters and moments, embeddings, statistics
+    # of norms, softmax, the last layer to each logit, losses, metrics, and the tokenizer, whose
+    # codes are nearest neighbours that rounding would change.
+    config.compute_dtype = "float32"
     _data(config, dataset, smoke)
     _ranker(config, smoke)
     _baselines(config)

@@ -71,6 +71,7 @@ SETTINGS: Mapping[str, Setting] = {
     "init_from": text,
     "init_rows": one_of("scratch", "base"),
     "xla_flags": text,
+    "compute_dtype": one_of("float32", "bfloat16"),
     "quirks": boolean,
     "data.source": one_of(*SOURCES),
     "data.split": text,

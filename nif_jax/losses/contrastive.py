@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 _BLOCK, _BLOCK_ON_CPU = 2**27, 2**19
 """Logits of a block of queries: what fits a CPU's cache, and an accelerator's memory with ease."""
@@ -21,6 +22,7 @@ def exact(
     weights: jax.Array,
     temperature: float,
     block: int | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """Sum of weight x -log exp(<f, e_pos> / tau) / sum over the whole catalogue.
 
@@ -35,6 +37,8 @@ def exact(
         be anything.
       temperature: tau.
       block: queries of a block; None = as many as suit the device.
+      dtype: that the factors of the three products (logits, and the gradient by queries and by
+        items) are rounded to. Products are added up, and all else is computed, in float32.
 
     Returns:
       Scalar.
@@ -55,38 +59,49 @@ def exact(
     queries = cut(jnp.where(real[..., None], queries, 0.0))
     targets = cut(jnp.where(real, targets, 1))
     # The padding of `cut` is row 0 of the table, which is row -1 of the items, with weight 0.
-    return _exact(queries, table[1:], targets - 1, cut(weights), temperature)
+    return _exact(queries, table[1:], targets - 1, cut(weights), temperature, dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _exact(queries, items, targets, weights, temperature):
+def _product(left: jax.Array, right: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """float32 matrix product of factors rounded to dtype."""
+    left, right = left.astype(dtype), right.astype(dtype)
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _exact(queries, items, targets, weights, temperature, dtype):
     """`exact` for blocks of queries [blocks, rows, D] and items [N, D]."""
-    return _exact_forward(queries, items, targets, weights, temperature)[0]
+    return _exact_forward(queries, items, targets, weights, temperature, dtype)[0]
 
 
-def _exact_forward(queries, items, targets, weights, temperature):
+def _exact_forward(queries, items, targets, weights, temperature, dtype):
     """The sum, and its gradient by queries and items."""
+
+    # Rounded once, for the positive's logit too, which is one of those that are added up below.
+    near = items.astype(dtype)
 
     def one(by_item, block):
         query, target, weight = block
-        positive = items[target]
-        logits = query @ items.T / temperature  # [rows, N]
+        query = query.astype(dtype).astype(jnp.float32)
+        positive = near[target].astype(jnp.float32)
+        logits = _product(query, near.T, dtype) / temperature  # [rows, N]
         highest = logits.max(axis=-1, keepdims=True)
         odds = jnp.exp(logits - highest)
         partition = odds.sum(axis=-1, keepdims=True)
         loss = (jnp.log(partition) + highest)[:, 0] - (query * positive).sum(-1) / temperature
         scale = weight[:, None] / temperature
         pull = odds * (scale / partition)
-        by_item = (by_item + pull.T @ query).at[target].add(-scale * query)
-        return by_item, ((weight * loss).sum(), pull @ items - scale * positive)
+        by_item = (by_item + _product(pull.T, query, dtype)).at[target].add(-scale * query)
+        by_query = _product(pull, near, dtype) - scale * positive
+        return by_item, ((weight * loss).sum(), by_query)
 
     blocks = (queries, targets, weights)
     by_item, (losses, by_query) = jax.lax.scan(one, jnp.zeros_like(items), blocks)
     return losses.sum(), (by_query, by_item)
 
 
-def _exact_backward(temperature, gradients, cotangent):
-    del temperature
+def _exact_backward(temperature, dtype, gradients, cotangent):
+    del temperature, dtype
     by_query, by_item = gradients
     return cotangent * by_query, cotangent * by_item, None, None
 
@@ -115,6 +130,7 @@ def sampled(
     negatives: jax.Array,
     candidates: Candidates,
     temperature: float,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """InfoNCE against drawn candidates, each logit corrected by -logQ.
 
@@ -128,12 +144,14 @@ def sampled(
       negatives: [C, D] vectors of the candidates.
       candidates: the negatives.
       temperature: tau.
+      dtype: that the factors of all logits are rounded to; logits are float32.
 
     Returns:
       [Q] losses.
     """
+    queries, positives = (x.astype(dtype).astype(jnp.float32) for x in (queries, positives))
     positive = (queries * positives).sum(-1) / temperature
-    logits = queries @ negatives.T / temperature - candidates.log_expected
+    logits = _product(queries, negatives.T, dtype) / temperature - candidates.log_expected
     keep = candidates.mask & (candidates.item != targets[:, None])
     logits = jnp.where(keep, logits, -jnp.inf)
     return jax.nn.logsumexp(jnp.concatenate([positive[:, None], logits], axis=1), axis=1) - positive

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -54,6 +55,11 @@ class Context:
     def items(self) -> dict[str, np.ndarray]:
         """The catalogue's features, [N + 1, M] each."""
         return dict(self.dataset.items)
+
+    @property
+    def compute_dtype(self) -> np.dtype:
+        """Of the activations and products of all models that are trained, but for the tokenizer."""
+        return jnp.dtype(self.config.compute_dtype)
 
     @property
     def content(self) -> np.ndarray:

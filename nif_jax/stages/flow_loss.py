@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.losses import contrastive
 from nif_jax.losses.contrastive import Candidates
@@ -40,6 +41,7 @@ class FlowLoss:
       label_gradient: what that cross-entropy trains: "head", the label head alone, or "generator",
         every parameter that it depends on.
       horizon: T of the roll-out that rankers read.
+      dtype: of the factors of InfoNCE's products, see contrastive.exact.
     """
 
     temperature: float
@@ -57,6 +59,7 @@ class FlowLoss:
     label_head: float
     label_gradient: str
     horizon: int = 1
+    dtype: DTypeLike = jnp.float32
 
 
 class Sample(NamedTuple):
@@ -128,7 +131,7 @@ def info_nce(
     """Sum over what is masked in of Eq. 1 for queries [..., D], against the candidates or, without
     any, the whole table [N + 1, D]."""
     if candidates is None:
-        return contrastive.exact(queries, table, targets, mask, loss.temperature)
+        return contrastive.exact(queries, table, targets, mask, loss.temperature, dtype=loss.dtype)
     flat = targets.reshape(-1)
     losses = contrastive.sampled(
         queries.reshape(-1, queries.shape[-1]),
@@ -137,6 +140,7 @@ def info_nce(
         table[candidates.item],
         candidates,
         loss.temperature,
+        loss.dtype,
     )
     return weighted_sum(losses.reshape(targets.shape), mask)[0]
 

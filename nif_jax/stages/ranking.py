@@ -36,6 +36,7 @@ def make_ranker(run: Context, model: str = "ranker", **parts: Any) -> Ranker | B
     """The ranker of a run's config, with cohorts and side head if given, or a baseline."""
     sizes, config = table_sizes(run.dataset), run.config
     settings = {key: value for key, value in config.ranker.items() if key != "statistics"}
+    settings["dtype"] = run.compute_dtype
     if model == "ranker":
         return Ranker(**sizes, **parts, **settings)
     return make_baseline(model, sizes, settings, config.baselines)
