@@ -20,6 +20,7 @@ from nif_jax.data.schema import require_choice
 from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.memory import bytes_for_data
 from nif_jax.training.devices.placed import Placed
 from nif_jax.training.profile import Profiler
 from nif_jax.variants import variant_config
@@ -62,6 +63,12 @@ class Context:
         return jnp.dtype(self.config.compute_dtype)
 
     @property
+    def scoring_rows(self) -> int:
+        """Rows of one device and step when scoring, by the kind of device."""
+        own = self.config.eval
+        return own.batch_size if jax.default_backend() == "cpu" else own.accelerator_batch_size
+
+    @property
     def content(self) -> np.ndarray:
         """[N + 1, C] content vectors of the catalogue."""
 
@@ -95,7 +102,7 @@ class Context:
         if choice == "auto":
             mapped = any(isinstance(x, np.memmap) for x in leaves)
             size = sum(x.nbytes // len(x) for x in leaves)
-            return not mapped and size <= self.config.data.device_bytes
+            return not mapped and size <= (self.config.data.device_bytes or bytes_for_data())
         return choice == "device"
 
     def place(self, arrays: Mapping[str, Any] | None = None, **constants: Any) -> Placed:

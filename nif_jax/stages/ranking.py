@@ -50,8 +50,8 @@ def statistics_arrays(run: Context) -> dict[str, Any]:
 
 def validation_plan(run: Context, limit: int = 0, sampled: bool = True) -> ScoringPlan:
     """Validation impressions with rolling histories; see ScoringPlan for limit and sampled."""
-    size = run.config.eval.batch_size
-    return ScoringPlan(run.dataset, splits.VALIDATION, size, False, limit, sampled)
+    rows = run.scoring_rows
+    return ScoringPlan(run.dataset, splits.VALIDATION, rows, False, limit, sampled)
 
 
 def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) -> dict[str, Any]:
