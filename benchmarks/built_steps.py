@@ -144,7 +144,7 @@ def generator(
     words = ["synthetic", f"flow_loss.negatives={negatives}", text]
     config = nif.get_config(",".join(filter(None, words)))
     kind, events = jnp.dtype(dtype), max(EVENTS, length)
-    sizes = {"item_sizes": {"id": items + 2}, "num_scenes": 3, "num_actions": 2}
+    sizes: dict[str, Any] = {"item_sizes": {"id": items + 2}, "num_scenes": 3, "num_actions": 2}
     model = FlowDecoder(**sizes, **config.generator, dtype=kind)
     spec = FlowLoss(**config.flow_loss, horizon=config.flow.horizon, dtype=kind)
     lookups = generator_lookups(model, spec, sparse_rows, AXIS)

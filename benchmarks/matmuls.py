@@ -15,11 +15,11 @@ class Product(NamedTuple):
     """Matrix products of one place in a program.
 
     Attributes:
-      count: how many, over loops and batch axes.
+      times: how many, over loops and batch axes.
       rows, columns, inner: sizes of each.
     """
 
-    count: int
+    times: int
     rows: int
     columns: int
     inner: int
@@ -27,7 +27,7 @@ class Product(NamedTuple):
     @property
     def flops(self) -> int:
         """Of all of them; a multiplication and an addition are two."""
-        return 2 * self.count * self.rows * self.columns * self.inner
+        return 2 * self.times * self.rows * self.columns * self.inner
 
 
 def products(fn: Callable, *arguments: Any) -> list[Product]:

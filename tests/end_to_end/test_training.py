@@ -249,7 +249,7 @@ def test_stages_share_the_store_on_the_devices_and_count_what_they_add(tmp_path)
 
 
 def test_longer_calls_evaluate_at_the_same_steps(tmp_path):
-    """As on accelerators: a call of all steps between two evaluations, and a shorter one at last."""
+    """As on accelerators: a call of all steps between two evaluations, the last one shorter."""
     found = []
     for calls in (1, 0):
         text = f"{TINY_NIF},train.epochs=1.3,train.eval_epochs=0.5,train.min_steps=0"
