@@ -60,7 +60,9 @@ def measure(case: Case, dispatches: int) -> dict[str, Any]:
     built = case.make(case.dtype)
     step, state, arguments = built_steps.start(case.items, built)
     steps = jax.tree.leaves(built.index)[0].shape[1]
+    kind = jax.local_devices()[0].device_kind
     row = {
+        "device": kind,
         "case": case.name,
         "dtype": case.dtype,
         "parameters": sum(x.size for x in jax.tree.leaves(state[0].params)),
@@ -82,7 +84,7 @@ def measure(case: Case, dispatches: int) -> dict[str, Any]:
     row |= {"ms": 1e3 * seconds, "entries_per_s": case.entries / seconds, "loss": loss}
     if case.count:
         row["tflop_per_s"] = row["tflop"] / seconds
-        peak = PEAK.get(jax.local_devices()[0].device_kind)
+        peak = PEAK.get(kind)
         row["mfu"] = None if peak is None else 1e12 * row["tflop_per_s"] / peak
     return row
 

@@ -211,3 +211,25 @@ def start(items: int, built: Built) -> tuple[Callable, list, tuple]:
     del params
     arrays = parallel.shard({"store": jax.tree.map(lambda x: np.asarray(x)[None], store)})
     return step, state, (arrays, parallel.replicate(constants), parallel.shard(built.index))
+
+
+def shapes(items: int, built: Built) -> tuple[Any, Any, tuple]:
+    """The mapped step, and shapes of the parameters and of the step's arguments."""
+    import jax
+
+    from nif_jax.training import train_state
+
+    step, optimizer, _ = mapped_step(built)
+    store, features = log(items, built.events)
+    constants = {"items": features} | built.constants
+    few = jax.tree.map(lambda x: x[0, 0, :2], built.index)
+    init, _, gather = built.functions
+    batch = gather({"store": store}, few)
+    params, _ = jax.eval_shape(lambda: init(built.model, train_state.key(0), batch, constants))
+    state = jax.eval_shape(lambda p: train_state.create(p, {}, optimizer, 0), params)
+
+    def on_device(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), tree)
+
+    arguments = (*map(on_device, (state, {"store": store}, constants)), built.index)
+    return step, params, arguments
