@@ -8,161 +8,33 @@ uniform negatives, label head. Sizes take turns; a time is the CPU time of a ste
 peak of a process that trains tables of items and users, which have half of the rows each.
 """
 
-import functools
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common
+from benchmarks import built_steps, common
 
 flags.DEFINE_integer("rounds", 7, "Counted rounds.")
 flags.DEFINE_bool("quick", False, "Fewer rounds and sizes, and not the memory at 1e7 rows.")
 flags.DEFINE_float("memory", 0, "Only this: memory of training so many rows, 0 = the whole page.")
 FLAGS = flags.FLAGS
 
-USERS, EVENTS = 5_000, 60
-"""Users with events, and events of each: what a store holds beside the tables costs no time."""
 SPARSE_ROWS = 100_000
 
 
-def log(items: int):
-    """Store of a log of few users and many items, and the features of these items."""
-    import numpy as np
-
-    from nif_jax.data.windows import Store
-
-    rng, events = np.random.default_rng(0), USERS * EVENTS
-    owner = np.repeat(np.arange(USERS), EVENTS).astype(np.int32)
-    begin = owner * EVENTS
-    # Users are spread over the whole table.
-    users = 2 + (rng.permutation(USERS) * max(1, items // USERS)) % items
-    store = Store(
-        item=rng.integers(1, items + 1, events).astype(np.int32),
-        scene=rng.integers(1, 4, events).astype(np.int32),
-        action=rng.integers(1, 3, events).astype(np.int32),
-        time=np.tile(np.arange(EVENTS, dtype=np.int32) * 3600, USERS),
-        label=rng.integers(0, 2, events).astype(np.float32),
-        train=np.ones(events, bool),
-        user=owner,
-        user_features={"id": users.astype(np.int32)},
-        history_row=np.arange(events, dtype=np.int32),
-        history_begin=begin,
-        history_end=np.arange(events, dtype=np.int32),
-        frozen_end=begin,
-        order_only=np.zeros(events, bool),
-    )
-    ids = np.append(0, np.arange(2, items + 2)).astype(np.int32)
-    return store, {"id": ids[:, None]}
-
-
-def ranker(items: int, sparse_rows: int):
-    """Model, (init, loss, gather), lookups, indices [1, K, ...], rows of a pass, and constants."""
-    import numpy as np
-
-    from configs import nif
-    from nif_jax.models.ranker import Ranker
-    from nif_jax.stages import base
-    from nif_jax.stages.large_tables import ranker_lookups
-
-    settings = dict(nif.get_config("synthetic").ranker)
-    settings.pop("statistics")
-    rows = {"id": items + 2}
-    model = Ranker(item_sizes=rows, user_sizes=rows, num_scenes=3, num_actions=2, **settings)
-    lookups = ranker_lookups(rows, rows, sparse_rows, model.id_dropout, whole_catalogue=False)
-    rng = np.random.default_rng(1)
-    last = rng.integers(0, USERS, (1, 4, 1024)).astype(np.int32) * EVENTS + EVENTS - 1
-    index = {
-        "row": last,
-        "weight": np.ones(last.shape, np.float32),
-        "pair": np.zeros((1, 4, 512), np.float32),
-    }
-    functions = (base.init, base.loss, base.gather_rows(50))
-    return model, functions, lookups, index, 256, {}
-
-
-def generator(items: int, sparse_rows: int, negatives: str):
-    """The same of the generator."""
-    import numpy as np
-
-    from configs import nif
-    from nif_jax.models.flow import FlowDecoder
-    from nif_jax.stages import generator as stage
-    from nif_jax.stages.flow_loss import FlowLoss
-    from nif_jax.stages.large_tables import generator_lookups
-    from nif_jax.stages.sequences import gather_sequences
-    from nif_jax.training.devices.base import AXIS
-
-    config = nif.get_config(f"synthetic,flow_loss.negatives={negatives}")
-    model = FlowDecoder(
-        item_sizes={"id": items + 2}, num_scenes=3, num_actions=2, **config.generator
-    )
-    spec = FlowLoss(**config.flow_loss, horizon=config.flow.horizon)
-    lookups = generator_lookups(model, spec, sparse_rows, AXIS)
-    first = np.random.default_rng(1).integers(0, USERS, (1, 4, 16, 1)) * EVENTS
-    entry = (first + np.arange(54)).astype(np.int32)
-    index = {"entry": entry, "segment": np.ones(entry.shape, np.int32)}
-    loss = functools.partial(stage.loss, model, spec, AXIS)
-    frequency = np.append(0, np.full(items, 1 / items)).astype(np.float32)
-    functions = (
-        stage.init,
-        lambda _, *args: loss(*args),
-        functools.partial(gather_sequences, "all", 0),
-    )
-    return model, functions, lookups, index, 0, {"frequency": frequency}
-
-
-def stepper(items: int, make, *settings):
+def stepper(items: int, make: Callable, *settings):
     """A call that takes four steps and returns milliseconds of CPU a step."""
     import jax
-    import numpy as np
 
-    from nif_jax.training import train_state
-    from nif_jax.training.devices.pmap import Pmap
-    from nif_jax.training.optim import make_optimizer
-    from nif_jax.training.stage import Stage
-    from nif_jax.training.step import make_train_step
-
-    model, (init, loss, gather), lookups, index, microbatch, constants = make(items, *settings)
-    store, features = log(items)
-    constants = {"items": features} | constants
-    optimizer = make_optimizer(
-        learning_rate=1e-3,
-        total_steps=1000,
-        warmup_steps=0,
-        decay="constant",
-        weight_decay=1e-2,
-        clip_norm=1.0,
-        flatten=lookups is None,
-    )
-    nothing: dict[str, Any] = dict.fromkeys(("init", "plan", "evaluate", "settings", "data"))
-    stage = Stage(
-        name="benchmark",
-        gather=gather,
-        loss_fn=functools.partial(loss, model),
-        optimizer=optimizer,
-        metric="",
-        config={},
-        **nothing | {"lookups": lookups},
-    )
-    few = jax.tree.map(lambda x: x[0, 0, :2], index)
-    parallel = Pmap()
-    batch = gather({"store": store}, few)
-    params, _ = init(model, train_state.key(0), batch, constants)
-    state = [train_state.create_on_devices(params, {}, optimizer, 0, parallel)]
-    del params
-    constants = parallel.replicate(constants)
-    arrays = parallel.shard({"store": jax.tree.map(lambda x: np.asarray(x)[None], store)})
-    index = parallel.shard(index)
-    call = parallel.map(make_train_step(stage, microbatch, True), donate=(0,))
+    call, state, arguments = built_steps.start(items, make(items, *settings))
 
     def run() -> float:
         begin = time.process_time()
-        state[0], measured = call(state[0], arrays, constants, index)
+        state[0], measured = call(state[0], *arguments)
         jax.block_until_ready((state[0], measured))
         return 250 * (time.process_time() - begin)
 
@@ -176,7 +48,7 @@ def peak_gib() -> float:
 
 def memory(rows: int) -> None:
     """Trains a table of items and one of users, half of the rows each, and prints the peak."""
-    run = stepper(rows // 2, ranker, SPARSE_ROWS)
+    run = stepper(rows // 2, built_steps.ranker, SPARSE_ROWS)
     for _ in range(3):
         run()
     bytes_each = peak_gib() * 2**30 / (rows * 32)
@@ -188,9 +60,9 @@ def page(sizes, dense, rounds: int) -> None:
     import numpy as np
 
     makers: dict[str, tuple[Callable, tuple]] = {
-        "ranker": (ranker, ()),
-        "generator, in_batch": (generator, ("in_batch",)),
-        "generator, uniform": (generator, ("uniform",)),
+        "ranker": (built_steps.ranker, ()),
+        "generator, in_batch": (built_steps.generator, ("in_batch",)),
+        "generator, uniform": (built_steps.generator, ("uniform",)),
     }
     if FLAGS.quick:
         del makers["generator, uniform"]

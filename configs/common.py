@@ -5,6 +5,8 @@
 
 from ml_collections import ConfigDict
 
+from configs import simulator
+
 FAST_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false"
@@ -47,9 +49,9 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # L, events of the ranker's history.
     config.data.history_length = 20 if smoke else 50
     # Where batches are gathered: "device", "host" (Grain), or "auto", on the device if the store
-    # takes at most device_bytes of each.
+    # takes at most device_bytes of each; 0 = a quarter of its memory, 2e9 where it is a CPU.
     config.data.input = "auto"
-    config.data.device_bytes = 2_000_000_000
+    config.data.device_bytes = 0
     # Downloads, prepared data, compiled programs; "" = $NIF_JAX_CACHE, or the user's cache folder.
     config.data.cache_dir = ""
     # Seed of tie order, simulation and random splits: the data is the same for all model seeds.
@@ -79,38 +81,7 @@ def _source(config: ConfigDict, dataset: str, smoke: bool) -> None:
         config.source.ids = "strict"
         config.source.user_share = 1.0
     else:
-        _simulator(config, smoke)
-
-
-def _simulator(config: ConfigDict, smoke: bool) -> None:
-    """The knobs of the simulated world; nif_jax/data/simulator.py has its law."""
-    config.source.num_users = 200 if smoke else 1000
-    config.source.num_items = 200 if smoke else 500
-    # Mean events of a user, over a period of `days`.
-    config.source.events_per_user = 24.0 if smoke else 100.0
-    config.source.days = 50.0
-    # D of the sphere, and interests of a user on it.
-    config.source.dim = 4
-    config.source.interests = 2
-    # Where interests drift to: "shared", one current for all, or "own", each its own way; and how
-    # fast, in radians a day (0 = static).
-    config.source.law = "shared"
-    config.source.drift = 0.2
-    # How far clicks are from deterministic, in units of cosine.
-    config.source.noise = 0.1
-    # Scenes, and how far each shifts an interest.
-    config.source.scenes = 3
-    config.source.scene_pull = 0.3
-    # Slates are drawn with odds rank^-popularity, and shown by exp(eagerness x cosine).
-    config.source.popularity = 0.8
-    config.source.eagerness = 3.0
-    # Share of events whose log odds of a click are positive.
-    config.source.click_rate = 0.35
-    # Share of the catalogue that is replaced during the period; share of items and of users that
-    # enter after the train part of an 80/10/10 split by time.
-    config.source.turnover = 0.0
-    config.source.cold_items = 0.0
-    config.source.cold_users = 0.0
+        simulator.add_world(config, smoke)
 
 
 def _layout(config: ConfigDict) -> None:
@@ -207,9 +178,13 @@ def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
     part.weight_decay = values["weight_decay"]
     # Largest global gradient norm; 0 = no clipping.
     part.clip_norm = 1.0
-    # Steps that one call of the device takes, and calls between log lines.
+    # Steps that one call of the device takes, and calls between log lines. Evaluations are after
+    # multiples of steps_per_dispatch.
     part.steps_per_dispatch = 4
     part.log_dispatches = 10
+    # Most steps of a call on an accelerator, where a call costs more than a small step: the largest
+    # multiple of steps_per_dispatch that leaves evaluations where they are.
+    part.accelerator_steps_per_dispatch = 32
     # Rows of one gradient pass of a device, 0 = its whole batch: where it is a CPU, on which passes
     # that fit the cache are faster, and on an accelerator, where all they save is memory.
     part.microbatch = values["microbatch"]
@@ -232,6 +207,11 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # --xla_gpu_deterministic_ops=true.
     config.xla_flags = FAST_COMPILATION if smoke else ""
     _layout(config)
+    # Activations and products of rankers and generators, "float32" or "bfloat16" (twice the rate on
+    # accelerators, slower on CPUs). Always float32: parameters and moments, embeddings, statistics
+    # of norms, softmax, the last layer to each logit, losses, metrics, and the tokenizer, whose
+    # codes are nearest neighbours that rounding would change.
+    config.compute_dtype = "float32"
     _data(config, dataset, smoke)
     _ranker(config, smoke)
     _baselines(config)
@@ -258,8 +238,10 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # Validation metric that stages of rankers are stopped and chosen by.
     config.train.metric = "auc"
     config.eval = ConfigDict()
-    # Rows of one device and step when scoring, even.
+    # Rows of one device and step when scoring, even: on a CPU, and on an accelerator. The batch of
+    # training, which results depend on, is the same on all devices.
     config.eval.batch_size = 64 if smoke else 256
+    config.eval.accelerator_batch_size = 2048
     # Paired bootstrap of each difference between models: what a resample draws ("user" or
     # "impression", nif_jax/metrics/bootstrap.py says when), and how many there are.
     config.eval.resample_unit = "user"

@@ -21,8 +21,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_EVERY_STAGE = ("data", "eval.batch_size", "init_from", "source", "xla_flags")
-_BASE = (*_EVERY_STAGE, "ranker", "train")
+_SCORING = ("eval.accelerator_batch_size", "eval.batch_size")
+_EVERY_STAGE = ("data", *_SCORING, "init_from", "source", "xla_flags")
+_BASE = (*_EVERY_STAGE, "compute_dtype", "ranker", "train")
 STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "base": _BASE,
     "tokenizer": (*_EVERY_STAGE, "content", "tokenize", "tokenizer"),

@@ -21,6 +21,7 @@ from nif_jax.reports.scores import Scores
 from nif_jax.stages import base as base_stage
 from nif_jax.stages import context, finetune, ranking, step_counts
 from nif_jax.stages.outputs import GeneratorOutputs
+from nif_jax.training.devices import memory as memory_of_devices
 from nif_jax.training.devices.pmap import Pmap
 from nif_jax.training.stage import Trained
 
@@ -237,7 +238,7 @@ def test_a_log_of_positives_is_told_of_negatives(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("backend", "rows"), [("cpu", 8), ("gpu", 16), ("tpu", 16)])
 def test_passes_of_a_step_are_those_for_the_kind_of_device(backend, rows, monkeypatch):
     section = base.get_config("train.microbatch=8,train.accelerator_microbatch=16").train
-    plan = types.SimpleNamespace(batch_size=64)
+    plan = types.SimpleNamespace(batch_size=64, steps_per_epoch=1)
     monkeypatch.setattr(step_counts.jax, "default_backend", lambda: backend)
     assert step_counts.loop_settings(section, plan).microbatch == rows
     plan.batch_size = 60
@@ -422,3 +423,26 @@ def test_a_mistake_in_a_config_file_keeps_its_traceback(tmp_path):
     command = [sys.executable, "-m", "nif_jax.main", f"--config={file}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode and f'File "{file}", line 2' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("backend", "most", "steps"), [("cpu", 32, 4), ("gpu", 32, 24), ("tpu", 16, 12), ("gpu", 1, 4)]
+)
+def test_calls_are_longer_on_accelerators_and_divide_the_evaluations(
+    backend, most, steps, monkeypatch
+):
+    text = f"train.eval_epochs=1.0,train.accelerator_steps_per_dispatch={most}"
+    monkeypatch.setattr(step_counts.jax, "default_backend", lambda: backend)
+    plan = types.SimpleNamespace(batch_size=1024, steps_per_epoch=23)  # evaluations every 24 steps
+    assert step_counts.loop_settings(base.get_config(text).train, plan).unit == steps
+
+
+def test_data_may_take_a_quarter_of_the_smallest_device(monkeypatch):
+    def devices(*memory):
+        stats = [None if size is None else {"bytes_limit": size} for size in memory]
+        made = [types.SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
+        monkeypatch.setattr(memory_of_devices.jax, "local_devices", lambda: made)
+        return memory_of_devices.bytes_for_data()
+
+    assert devices(80_000, 40_000) == 10_000
+    assert devices(None) == 2_000_000_000

@@ -57,7 +57,7 @@ def score_arms(
     """variant -> [V, C] logits of the traffic's candidates."""
     dataset, shard_rows, place = lay_behind(run.dataset, traffic)
     run = dataclasses.replace(run, dataset=dataset)
-    plan = TrafficPlan(dataset, -1, run.config.eval.batch_size, candidates=shard_rows)
+    plan = TrafficPlan(dataset, -1, run.scoring_rows, candidates=shard_rows)
     found = {}
     for variant in run.config.rows:
         name = stages[variant].name  # for `selected`, the name of the chosen variant

@@ -42,7 +42,7 @@ def peak_rss_bytes() -> int:
 
 def test_plan(run: Context, history: str) -> ScoringPlan:
     """Test impressions with "online" or "frozen" histories."""
-    return ScoringPlan(run.dataset, splits.TEST, run.config.eval.batch_size, HISTORIES[history])
+    return ScoringPlan(run.dataset, splits.TEST, run.scoring_rows, HISTORIES[history])
 
 
 def history_lengths(run: Context, plan: ScoringPlan) -> np.ndarray:

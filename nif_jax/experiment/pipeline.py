@@ -94,7 +94,7 @@ def cross_fit(
     rows would give them too much weight elsewhere.
     """
     data, folds = run.dataset, run.config.flow.cross_fit
-    plan = ScoringPlan(data, splits.TRAIN, run.config.eval.batch_size)
+    plan = ScoringPlan(data, splits.TRAIN, run.scoring_rows)
     fold_of = data.movelines.user[plan.rows] % folds
     found = np.zeros(data.movelines.num_events, np.float32)
     for fold in range(folds):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 _BLOCK, _BLOCK_ON_CPU = 2**27, 2**19
 """Logits of a block of queries: what fits a CPU's cache, and an accelerator's memory with ease."""
@@ -21,6 +22,7 @@ def exact(
     weights: jax.Array,
     temperature: float,
     block: int | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """Sum of weight x -log exp(<f, e_pos> / tau) / sum over the whole catalogue.
 
@@ -35,13 +37,15 @@ def exact(
         be anything.
       temperature: tau.
       block: queries of a block; None = as many as suit the device.
+      dtype: that the factors of the three products (logits, and the gradient by queries and by
+        items) are rounded to. Products are added up, and all else is computed, in float32.
 
     Returns:
       Scalar.
     """
     items = table[1:]
     return exact_of_share(
-        queries, items, len(items), targets, weights, temperature, None, block=block
+        queries, items, len(items), targets, weights, temperature, None, block, dtype
     )
 
 
@@ -54,6 +58,7 @@ def exact_of_share(
     temperature: float,
     axis_name: str | None,
     block: int | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """`exact` where each device along an axis has a share of the catalogue and computes its logits.
 
@@ -62,7 +67,7 @@ def exact_of_share(
       items: [R, D] unit vectors: of items k R + 1 to (k + 1) R on device k. Rows past the last item
         may be anything finite.
       number_of_items: N.
-      targets, weights, temperature, block: see `exact`.
+      targets, weights, temperature, block, dtype: see `exact`.
       axis_name: of the devices; None = one has all.
 
     Returns:
@@ -84,7 +89,7 @@ def exact_of_share(
     queries = cut(jnp.where(real[..., None], queries, 0.0))
     targets = cut(jnp.where(real, targets, 1))
     # The padding of `cut` is row 0 of the table, which is no item, with weight 0.
-    share = _Share(number_of_items, temperature, axis_name)
+    share = _Share(number_of_items, temperature, axis_name, dtype)
     return _exact(queries, items, targets - 1, cut(weights), share)
 
 
@@ -92,12 +97,18 @@ class _Share(NamedTuple):
     number: int  # N
     temperature: float
     axis_name: str | None
+    dtype: DTypeLike
 
     def sum(self, x: jax.Array) -> jax.Array:
         return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
 
     def max(self, x: jax.Array) -> jax.Array:
         return x if self.axis_name is None else jax.lax.pmax(x, self.axis_name)
+
+    def product(self, left: jax.Array, right: jax.Array) -> jax.Array:
+        """float32 matrix product of factors rounded to dtype."""
+        left, right = left.astype(self.dtype), right.astype(self.dtype)
+        return jnp.matmul(left, right, preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -114,24 +125,31 @@ def _exact_forward(queries, items, targets, weights, share: _Share):
         real = first + jnp.arange(len(items)) < share.number
         targets = targets - first
 
+    # Rounded once, for the positive's logit too, which is one of those that are added up below.
+    near = items.astype(share.dtype)
+
     def one(by_item, block):
         query, target, weight = block
-        logits = query @ items.T / temperature  # [rows, R]
+        query = query.astype(share.dtype).astype(jnp.float32)
+        logits = share.product(query, near.T) / temperature  # [rows, R]
         if real is None:
-            positive = items[target]
+            positive = near[target].astype(jnp.float32)
         else:
             logits = jnp.where(real, logits, -jnp.inf)
             # Targets of other devices are dropped, here and in the gradient.
             target = jnp.where(target < 0, len(items), target)
-            positive = share.sum(items.at[target].get(mode="fill", fill_value=0))
+            positive = near.at[target].get(mode="fill", fill_value=0).astype(jnp.float32)
+            positive = share.sum(positive)
         highest = share.max(logits.max(axis=-1, keepdims=True))
         odds = jnp.exp(logits - highest)
         partition = share.sum(odds.sum(axis=-1, keepdims=True))
         loss = (jnp.log(partition) + highest)[:, 0] - (query * positive).sum(-1) / temperature
         scale = weight[:, None] / temperature
         pull = odds * (scale / partition)
-        by_item = (by_item + pull.T @ query).at[target].add(-scale * query, mode="drop")
-        return by_item, ((weight * loss).sum(), share.sum(pull @ items) - scale * positive)
+        by_item = by_item + share.product(pull.T, query)
+        by_item = by_item.at[target].add(-scale * query, mode="drop")
+        by_query = share.sum(share.product(pull, near)) - scale * positive
+        return by_item, ((weight * loss).sum(), by_query)
 
     blocks = (queries, targets, weights)
     by_item, (losses, by_query) = jax.lax.scan(one, jnp.zeros_like(items), blocks)
@@ -168,6 +186,7 @@ def sampled(
     negatives: jax.Array,
     candidates: Candidates,
     temperature: float,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """InfoNCE against drawn candidates, each logit corrected by -logQ.
 
@@ -181,12 +200,14 @@ def sampled(
       negatives: [C, D] vectors of the candidates.
       candidates: the negatives.
       temperature: tau.
+      dtype: that the factors of all logits are rounded to; logits are float32.
 
     Returns:
       [Q] losses.
     """
+    queries, positives = (x.astype(dtype).astype(jnp.float32) for x in (queries, positives))
     positive = (queries * positives).sum(-1) / temperature
-    logits = queries @ negatives.T / temperature - candidates.log_expected
+    logits = _product(queries, negatives.T, dtype) / temperature - candidates.log_expected
     keep = candidates.mask & (candidates.item != targets[:, None])
     logits = jnp.where(keep, logits, -jnp.inf)
     return jax.nn.logsumexp(jnp.concatenate([positive[:, None], logits], axis=1), axis=1) - positive

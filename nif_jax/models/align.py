@@ -1,8 +1,12 @@
 """Semantic Alignment Module: the target attends to the flow (method.md, 1.3; the paper's Eq. 7)."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.models.attention import attend
 from nif_jax.models.embed import embedding_init
@@ -14,10 +18,12 @@ class SemanticAlignment(nn.Module):
     Attributes:
       dim: D of the ranker.
       heads: attention heads.
+      dtype: of activations and products.
     """
 
     dim: int
     heads: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, target: jax.Array, flow: jax.Array, mask: jax.Array) -> jax.Array:
@@ -36,10 +42,12 @@ class SemanticAlignment(nn.Module):
         batch, horizon, _ = flow.shape
         # The order of a flow matters: f_1 is near, f_T far.
         step = self.param("step", embedding_init, (horizon, self.dim))
-        keys = nn.Dense(self.dim, name="key")(flow) + step
-        values = nn.Dense(self.dim, name="value")(flow) + step
+        step = step.astype(self.dtype)
+        dense = functools.partial(nn.Dense, self.dim, dtype=self.dtype)
+        keys = dense(name="key")(flow) + step
+        values = dense(name="value")(flow) + step
         split = (batch, -1, self.heads, self.dim // self.heads)
-        query = nn.Dense(self.dim, name="query")(target).reshape(split)
+        query = dense(name="query")(target).reshape(split)
         keys, values = keys.reshape(split), values.reshape(split)
         r = attend(query, keys, values).reshape(batch, self.dim)
-        return nn.Dense(self.dim, name="out")(r) * mask[:, None]
+        return dense(name="out")(r) * mask[:, None]

@@ -1,21 +1,20 @@
-"""Attention of all models: one function, and a multi-head layer with reusable keys and values.
+"""Attention of all models: one function.
 
-On accelerators the function is jax.nn.dot_product_attention, on CPUs the form in cpu.py, or that in
-blockwise.py for long sequences.
+On accelerators the function is jax.nn.dot_product_attention, on NVIDIA GPUs with cuDNN's kernel
+where `cudnn_suits`; on CPUs it is the form in cpu.py, or that in blockwise.py for long sequences.
+Softmax is float32 in all of them.
 
-Letters: P queries, S keys, H heads, d width of a head, D width of the model.
+Letters: P queries, S keys, H heads, d width of a head.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.extend import backend
 
 from nif_jax.models import blockwise, cpu
-from nif_jax.models.cpu import over_positions
 
 IMPLEMENTATIONS = (None, "cpu", "tiles", "xla", "cudnn")
 LONG = 512 * 512
@@ -41,7 +40,8 @@ def rotate(x: jax.Array, position: jax.Array) -> jax.Array:
     angle = position[:, None, None] * frequency  # [P, 1, d / 2]
     left, right = jnp.split(x, 2, axis=-1)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)
+    turned = jnp.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1)
+    return turned.astype(x.dtype)  # angles are float32
 
 
 def attend(
@@ -72,12 +72,12 @@ def attend(
         Only the intent model sets it: results of the others then differ from those before there was
         one function by the rounding of fused operations only.
       implementation: "cpu", "tiles" (blockwise.py), or "xla" or "cudnn" as in
-        jax.nn.dot_product_attention. None = JAX's choice; where CPU is JAX's default backend,
-        "cpu", or "tiles" from LONG queries times keys on. JAX 0.10 chooses XLA; cuDNN's flash
-        kernel has to be requested and takes float16 and bfloat16 only.
+        jax.nn.dot_product_attention. None = where CPU is JAX's default backend, "cpu", or "tiles"
+        from LONG queries times keys on; elsewhere "cudnn" if `cudnn_suits`, and otherwise "xla".
+        The two forms for CPUs, which have no arithmetic of fewer bits, compute in float32.
 
     Returns:
-      [..., P, H, d], one output a head.
+      [..., P, H, d], one output a head, of the query's dtype.
 
     Raises:
       ValueError: an unknown implementation, `own` without a mask, or tiles of what has `own` keys
@@ -91,8 +91,17 @@ def attend(
         scale = query.shape[-1] ** -0.5
     long = query.shape[-3] * key.shape[-3] >= LONG
     tiled = own is None and key.shape[-2] == query.shape[-2]
-    if implementation is None and jax.default_backend() == "cpu":
-        implementation = "tiles" if long and tiled else "cpu"
+    if implementation is None:
+        if jax.default_backend() == "cpu":
+            implementation = "tiles" if long and tiled else "cpu"
+        else:
+            implementation = "cudnn" if own is None and cudnn_suits(query, key) else "xla"
+    if implementation in ("cpu", "tiles") and query.dtype != jnp.float32:
+        wide = functools.partial(jax.tree.map, lambda x: x.astype(jnp.float32))
+        form = functools.partial(attend, scale=scale, fast_gradient=fast_gradient)
+        arrays = (wide(query), wide(key), wide(value))
+        found = form(*arrays, mask, own=wide(own), implementation=implementation)
+        return found.astype(query.dtype)
     if implementation == "tiles":
         if not tiled:
             raise ValueError("tiles need a key head for each query head and no own keys; use 'cpu'")
@@ -105,7 +114,38 @@ def attend(
     if own is not None:
         key, value, mask = _with_own(key, value, mask, own)
     form = functools.partial(_attend_jax, scale=scale, implementation=implementation)
-    return (jax.checkpoint(form) if long else form)(query, key, value, mask)
+    keeps_scores = long and implementation != "cudnn"
+    return (jax.checkpoint(form) if keeps_scores else form)(query, key, value, mask)
+
+
+def cudnn_suits(query: jax.Array, key: jax.Array) -> bool:
+    """Whether cuDNN's flash attention takes these shapes on this device, and has no small ones.
+
+    It needs an NVIDIA GPU of compute capability 8.0 (Ampere) or later, float16 or bfloat16, heads
+    of at most 128 numbers, a multiple of 8, and, with the gradient of a masked form, even lengths.
+    Its tiles are 64 or more queries and keys: shorter sequences would be padding for the most part.
+
+    Args:
+      query: [..., P, H, d].
+      key: [..., S, H, d], or with fewer heads.
+    """
+    queries, _, width = query.shape[-3:]
+    keys = key.shape[-3]
+    return (
+        query.dtype in (jnp.float16, jnp.bfloat16)
+        and width <= 128
+        and width % 8 == 0
+        and min(queries, keys) >= 64
+        and queries % 2 == keys % 2 == 0
+        and _compute_capability() >= (8, 0)
+    )
+
+
+def _compute_capability() -> tuple[int, ...]:
+    """(major, minor) of the default device if it is an NVIDIA GPU, else ()."""
+    if "cuda" not in backend.get_backend().platform_version:
+        return ()
+    return tuple(int(x) for x in jax.devices()[0].compute_capability.split("."))
 
 
 def _with_own(key, value, mask, own: KeyValue):
@@ -136,95 +176,3 @@ def _attend_jax(query, key, value, mask, scale, implementation):
     # row without a visible key depends on the kernel.
     found = jax.nn.dot_product_attention(flat_query, key, value, mask=mask | ~seen, **options)
     return (found * seen[:, 0, :, :, None]).reshape(query.shape)
-
-
-class Kernel(nn.Module):
-    """The kernel of an nn.DenseGeneral, same name and first values, for products of another order.
-
-    Attributes:
-      shape: of the kernel.
-      inputs: how many of its axes are inputs.
-    """
-
-    shape: tuple[int, ...]
-    inputs: int = 1
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        flat = (math.prod(self.shape[: self.inputs]), math.prod(self.shape[self.inputs :]))
-
-        def first(rng, shape):
-            return nn.initializers.lecun_normal()(rng, flat).reshape(shape)
-
-        return self.param("kernel", first, self.shape)
-
-
-def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[..., E] for x [..., D] and kernel [D, E]."""
-    return over_positions(lambda flat: flat @ kernel, x)
-
-
-class Attention(nn.Module):
-    """Multi-head attention of the intent model, whose keys and values can be used many times.
-
-    Attributes:
-      dim: D.
-      heads: H.
-      head_dim: d.
-    """
-
-    dim: int
-    heads: int
-    head_dim: int
-
-    def setup(self):
-        heads = (self.heads, self.head_dim)
-        self.query, self.key, self.value = (Kernel((self.dim, *heads)) for _ in range(3))
-        self.out = Kernel((*heads, self.dim), inputs=2)
-
-    def _heads(self, x, kernel, position=None) -> jax.Array:
-        """[..., P, H, d] for a kernel [D, H, d]; rotary if positions [P] are given."""
-        x = project(x, kernel.reshape(self.dim, -1)).reshape(*x.shape[:-1], *kernel.shape[1:])
-        return x if position is None else rotate(x, position)
-
-    def keys_values(self, x: jax.Array, position: jax.Array | None = None) -> KeyValue:
-        """Keys and values of x [..., S, D]; rotary if positions [S] are given."""
-        return KeyValue(self._heads(x, self.key(), position), self._heads(x, self.value()))
-
-    def __call__(
-        self, x: jax.Array, memory: KeyValue, mask: jax.Array, position: jax.Array | None = None
-    ) -> jax.Array:
-        """[..., P, D].
-
-        Args:
-          x: [..., P, D] inputs of the queries.
-          memory: keys and values.
-          mask: [..., P, S] or [..., 1, S], see attend.
-          position: [P], if the keys have positions.
-        """
-        query = self._heads(x, self.query(), position)
-        found = attend(query, *memory, mask, fast_gradient=True)
-        return project(found.reshape(*x.shape[:-1], -1), self.out().reshape(-1, self.dim))
-
-    def prefers_states(self, queries: int) -> bool:
-        """Whether `attend_states` is less work than keys_values and a call for P = queries."""
-        return queries * (self.dim - self.head_dim) < self.dim * self.head_dim
-
-    def attend_states(self, x: jax.Array, states: jax.Array, mask: jax.Array) -> jax.Array:
-        """The same as a call with keys_values(states), without keys and values.
-
-        Without positions q W_q (s W_k)' = (q W_q W_k') s', and likewise for values: the states are
-        the keys and values of one head that all query heads share.
-
-        Args:
-          x: [B, P, D] inputs of the queries, few of them.
-          states: [B, S, D].
-          mask: [B, P, S] or [B, 1, S].
-        """
-        into = jnp.einsum("dhe,fhe->dhf", self.query(), self.key()) * self.head_dim**-0.5
-        out = jnp.einsum("dhe,hef->hdf", self.value(), self.out())
-        query = project(x, into.reshape(self.dim, -1))
-        query = query.reshape(*x.shape[:-1], self.heads, self.dim)  # [B, P, H, D]
-        shared = states[:, :, None]  # [B, S, 1, D]
-        found = attend(query, shared, shared, mask, scale=1.0)
-        return project(found.reshape(*x.shape[:-1], -1), out.reshape(-1, self.dim))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.models.attention import attend
 from nif_jax.models.beam import Beams
@@ -101,6 +102,7 @@ class CohortNetwork(nn.Module):
       attention: "separate" modules with padding masks, or one "shared" module without (a quirk).
       residual: whether a refined cohort keeps what it was.
       dropout: rate on r.
+      dtype: of activations and products; means of cohorts are float32.
     """
 
     dim: int
@@ -111,16 +113,18 @@ class CohortNetwork(nn.Module):
     attention: str
     residual: bool
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.level = self.param("level", embedding_init, (self.levels, self.dim))
-        self.states = nn.Dense(self.dim)
+        self.states = nn.Dense(self.dim, dtype=self.dtype)
         sizes: dict[str, Any] = {"num_heads": self.heads, "out_features": self.dim}
+        sizes["dtype"] = self.dtype
         # attend takes masks [B, 1 or P, S], without the axis of heads that flax's own function has.
         self.over_history = nn.MultiHeadDotProductAttention(**sizes, attention_fn=attend)
         if self.attention == "separate":
             self.over_cohorts = nn.MultiHeadDotProductAttention(**sizes, attention_fn=attend)
-            self.norm = nn.LayerNorm()
+            self.norm = nn.LayerNorm(dtype=self.dtype)
         self.drop = Dropout(self.dropout)
 
     def last_state(self, generated: Generated) -> jax.Array:
@@ -147,7 +151,7 @@ class CohortNetwork(nn.Module):
         shared = self.attention == "shared"
         if not shared:
             cohorts = cohorts + self.level
-        cohorts = cohorts.reshape(batch, -1, self.dim)
+        cohorts = cohorts.reshape(batch, -1, self.dim).astype(self.dtype)
         seen = None if shared else generated.mask[:, None]
         refined = self.over_history(cohorts, states, mask=seen)
         if self.residual:
@@ -184,15 +188,17 @@ class DeepFm(nn.Module):
     """Side head of the self-supervised regularisation: linear + pairwise + deep, training only.
 
     Attributes:
-      widths: hidden widths; dropout: rate.
+      widths: hidden widths; dropout: rate; dtype: of the hidden layers.
     """
 
     widths: tuple[int, ...]
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, fields: jax.Array, train: bool) -> jax.Array:
         """[B] logits of fields [B, F, D]."""
         flat = fields.reshape(len(fields), -1)
-        deep = Mlp((*self.widths, 1), self.dropout)(flat, train)[:, 0]
-        return nn.Dense(1, name="linear")(flat)[:, 0] + second_order(fields) + deep
+        deep = Mlp((*self.widths, 1), self.dropout, self.dtype)(flat, train)[:, 0]
+        linear = nn.Dense(1, dtype=jnp.float32, name="linear")(flat)[:, 0]
+        return linear + second_order(fields) + deep

@@ -2,6 +2,9 @@
 
 Equal parameter paths and shapes are what cross-stage initialisation copies by, so both models name
 these modules `items` and `context`.
+
+Embeddings are float32 whatever config.compute_dtype is, and the models round their sums: gradients
+of a row that is read many times are then added up in float32.
 """
 
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.dataset import OOV
@@ -180,22 +184,24 @@ def second_order(fields: jax.Array) -> jax.Array:
 
 
 class Mlp(nn.Module):
-    """Dense layers with ReLU between; the last layer is linear.
+    """Dense layers with ReLU between; the last layer is linear, and float32: it gives logits.
 
     Attributes:
       widths: output width of each layer.
       dropout: rate after each hidden layer.
+      dtype: of the hidden layers (config.compute_dtype); parameters are float32.
     """
 
     widths: tuple[int, ...]
     dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         def layers(flat):
             for width in self.widths[:-1]:
-                flat = nn.relu(nn.Dense(width)(flat))
+                flat = nn.relu(nn.Dense(width, dtype=self.dtype)(flat))
                 flat = Dropout(self.dropout)(flat, deterministic=not train)
-            return nn.Dense(self.widths[-1])(flat)
+            return nn.Dense(self.widths[-1], dtype=jnp.float32)(flat)
 
         return over_positions(layers, x)

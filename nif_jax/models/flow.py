@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.table_columns import Columns, whole
 from nif_jax.data.table_rows import TableRows
@@ -40,19 +41,18 @@ class FlowDecoder(nn.Module):
 
     Attributes:
       item_sizes: feature name -> rows of its table.
-      num_scenes: largest scene id.
-      num_actions: largest action id.
+      num_scenes: largest scene id; num_actions: largest action id.
       dim: D, a multiple of 2 x heads: each head rotates pairs of numbers by their position.
       heads: H.
       layers: blocks, the last of which gives the flow.
-      mlp_ratio: see CausalBlock.
-      dropout: see CausalBlock.
+      mlp_ratio, dropout: see CausalBlock.
       id_dropout: see ItemEmbed.
       context_dropout: share of events whose scene, action and gap a train step hides, so that
         the unknown context of imagined events is a trained one (our choice).
       flow: "heads" (the paper's: outputs of the last attention, one part a head) or "mixed" (a full
         last block, cut into parts).
       label_head: hidden width of the label head (nif_jax/models/label_head.py).
+      dtype: of the decoder's activations and products; flow and item vectors are float32.
     """
 
     item_sizes: Mapping[str, int]
@@ -67,19 +67,19 @@ class FlowDecoder(nn.Module):
     context_dropout: float
     flow: str
     label_head: int
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
         self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
-        self.read = nn.Dense(self.dim)
+        self.read = nn.Dense(self.dim, dtype=self.dtype)
         outputs = ["mixed"] * (self.layers - 1) + [self.flow]
-        self.blocks = [
-            CausalBlock(self.dim, self.heads, self.mlp_ratio, self.dropout, output=output)
-            for output in outputs
-        ]
+        sizes = (self.dim, self.heads, self.mlp_ratio, self.dropout)
+        self.blocks = [CausalBlock(*sizes, output, self.dtype) for output in outputs]
         self.drop = Dropout(self.dropout)
         # The name `responder` stays: the random keys of its parameters depend on it.
-        self.responder = LabelHead(self.dim, self.heads, self.label_head, self.dropout)
+        sizes = (self.dim, self.heads, self.label_head, self.dropout)
+        self.responder = LabelHead(*sizes, self.dtype)
 
     def label_logits(
         self,
@@ -144,7 +144,7 @@ class FlowDecoder(nn.Module):
         return TableRows(shown, unit(whole(self.items.table(own, train))), len(items["id"]))
 
     def _input(self, vectors: jax.Array, context: jax.Array, train: bool) -> jax.Array:
-        x = self.read(vectors * self.dim**0.5) + context
+        x = self.read(vectors * self.dim**0.5) + context.astype(self.dtype)
         return self.drop(x, deterministic=not train)
 
     def _decode(self, x, position, mask, shared, own, train) -> tuple[jax.Array, list, jax.Array]:
@@ -155,7 +155,7 @@ class FlowDecoder(nn.Module):
             x, memory = block(x, position, mask, s, o, train)
             memories.append(memory)
         heads = x.reshape(*x.shape[:2], self.heads, self.dim // self.heads)
-        return heads, memories, states
+        return heads.astype(jnp.float32), memories, states
 
     def __call__(
         self,

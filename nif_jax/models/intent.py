@@ -4,16 +4,20 @@ Pre-norm blocks as in T5, with rotary in place of T5's relative positions. Lette
 history, S encoder states (L, or L * K for flattened codes), G beams, K digits, V codes, D width.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.windows import Window
-from nif_jax.models.attention import Attention, KeyValue
+from nif_jax.models.attention import KeyValue
 from nif_jax.models.beam import Beams, beam_search
 from nif_jax.models.cpu import over_positions
 from nif_jax.models.dropout import Dropout
 from nif_jax.models.embed import ContextEmbed, embedding_init
+from nif_jax.models.multi_head import Attention
 from nif_jax.models.semantic_ids import SemanticIds
 
 
@@ -21,18 +25,20 @@ class FeedForward(nn.Module):
     """Norm, two layers, dropout; the residual is the caller's.
 
     Attributes:
-      dim: D; hidden: inner width; dropout: rate.
+      dim: D; hidden: inner width; dropout: rate; dtype: see Intent.
     """
 
     dim: int
     hidden: int
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         def layers(flat):
-            hidden = nn.relu(nn.Dense(self.hidden, use_bias=False)(nn.RMSNorm()(flat)))
-            return nn.Dense(self.dim, use_bias=False)(hidden)
+            dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+            hidden = nn.relu(dense(self.hidden)(nn.RMSNorm(dtype=self.dtype)(flat)))
+            return dense(self.dim)(hidden)
 
         return Dropout(self.dropout)(over_positions(layers, x), not train)
 
@@ -45,15 +51,18 @@ class EncoderBlock(nn.Module):
     head_dim: int
     hidden: int
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, position, mask, train: bool):
-        attention = Attention(self.dim, self.heads, self.head_dim, name="attention")
-        normed = nn.RMSNorm(name="norm")(x)
+        sizes = (self.dim, self.heads, self.head_dim)
+        attention = Attention(*sizes, self.dtype, name="attention")
+        normed = nn.RMSNorm(dtype=self.dtype, name="norm")(x)
         memory = attention.keys_values(normed, position)
         found = attention(normed, memory, mask[:, None], position)
         x = x + Dropout(self.dropout)(found, not train)
-        return x + FeedForward(self.dim, self.hidden, self.dropout, name="feed")(x, train)
+        feed = FeedForward(self.dim, self.hidden, self.dropout, self.dtype, name="feed")
+        return x + feed(x, train)
 
 
 class DecoderBlock(nn.Module):
@@ -64,12 +73,13 @@ class DecoderBlock(nn.Module):
     head_dim: int
     hidden: int
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        self.norm_own, self.norm_states = nn.RMSNorm(), nn.RMSNorm()
-        self.own = Attention(self.dim, self.heads, self.head_dim)
-        self.states = Attention(self.dim, self.heads, self.head_dim)
-        self.feed = FeedForward(self.dim, self.hidden, self.dropout)
+        self.norm_own, self.norm_states = (nn.RMSNorm(dtype=self.dtype) for _ in range(2))
+        sizes = (self.dim, self.heads, self.head_dim, self.dtype)
+        self.own, self.states = Attention(*sizes), Attention(*sizes)
+        self.feed = FeedForward(self.dim, self.hidden, self.dropout, self.dtype)
         self.drop = Dropout(self.dropout)
 
     def memory(self, states: jax.Array, queries: int) -> jax.Array | KeyValue:
@@ -122,6 +132,8 @@ class Intent(nn.Module):
       dropout: rate.
       history: "item" is one token an event, the sum of its digits' embeddings and of its context;
         "flat" is one token a digit, without context (the authors' form).
+      dtype: of activations and products; embeddings, and the last product, whose results are
+        log-probabilities that beams are ordered by, are float32.
     """
 
     num_codes: int
@@ -136,6 +148,7 @@ class Intent(nn.Module):
     decoder_layers: int
     dropout: float
     history: str
+    dtype: DTypeLike = jnp.float32
 
     @property
     def width(self) -> int:
@@ -147,10 +160,11 @@ class Intent(nn.Module):
         self.digits = self.param("digits", embedding_init, shape)
         if self.history == "item":
             self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
-        sizes = (self.dim, self.heads, self.width, self.hidden, self.dropout)
+        sizes = (self.dim, self.heads, self.width, self.hidden, self.dropout, self.dtype)
         self.encoder = [EncoderBlock(*sizes) for _ in range(self.encoder_layers)]
         self.decoder = [DecoderBlock(*sizes) for _ in range(self.decoder_layers)]
-        self.norm_encoder, self.norm_decoder = nn.RMSNorm(), nn.RMSNorm()
+        self.norm_encoder = nn.RMSNorm(dtype=self.dtype)
+        self.norm_decoder = nn.RMSNorm(dtype=jnp.float32)
         self.out = self.param(
             "out",
             nn.initializers.lecun_normal(batch_axis=0),
@@ -172,7 +186,7 @@ class Intent(nn.Module):
         else:
             x = tokens.reshape(len(tokens), -1, self.dim)
             mask = jnp.repeat(history.mask, self.num_digits, axis=1)
-        x = x * self.dim**0.5  # embeddings start small
+        x = (x * self.dim**0.5).astype(self.dtype)  # embeddings start small
         position = jnp.arange(x.shape[1])
         for block in self.encoder:
             x = block(x, position, mask, train)
@@ -181,7 +195,8 @@ class Intent(nn.Module):
     def _previous(self, code: jax.Array) -> jax.Array:
         """Embeddings of the digits before each of code [..., K]; the first has none."""
         embedded = self.embed(code)[..., :-1, :] * self.dim**0.5
-        return jnp.concatenate([jnp.zeros_like(embedded[..., :1, :]), embedded], axis=-2)
+        shifted = jnp.concatenate([jnp.zeros_like(embedded[..., :1, :]), embedded], axis=-2)
+        return shifted.astype(self.dtype)
 
     def log_likelihood(
         self, states: jax.Array, mask: jax.Array, code: jax.Array, train: bool = False
@@ -218,7 +233,7 @@ class Intent(nn.Module):
             # The embedding of the digit before; nothing before the first.
             table = self.digits[jnp.maximum(digit - 1, 0)]
             x = table[code] * ((code > 0) * self.dim**0.5)[..., None]
-            x, position, after = x[:, :, None], digit[None], []
+            x, position, after = x[:, :, None].astype(self.dtype), digit[None], []
             own = jnp.arange(self.num_digits)[None] <= digit
             for block, past, memory in zip(self.decoder, carry, memories, strict=True):
                 x, past = block(x, past, position, own, memory, mask, False)

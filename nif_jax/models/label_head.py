@@ -4,9 +4,12 @@ Ours, not the paper's: InfoNCE trains the flow to predict the next item, not its
 positives, a sampled negative has the label 0.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.models.attention import attend
 from nif_jax.models.embed import Mlp
@@ -27,19 +30,22 @@ class LabelHead(nn.Module):
       heads: H.
       width: hidden units of the perceptron.
       dropout: rate after them.
+      dtype: of activations and products; log odds are float32.
     """
 
     dim: int
     heads: int
     width: int
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         shape = (self.heads, self.dim // self.heads)
-        self.query, self.value = nn.DenseGeneral(shape), nn.DenseGeneral(shape)
+        dense = functools.partial(nn.DenseGeneral, shape, dtype=self.dtype)
+        self.query, self.value = dense(), dense()
         # A bias of the keys would add one number to all scores of a query: softmax ignores it.
-        self.key = nn.DenseGeneral(shape, use_bias=False)
-        self.perceptron = Mlp((self.width, 1), self.dropout)
+        self.key = dense(use_bias=False)
+        self.perceptron = Mlp((self.width, 1), self.dropout, self.dtype)
 
     def past(self, states: jax.Array) -> jax.Array:
         """[B, S, 2, H, d] keys and values of the decoder's states [B, S, D]."""
@@ -63,6 +69,7 @@ class LabelHead(nn.Module):
             attention gives 0.
           train: whether dropout is on.
         """
+        past = past.astype(self.dtype)  # cached ones are float32
         attended = attend(self.query(item), past[:, :, 0], past[:, :, 1], visible)
-        x = jnp.concatenate([*evidence, attended.reshape(item.shape)], axis=-1)
-        return self.perceptron(x, train)[..., 0]
+        parts = [x.astype(self.dtype) for x in (*evidence, attended.reshape(item.shape))]
+        return self.perceptron(jnp.concatenate(parts, axis=-1), train)[..., 0]

@@ -1,11 +1,13 @@
 """F_0 and F_theta: one ranker, with or without flow and cohorts (method.md, 1.1, 1.3 and 2.4)."""
 
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.table_columns import whole
@@ -29,22 +31,28 @@ class TargetAttention(nn.Module):
 
     Attributes:
       widths: hidden widths.
+      dtype: of products and of the interest; weights are float32.
     """
 
     widths: tuple[int, ...]
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, target: jax.Array, keys: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, D] interest for target [B, D], keys [B, L, D], mask [B, L]."""
-        from_target = nn.Dense(self.widths[0], name="from_target")(target)[:, None]
+        target, keys = target.astype(self.dtype), keys.astype(self.dtype)
+        first = functools.partial(nn.Dense, self.widths[0], dtype=self.dtype)
+        from_target = first(name="from_target")(target)[:, None]
         pairs = jnp.concatenate([keys, keys * target[:, None]], axis=-1)
-        from_pair = nn.Dense(self.widths[0], use_bias=False, name="from_pair")
+        from_pair = first(use_bias=False, name="from_pair")
         hidden = nn.relu(over_positions(from_pair, pairs) + from_target)  # [B, L, widths[0]]
-        weights = Mlp((*self.widths[1:], 1), name="score")(hidden)[..., 0]  # [B, L]
+        score = Mlp((*self.widths[1:], 1), dtype=self.dtype, name="score")
+        weights = score(hidden)[..., 0]  # [B, L]
         weights = jnp.where(mask, weights, 0.0)
         # By the number of real entries, not of places: padding changes nothing.
         scale = jax.lax.rsqrt(jnp.maximum(mask.sum(1, keepdims=True), 1.0))
-        return jnp.einsum("bl,bld->bd", weights, keys) * scale
+        interest = jnp.einsum("bl,bld->bd", weights.astype(self.dtype), keys)
+        return (interest * scale).astype(self.dtype)
 
 
 class Ranker(nn.Module):
@@ -65,6 +73,8 @@ class Ranker(nn.Module):
       statistics_widths: hidden widths of the MLP that makes a field of the count features.
       cohorts: the network that attends to the cohorts, or None.
       side: the head of the self-supervised regularisation, or None.
+      dtype: of activations and products; tables, the MLP of count features, weights of the target
+        attention, and logits are float32.
     """
 
     item_sizes: Mapping[str, int]
@@ -82,42 +92,44 @@ class Ranker(nn.Module):
     statistics_widths: tuple[int, ...] = ()
     cohorts: CohortNetwork | None = None
     side: DeepFm | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
         self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
         self.user = UserEmbed(self.user_sizes, self.dim)
-        self.project_returned = nn.Dense(self.dim, use_bias=False)
+        self.project_returned = nn.Dense(self.dim, use_bias=False, dtype=self.dtype)
         self.recency = self.param("recency", embedding_init, (NUM_GAPS, self.dim))
         self.length = self.param("length", embedding_init, (NUM_LENGTHS, self.dim))
-        self.interest = TargetAttention(self.attention)
-        self.align = SemanticAlignment(self.dim, self.align_heads)
+        self.interest = TargetAttention(self.attention, self.dtype)
+        self.align = SemanticAlignment(self.dim, self.align_heads, self.dtype)
         self.align_drop = Dropout(self.align_dropout)
-        self.calibrator = Mlp((self.calibration, 1))
-        self.head = Mlp((*self.tower, 1), self.dropout)
+        self.calibrator = Mlp((self.calibration, 1), dtype=self.dtype)
+        self.head = Mlp((*self.tower, 1), self.dropout, self.dtype)
         self.counts = Mlp((*self.statistics_widths, self.dim))
         # The name `believe` stays: names of parameters set the order in which norms are summed.
         self.believe = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)
 
     def embed_items(self, shown, items, generator_item_emb, train: bool) -> jax.Array:
-        """[..., D]: e_i = E_i + P E^G_i, the second term if the generator's item table is given."""
+        """[..., D] float32: e_i = E_i + P E^G_i, the second term if the generator's item table is
+        given."""
         vectors = self.items(shown, items, train)
         if generator_item_emb is None:
             return vectors
         if len(generator_item_emb) <= shown.size:
             # Dropped out as a table, so once an item and pass: a mask for every entry of every
             # history would cost more than the rest of the table's return.
-            added = self.align_drop(
-                self.project_returned(whole(generator_item_emb)), deterministic=not train
-            )[shown]
+            added = self._returned(whole(generator_item_emb), train)[shown]
         else:
-            added = self.align_drop(
-                self.project_returned(generator_item_emb[shown]), deterministic=not train
-            )
+            added = self._returned(generator_item_emb[shown], train)
         return vectors + added
 
+    def _returned(self, vectors, train: bool) -> jax.Array:
+        added = self.project_returned(vectors).astype(jnp.float32)
+        return self.align_drop(added, deterministic=not train)
+
     def calibrate(self, evidence: jax.Array, target: jax.Array) -> jax.Array:
-        """[B] calibration score c(r, target)."""
+        """[B] calibration score c(r, target), float32."""
         return self.calibrator(jnp.concatenate([evidence, target, evidence * target], -1))[:, 0]
 
     def _aligned(self, target, flow, flow_mask, train: bool) -> jax.Array:
@@ -183,7 +195,8 @@ class Ranker(nn.Module):
         history = batch.history
         shown = jnp.concatenate([batch.item[:, None], history.item], axis=1)
         vectors = self.embed_items(shown, items, generator_item_emb, train)
-        target, keys = vectors[:, 0], vectors[:, 1:] + self.context(history)
+        target = vectors[:, 0].astype(self.dtype)
+        keys = (vectors[:, 1:] + self.context(history)).astype(self.dtype)
         interest = self.interest(target, keys, history.mask)
         fields = [
             *self.user(batch.user_features),
@@ -201,12 +214,12 @@ class Ranker(nn.Module):
             fields += self._cohort_fields(target, items, generator_item_emb, generated, ids, train)
         if batch.statistics is not None:
             fields.append(self.counts(batch.statistics))
-        stacked = jnp.stack(fields, axis=1)  # [B, F, D]
+        stacked = jnp.stack([field.astype(self.dtype) for field in fields], axis=1)  # [B, F, D]
         left, right = np.triu_indices(len(fields), k=1)
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
         x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
         if batch.statistics is not None:
-            x = jnp.concatenate([x, batch.statistics], axis=-1)
+            x = jnp.concatenate([x, batch.statistics], axis=-1)  # float32, rounded by the head
         calibration = self.calibrate(evidence, target)
         if batch.label_logit is None:
             logits = self.head(x, train)[:, 0] + calibration

@@ -7,6 +7,7 @@ S stays among trained distances as long as training windows are S + T long.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.models.attention import KeyValue, attend, rotate
 from nif_jax.models.cpu import over_positions
@@ -23,6 +24,8 @@ class CausalBlock(nn.Module):
       dropout: rate on both residual branches.
       output: "mixed" is the usual block, giving [B, P, D]; "heads" stops at the attention, giving
         [B, P, H, D / H]: the multi-head outputs that are the paper's flow states.
+      dtype: of activations and products, the residual stream included; statistics of the norms and
+        softmax are float32.
     """
 
     dim: int
@@ -30,6 +33,7 @@ class CausalBlock(nn.Module):
     mlp_ratio: int
     dropout: float
     output: str = "mixed"
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -59,9 +63,10 @@ class CausalBlock(nn.Module):
         shape = (self.heads, self.dim // self.heads)
 
         def heads_of(flat):
-            return [nn.DenseGeneral(shape, name=n)(flat) for n in ("query", "key", "value")]
+            names = ("query", "key", "value")
+            return [nn.DenseGeneral(shape, dtype=self.dtype, name=n)(flat) for n in names]
 
-        normed = nn.LayerNorm(name="norm_attention")(x)
+        normed = nn.LayerNorm(dtype=self.dtype, name="norm_attention")(x)
         query, key, value = over_positions(heads_of, normed)  # [B, P, H, d] each
         query, key = rotate(query, position), rotate(key, position)
         if shared is None:
@@ -75,12 +80,12 @@ class CausalBlock(nn.Module):
         if self.output == "heads":
             return heads, memory
         drop = Dropout(self.dropout, deterministic=not train)
-        mix = nn.DenseGeneral(self.dim, axis=(-2, -1), name="mix")
+        mix = nn.DenseGeneral(self.dim, axis=(-2, -1), dtype=self.dtype, name="mix")
         x = x + drop(over_positions(mix, heads, inputs=2))
 
         def feed_forward(flat):
-            hidden = nn.gelu(nn.Dense(self.mlp_ratio * self.dim, name="up")(flat))
-            return nn.Dense(self.dim, name="down")(hidden)
+            up = nn.Dense(self.mlp_ratio * self.dim, dtype=self.dtype, name="up")
+            return nn.Dense(self.dim, dtype=self.dtype, name="down")(nn.gelu(up(flat)))
 
-        normed = nn.LayerNorm(name="norm_mlp")(x)
+        normed = nn.LayerNorm(dtype=self.dtype, name="norm_mlp")(x)
         return x + drop(over_positions(feed_forward, normed)), memory

@@ -76,12 +76,14 @@ def configured(
         num_digits=num_digits,
         num_scenes=data.num_scenes,
         num_actions=data.num_actions,
+        dtype=run.compute_dtype,
         **config.intent,
     )
-    settings = dict(config.cohorts)
+    settings = dict(config.cohorts) | {"dtype": run.compute_dtype}
     levels = settings.pop("levels") or config.tokenizer.levels
     network = CohortNetwork(dim=config.ranker.dim, levels=levels, **settings)
-    side = DeepFm(genci.side, genci.side_dropout) if genci.delta > 0 else None
+    sizes = (genci.side, genci.side_dropout, run.compute_dtype)
+    side = DeepFm(*sizes) if genci.delta > 0 else None
     names = ("beams", "gamma", "delta", "targets", "detach", "refresh")
     slots = (run.parallel.num_shards, data.stores.history_row.shape[1])
     fade = round(genci.delta_fade * steps)

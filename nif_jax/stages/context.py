@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,6 +21,7 @@ from nif_jax.data.schema import require_choice
 from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.memory import bytes_for_data
 from nif_jax.training.devices.placed import Placed
 from nif_jax.training.profile import Profiler
 from nif_jax.variants import variant_config
@@ -57,6 +59,17 @@ class Context:
         return dict(self.dataset.items)
 
     @property
+    def compute_dtype(self) -> np.dtype:
+        """Of the activations and products of all models that are trained, but for the tokenizer."""
+        return jnp.dtype(self.config.compute_dtype)
+
+    @property
+    def scoring_rows(self) -> int:
+        """Rows of one device and step when scoring, by the kind of device."""
+        own = self.config.eval
+        return own.batch_size if jax.default_backend() == "cpu" else own.accelerator_batch_size
+
+    @property
     def content(self) -> np.ndarray:
         """[N + 1, C] content vectors of the catalogue."""
 
@@ -90,7 +103,7 @@ class Context:
         if choice == "auto":
             mapped = any(isinstance(x, np.memmap) for x in leaves)
             size = sum(x.nbytes // len(x) for x in leaves)
-            return not mapped and size <= self.config.data.device_bytes
+            return not mapped and size <= (self.config.data.device_bytes or bytes_for_data())
         return choice == "device"
 
     def place(self, arrays: Mapping[str, Any] | None = None, **constants: Any) -> Placed:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.table_columns import MODEL, is_columns, whole
 from nif_jax.losses import contrastive
@@ -41,6 +42,7 @@ class FlowLoss:
       label_gradient: what that cross-entropy trains: "head", the label head alone, or "generator",
         every parameter that it depends on.
       horizon: T of the roll-out that rankers read.
+      dtype: of the factors of InfoNCE's products, see contrastive.exact.
     """
 
     temperature: float
@@ -58,6 +60,7 @@ class FlowLoss:
     label_head: float
     label_gradient: str
     horizon: int = 1
+    dtype: DTypeLike = jnp.float32
 
 
 class Sample(NamedTuple):
@@ -132,8 +135,10 @@ def info_nce(
         settings = (targets, mask, loss.temperature)
         if is_columns(table):  # each device along MODEL compares its share of the catalogue
             items, number = table[1:].rows(), len(table) - 1
-            return contrastive.exact_of_share(queries, items, number, *settings, MODEL)
-        return contrastive.exact(queries, table, *settings)
+            return contrastive.exact_of_share(
+                queries, items, number, *settings, MODEL, dtype=loss.dtype
+            )
+        return contrastive.exact(queries, table, *settings, dtype=loss.dtype)
     flat = targets.reshape(-1)
     losses = contrastive.sampled(
         queries.reshape(-1, queries.shape[-1]),
@@ -142,6 +147,7 @@ def info_nce(
         table[candidates.item],
         candidates,
         loss.temperature,
+        loss.dtype,
     )
     return weighted_sum(losses.reshape(targets.shape), mask)[0]
 

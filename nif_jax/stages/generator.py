@@ -135,6 +135,7 @@ def flow_decoder(run: Context) -> FlowDecoder:
         item_sizes=dict(data.item_sizes),
         num_scenes=data.num_scenes,
         num_actions=data.num_actions,
+        dtype=run.compute_dtype,
         **run.config.generator,
     )
 
@@ -172,10 +173,11 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     name = "generator_without_{}_of_{}".format(*without) if without else "generator"
     run = run.for_stage(name)
     section, model = run.config.pretrain, flow_decoder(run)
-    spec = FlowLoss(**run.config.flow_loss, horizon=run.config.flow.horizon)
+    horizon = run.config.flow.horizon
+    spec = FlowLoss(**run.config.flow_loss, horizon=horizon, dtype=run.compute_dtype)
     data = run.place(frequency=_target_frequency(run.dataset, spec))
     # Windows as long as a roll-out's last position: it never leaves the trained distances.
-    length = section.context + run.config.flow.horizon
+    length = section.context + horizon
     plan = SequencePlan(run.dataset, per_device(run, section), length, run.seed, without or (0, 0))
     gather = functools.partial(next_item.gather_next, section.context, section.context)
     prepare = functools.partial(next_item.prepare, model)

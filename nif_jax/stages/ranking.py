@@ -36,6 +36,7 @@ def make_ranker(run: Context, model: str = "ranker", **parts: Any) -> Ranker | B
     """The ranker of a run's config, with cohorts and side head if given, or a baseline."""
     sizes, config = table_sizes(run.dataset), run.config
     settings = {key: value for key, value in config.ranker.items() if key != "statistics"}
+    settings["dtype"] = run.compute_dtype
     if model == "ranker":
         return Ranker(**sizes, **parts, **settings)
     return make_baseline(model, sizes, settings, config.baselines)
@@ -49,8 +50,8 @@ def statistics_arrays(run: Context) -> dict[str, Any]:
 
 def validation_plan(run: Context, limit: int = 0, sampled: bool = True) -> ScoringPlan:
     """Validation impressions with rolling histories; see ScoringPlan for limit and sampled."""
-    size = run.config.eval.batch_size
-    return ScoringPlan(run.dataset, splits.VALIDATION, size, False, limit, sampled)
+    rows = run.scoring_rows
+    return ScoringPlan(run.dataset, splits.VALIDATION, rows, False, limit, sampled)
 
 
 def evaluate_ranking(dataset: Dataset, plan: ScoringPlan, logits: np.ndarray) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from nif_jax.data.schema import ConfigError
 from nif_jax.stages.context import Context
 from nif_jax.training import optim
+from nif_jax.training.loop import whole_dispatches
 from nif_jax.training.stage import Settings
 
 
@@ -51,9 +52,21 @@ def loop_settings(section: ConfigDict, plan: Any) -> Settings:
     Raises:
       ConfigError: the passes that this kind of device is given do not divide its batch.
     """
-    names = [field.name for field in dataclasses.fields(Settings)]
+    names = [field.name for field in dataclasses.fields(Settings) if field.name != "call_steps"]
     part = _rows_of_pass("", section, plan.batch_size)
-    return Settings(**{name: section[name] for name in names} | {"microbatch": part})
+    steps = _steps_of_call(section, plan.steps_per_epoch)
+    values = {name: section[name] for name in names} | {"microbatch": part, "call_steps": steps}
+    return Settings(**values)
+
+
+def _steps_of_call(section: ConfigDict, steps_per_epoch: int) -> int:
+    """Steps of a call on this kind of device, which divide those between evaluations."""
+    unit = section.steps_per_dispatch
+    if jax.default_backend() == "cpu":
+        return unit
+    units = whole_dispatches(section.eval_epochs * steps_per_epoch, unit) // unit
+    most = max(1, section.accelerator_steps_per_dispatch // unit)
+    return unit * max(n for n in range(1, most + 1) if units % n == 0)
 
 
 def make_optimizer(section: ConfigDict, plan: Any, flatten: bool = True):
@@ -103,7 +116,7 @@ def log_steps(run: Context, stage: str, name: str, section: ConfigDict, plan: An
     wanted = settings.epochs * plan.steps_per_epoch
     longer = section.epochs * plan.steps_per_epoch
     unit = section.steps_per_dispatch
-    taken = max(1, round(-(-longer // unit))) * unit  # as the loop rounds, nif_jax/training/loop.py
+    taken = whole_dispatches(longer, unit)
     if taken == wanted:
         return
     reasons = []

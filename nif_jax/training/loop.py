@@ -26,8 +26,8 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; the message names step and batch rows."""
 
 
-def _rounds(steps: float, unit: int) -> int:
-    """Steps rounded up to whole dispatches, so that one compiled length serves all."""
+def whole_dispatches(steps: float, unit: int) -> int:
+    """Steps rounded up to a multiple of config.train.steps_per_dispatch, at least one."""
     return max(1, round(-(-steps // unit))) * unit
 
 
@@ -76,7 +76,7 @@ class _Stepper:
         goes on from there then has the same log steps as one that was not stopped.
         """
         settings, data = self._stage.settings, self._stage.data
-        unit = settings.steps_per_dispatch
+        unit = settings.unit
         stream = self._epochs.batches(
             first_step=first,
             last_step=last,
@@ -85,7 +85,7 @@ class _Stepper:
         )
         pending, logged = [], first
         clock = time.perf_counter()
-        for step in range(first + unit, last + 1, unit):
+        for step in [*range(first + unit, last, unit), last]:
             batches = self.parallel.shard(next(stream))
             state, measurements = self._train_step(state, *data.step_arguments, batches)
             pending.append(measurements)
@@ -181,8 +181,8 @@ def _train(
     """
     settings = stage.settings
     unit = settings.steps_per_dispatch
-    period = _rounds(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
-    total = _rounds(settings.epochs * stage.plan.steps_per_epoch, unit)
+    period = whole_dispatches(settings.eval_epochs * stage.plan.steps_per_epoch, unit)
+    total = whole_dispatches(settings.epochs * stage.plan.steps_per_epoch, unit)
     with (
         preemption.deferred(lambda: f"after step {step} of {stage.name}"),
         Progress(stage.name, total, step, enabled=is_writer()) as progress,

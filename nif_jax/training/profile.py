@@ -121,7 +121,7 @@ class Profiler:
           epochs: its input.
           parallel: the devices.
         """
-        unit, data = stage.settings.steps_per_dispatch, stage.data
+        unit, data = stage.settings.unit, stage.data
         stream = epochs.batches(
             first_step=0,
             last_step=unit,

@@ -53,7 +53,9 @@ class Settings:
       epochs: passes over the plan at most.
       eval_epochs: epochs between evaluations (and checkpoints); may be below 1.
       patience: evaluations without a better metric before the stage stops; 0 = never.
-      steps_per_dispatch: K, steps that one call of the device takes; evaluations wait for its end.
+      steps_per_dispatch: evaluations and the end are after multiples of it.
+      call_steps: K, steps that one call of the device takes, which divides those between
+        evaluations; the last call may be shorter. None = steps_per_dispatch.
       log_dispatches: calls between log lines; nothing is read back from the device in between.
       microbatch: see step.make_train_step.
     """
@@ -64,6 +66,12 @@ class Settings:
     steps_per_dispatch: int
     log_dispatches: int
     microbatch: int
+    call_steps: int | None = None
+
+    @property
+    def unit(self) -> int:
+        """K."""
+        return self.call_steps or self.steps_per_dispatch
 
 
 @dataclasses.dataclass(frozen=True)

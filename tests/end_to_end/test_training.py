@@ -1,6 +1,7 @@
 """What stages train on and start from, with whole runs or stages of one."""
 
 import dataclasses
+import functools
 import gc
 import json
 
@@ -245,6 +246,25 @@ def test_stages_share_the_store_on_the_devices_and_count_what_they_add(tmp_path)
     # Other data, such as A/B traffic behind the log, is never what was placed before.
     other = dataclasses.replace(run, dataset=load_other(run))
     assert other.place().arrays["store"].item is not placed.arrays["store"].item
+
+
+def test_longer_calls_evaluate_at_the_same_steps(tmp_path):
+    """As on accelerators: a call of all steps between two evaluations, the last one shorter."""
+    found = []
+    for calls in (1, 0):
+        text = f"{TINY_NIF},train.epochs=1.3,train.eval_epochs=0.5,train.min_steps=0"
+        run = make_run(tmp_path / str(calls), text)
+        built = base_stage.make(run)
+        period = loop.whole_dispatches(0.5 * built.plan.steps_per_epoch, 2)
+        settings = dataclasses.replace(built.settings, call_steps=calls * period or None)
+        assert settings.unit == (period if calls else 2)
+        assert loop.whole_dispatches(1.3 * built.plan.steps_per_epoch, 2) % period
+        trained = pipeline.train_stage(run, dataclasses.replace(built, settings=settings))
+        records = read_metrics(tmp_path / str(calls) / "metrics.jsonl")
+        steps = [r["step"] for r in records if "validation/auc" in r["values"]]
+        found.append((steps, trained.params))
+    assert found[0][0] == found[1][0] and len(found[0][0]) == 3
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), *(f[1] for f in found))
 
 
 def load_other(run):

@@ -267,3 +267,27 @@ def test_uniform_draws_estimate_the_partition_without_bias(batch, uniform):
     assert losses.std(axis=0).min() > 0.02
     expected = np.exp(exact(queries, table, targets, 1.0))
     np.testing.assert_allclose(np.exp(losses).mean(axis=0), expected, rtol=0.04)
+
+
+@pytest.mark.parametrize("form", ["exact", "sampled"])
+def test_rounded_factors_change_nothing_but_the_factors(form, batch):
+    queries, table, targets = map(jnp.asarray, batch)
+
+    def loss(queries, table, dtype):
+        if form == "exact":
+            return contrastive.exact(queries, table, targets, jnp.ones(Q), 0.1, 2, dtype)
+        positives, negatives = table[targets], table[1:]
+        candidates = Candidates(jnp.arange(1, N + 1), jnp.zeros(N), jnp.ones(N, bool))
+        arguments = (queries, positives, targets, negatives, candidates, 0.1, dtype)
+        return contrastive.sampled(*arguments).sum()
+
+    near = [jnp.asarray(x).astype(jnp.bfloat16).astype(jnp.float32) for x in (queries, table)]
+    both = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
+    value, gradients = both(queries, table, jnp.bfloat16)
+    expected, wanted = both(*near, jnp.float32)
+    # Products of rounded factors are exact in float32, so that only the order of a sum is left.
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert abs(float(value - loss(queries, table, jnp.float32))) > 1e-4
+    for found, other in zip(gradients, wanted, strict=True):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, other, atol=0.02 * float(jnp.abs(other).max()))

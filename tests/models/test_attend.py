@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nif_jax.models import attention
 from nif_jax.models.attention import KeyValue, attend
 
 B, P, S, H, W, T = 2, 3, 4, 2, 4, 2
@@ -191,3 +192,70 @@ def test_errors_name_the_choices():
         attend(QUERY, KEY, VALUE, implementation="flash")
     with pytest.raises(ValueError, match="own keys need a mask"):
         attend(QUERY, KEY, VALUE, own=OWN)
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "tiles", "xla"])
+def test_bfloat16_is_the_dtype_of_the_result_and_not_of_the_softmax(implementation):
+    near = [x.astype(jnp.bfloat16) for x in (QUERY, KEY, VALUE)]
+    form = functools.partial(attend, mask=jnp.asarray(MASK), implementation=implementation)
+    found, expected = form(*near), form(*(x.astype(jnp.float32) for x in near))
+    assert found.dtype == jnp.bfloat16
+    if implementation == "xla":  # its weights are rounded
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.02)
+    else:
+        np.testing.assert_array_equal(found, expected.astype(jnp.bfloat16))
+    assert not found[1, 0].any()
+
+
+def heads(queries, keys, width, dtype=jnp.bfloat16):
+    return jnp.zeros((1, queries, 2, width), dtype), jnp.zeros((1, keys, 2, width), dtype)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "capability", "suits"),
+    [
+        (heads(64, 128, 64), (9, 0), True),
+        (heads(64, 128, 128, jnp.float16), (8, 0), True),
+        (heads(64, 128, 64, jnp.float32), (9, 0), False),
+        (heads(64, 128, 136), (9, 0), False),
+        (heads(64, 128, 60), (9, 0), False),
+        (heads(65, 128, 64), (9, 0), False),
+        (heads(64, 129, 64), (9, 0), False),
+        (heads(4, 128, 64), (9, 0), False),
+        (heads(64, 128, 64), (7, 5), False),
+        (heads(64, 128, 64), (), False),  # no NVIDIA GPU
+    ],
+)
+def test_cudnn_suits_what_it_takes(shapes, capability, suits, monkeypatch):
+    monkeypatch.setattr(attention, "_compute_capability", lambda: capability)
+    assert attention.cudnn_suits(*shapes) == suits
+
+
+def test_cudnn_gets_mask_and_scale_where_it_suits(monkeypatch):
+    """XLA stands in for the kernel. A row that sees nothing gives 0, whatever a kernel gives."""
+    monkeypatch.setattr(attention, "_compute_capability", lambda: (9, 0))
+    monkeypatch.setattr(attention.jax, "default_backend", lambda: "gpu")
+    called, original = [], jax.nn.dot_product_attention
+
+    def stand_in(*arrays, implementation, **options):
+        called.append(implementation)
+        return original(*arrays, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    rng = np.random.default_rng(2)
+    mask = jnp.asarray(rng.random((1, 64, 128)) < 0.3).at[0, 0].set(False)
+    for dtype in (jnp.bfloat16, jnp.float32):
+        query, key = (jnp.asarray(rng.normal(size=x.shape), dtype) for x in heads(64, 128, 64))
+        found = attend(query, key, key, mask, scale=0.3)
+        expected = attend(query, key, key, mask, scale=0.3, implementation="cpu")
+        atol = 0.03 if dtype == jnp.bfloat16 else 1e-5
+        np.testing.assert_allclose(*(x.astype(jnp.float32) for x in (found, expected)), atol=atol)
+        assert not found[0, 0].any()
+    assert called == ["cudnn", "xla"]
+
+
+def test_this_machine_has_a_compute_capability_only_with_an_nvidia_gpu():
+    found = attention._compute_capability()
+    assert bool(found) == (
+        jax.default_backend() == "gpu" and hasattr(jax.devices()[0], "compute_capability")
+    )

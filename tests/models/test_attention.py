@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nif_jax.models.attention import Attention, rotate
+from nif_jax.models.attention import rotate
+from nif_jax.models.multi_head import Attention
 
 D, H, W, B, P, S = 8, 2, 6, 3, 2, 5
 MODULE = Attention(D, H, W)

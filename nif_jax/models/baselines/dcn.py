@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline, Fields, with_statistics
@@ -15,16 +17,18 @@ class CrossNetwork(nn.Module):
 
     Attributes:
       layers: how many; 0 gives x_0 back.
+      dtype: of products and results.
     """
 
     layers: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, X] for x_0 [B, X]."""
-        first = x
+        first = x = x.astype(self.dtype)
         for _ in range(self.layers):
-            x = first * nn.Dense(x.shape[-1])(x) + x
+            x = first * nn.Dense(x.shape[-1], dtype=self.dtype)(x) + x
         return x
 
 
@@ -37,7 +41,7 @@ class DeepCross(Baseline):
       dim: D.
       tower: hidden widths of the MLP; dropout: its rate.
       id_dropout: see ItemEmbed.
-      cross_layers: see CrossNetwork.
+      cross_layers, dtype: see CrossNetwork; logits are float32.
     """
 
     item_sizes: Mapping[str, int]
@@ -48,6 +52,7 @@ class DeepCross(Baseline):
     dropout: float
     id_dropout: float
     cross_layers: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
@@ -55,9 +60,10 @@ class DeepCross(Baseline):
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         fields = Fields(*sizes, self.dim, self.id_dropout, name="fields")(batch, items, train)
         x = with_statistics(fields.reshape(len(fields), -1), batch)  # [B, X]
-        crossed = CrossNetwork(self.cross_layers, name="cross")(x)
-        deep = Mlp((*self.tower, 1), self.dropout, name="deep")(x, train)
-        return (nn.Dense(1, use_bias=False, name="from_cross")(crossed) + deep)[:, 0]
+        crossed = CrossNetwork(self.cross_layers, self.dtype, name="cross")(x)
+        deep = Mlp((*self.tower, 1), self.dropout, self.dtype, name="deep")(x, train)
+        from_cross = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="from_cross")
+        return (from_cross(crossed) + deep)[:, 0]
 
 
 MODEL = DeepCross

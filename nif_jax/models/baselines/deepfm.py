@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline, Fields, with_statistics
@@ -19,7 +21,7 @@ class DeepFactorization(Baseline):
       num_scenes: largest scene id.
       dim: D.
       tower: hidden widths of the MLP; dropout: its rate.
-      id_dropout: see ItemEmbed.
+      id_dropout: see ItemEmbed; dtype: of activations and products.
     """
 
     item_sizes: Mapping[str, int]
@@ -29,6 +31,7 @@ class DeepFactorization(Baseline):
     tower: tuple[int, ...]
     dropout: float
     id_dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
@@ -36,7 +39,7 @@ class DeepFactorization(Baseline):
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         first_order = LogisticRegression(*sizes, self.id_dropout, name="first_order")
         fields = Fields(*sizes, self.dim, self.id_dropout, name="fields")(batch, items, train)
-        deep = Mlp((*self.tower, 1), self.dropout, name="deep")
+        deep = Mlp((*self.tower, 1), self.dropout, self.dtype, name="deep")
         return (
             first_order.score(batch, items, train)
             + second_order(fields)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.windows import Impressions
 from nif_jax.models.baselines.interface import Baseline, with_statistics
@@ -25,7 +26,7 @@ class DeepInterest(Baseline):
       dim: D.
       attention: hidden widths of the target attention.
       tower: hidden widths of the MLP; dropout: its rate.
-      id_dropout: see ItemEmbed.
+      id_dropout: see ItemEmbed; dtype: of activations and products.
     """
 
     item_sizes: Mapping[str, int]
@@ -37,6 +38,7 @@ class DeepInterest(Baseline):
     tower: tuple[int, ...]
     dropout: float
     id_dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
@@ -48,11 +50,12 @@ class DeepInterest(Baseline):
         shown = jnp.concatenate([batch.item[:, None], history.item], axis=1)
         vectors = embed(shown, items, train)
         target, keys = vectors[:, 0], vectors[:, 1:] + context(history)
-        interest = TargetAttention(self.attention, name="interest")(target, keys, history.mask)
+        attention = TargetAttention(self.attention, self.dtype, name="interest")
+        interest = attention(target, keys, history.mask)
         fields = [*user(batch.user_features), context.scene[batch.scene]]
         x = jnp.concatenate([*fields, target, interest, target * interest], axis=-1)
         x = with_statistics(x, batch)
-        return Mlp((*self.tower, 1), self.dropout, name="head")(x, train)[:, 0]
+        return Mlp((*self.tower, 1), self.dropout, self.dtype, name="head")(x, train)[:, 0]
 
 
 MODEL = DeepInterest

@@ -1,10 +1,12 @@
 """HSTU (Zhai et al., ICML 2024) as a ranker: the history and the candidate in one sequence."""
 
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.buckets import NUM_GAPS, log2_bucket
 from nif_jax.data.windows import Impressions
@@ -27,17 +29,21 @@ class PointwiseAttention(nn.Module):
       dim: D, a multiple of heads.
       heads: H.
       dropout: rate on what is added.
+      dtype: of activations and products; attention weights are float32.
     """
 
     dim: int
     heads: int
     dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, age: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
         """[B, L, D] for x [B, L, D], age [B, L] int and mask [B, L]; causal."""
         length, width = x.shape[1], self.dim // self.heads
-        gates = nn.silu(nn.Dense(4 * self.dim, name="in")(nn.LayerNorm(name="norm_in")(x)))
+        norm = functools.partial(nn.LayerNorm, dtype=self.dtype)
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        gates = nn.silu(dense(4 * self.dim, name="in")(norm(name="norm_in")(x)))
         gates = gates.reshape(*gates.shape[:2], 4, self.heads, width)
         u, v, q, k = (gates[:, :, part] for part in range(4))  # [B, L, H, D / H]
         by_place = self.param("by_place", embedding_init, (NUM_PLACES,))
@@ -49,9 +55,9 @@ class PointwiseAttention(nn.Module):
         weights = jnp.where(visible[:, None], nn.silu(scores), 0.0)
         # By the number of visible entries, so that padding changes nothing.
         weights /= jnp.maximum(visible.sum(-1), 1)[:, None, :, None]
-        mixed = jnp.einsum("bhqk,bkhe->bqhe", weights, v)
-        mixed = nn.LayerNorm(name="norm_out")(mixed.reshape(x.shape)) * u.reshape(x.shape)
-        added = nn.Dense(self.dim, name="out")(mixed)
+        mixed = jnp.einsum("bhqk,bkhe->bqhe", weights.astype(self.dtype), v)
+        mixed = norm(name="norm_out")(mixed.reshape(x.shape)) * u.reshape(x.shape)
+        added = dense(self.dim, name="out")(mixed)
         return x + Dropout(self.dropout)(added, deterministic=not train)
 
 
@@ -63,7 +69,7 @@ class Hstu(Baseline):
       num_scenes: largest scene id; num_actions: largest action id.
       dim: D.
       tower: hidden widths of the MLP; dropout: its rate.
-      id_dropout: see ItemEmbed.
+      id_dropout: see ItemEmbed; dtype: of activations and products.
       encoder_layers: layers; encoder_heads: their heads; encoder_dropout: their rate.
     """
 
@@ -78,6 +84,7 @@ class Hstu(Baseline):
     encoder_layers: int
     encoder_heads: int
     encoder_dropout: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def score(self, batch: Impressions, items: Mapping[str, jax.Array], train: bool) -> jax.Array:
@@ -91,14 +98,14 @@ class Hstu(Baseline):
         )
         target = vectors[:, -1]
         x = jnp.concatenate([vectors[:, :-1] + context(history), target[:, None]], axis=1)
-        last = ((0, 0), (0, 1))
+        x, last = x.astype(self.dtype), ((0, 0), (0, 1))
         age, mask = jnp.pad(history.gap, last), jnp.pad(history.mask, last, constant_values=True)
         for layer in range(self.encoder_layers):
-            sizes = (self.dim, self.encoder_heads, self.encoder_dropout)
+            sizes = (self.dim, self.encoder_heads, self.encoder_dropout, self.dtype)
             x = PointwiseAttention(*sizes, name=f"layer_{layer}")(x, age, mask, train)
-        state = nn.LayerNorm(name="norm")(x[:, -1])
+        state = nn.LayerNorm(dtype=self.dtype, name="norm")(x[:, -1])
         fields = jnp.concatenate([*user, context.scene[batch.scene], target, state], axis=-1)
-        head = Mlp((*self.tower, 1), self.dropout, name="head")
+        head = Mlp((*self.tower, 1), self.dropout, self.dtype, name="head")
         return head(with_statistics(fields, batch), train)[:, 0]
 
 

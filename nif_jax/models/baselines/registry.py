@@ -30,13 +30,14 @@ def baseline_class(name: str) -> type[Baseline]:
 
 
 def make_baseline(name: str, *settings: Mapping[str, Any]) -> Baseline:
-    """The baseline, each of its fields from the first of `settings` that has it.
+    """The baseline, each of its fields from the first of `settings` that has it, or its default.
 
     Raises:
       ConfigError: for an unknown name.
-      KeyError: for a field that no settings have.
+      KeyError: for a field without a default that no settings have.
     """
     kind = baseline_class(name)
     given = {key: value for section in reversed(settings) for key, value in section.items()}
-    own = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
-    return kind(**{name: given[name] for name in own})
+    own = [f for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
+    needed = [f.name for f in own if f.name in given or f.default is dataclasses.MISSING]
+    return kind(**{name: given[name] for name in needed})

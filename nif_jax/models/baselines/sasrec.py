@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nif_jax.data.windows import Impressions, Window
 from nif_jax.models.baselines.interface import Baseline, with_statistics
@@ -25,7 +26,7 @@ class SasRec(Baseline):
       num_scenes: largest scene id; num_actions: largest action id.
       dim: D.
       tower: hidden widths of the MLP; dropout: its rate.
-      id_dropout: see ItemEmbed.
+      id_dropout: see ItemEmbed; dtype: of activations and products.
       encoder_layers: blocks; encoder_heads: their heads; encoder_dropout: their rate.
     """
 
@@ -40,21 +41,22 @@ class SasRec(Baseline):
     encoder_layers: int
     encoder_heads: int
     encoder_dropout: float
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.items = ItemEmbed(self.item_sizes, self.dim, self.id_dropout)
         self.context = ContextEmbed(self.num_scenes, self.num_actions, self.dim)
         self.user = UserEmbed(self.user_sizes, self.dim)
-        sizes = (self.dim, self.encoder_heads, MLP_RATIO, self.encoder_dropout)
+        sizes = (self.dim, self.encoder_heads, MLP_RATIO, self.encoder_dropout, "mixed", self.dtype)
         self.blocks = [CausalBlock(*sizes) for _ in range(self.encoder_layers)]
-        self.norm = nn.LayerNorm()
-        self.head = Mlp((*self.tower, 1), self.dropout)
+        self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.head = Mlp((*self.tower, 1), self.dropout, self.dtype)
 
     def encode(self, vectors: jax.Array, history: Window, train: bool = False) -> jax.Array:
         """[B, L, D] state after each entry, for item vectors [B, L, D]; padding has any state."""
         length = history.mask.shape[1]
         visible = jnp.tril(jnp.ones((length, length), bool)) & history.mask[:, None]  # [B, L, L]
-        x = vectors + self.context(history)
+        x = (vectors + self.context(history)).astype(self.dtype)
         for block in self.blocks:
             x, _ = block(x, jnp.arange(length), visible, train=train)
         return self.norm(x)
