@@ -34,7 +34,7 @@ write to it. Main's other arguments may name gs:// paths of this bucket too.
 
 A batch has to be an even number of rows on each device, and the generator's 16 are too few for a
 pod: 64 make 4 rows on each of the 16 devices of a v5litepod-16. Tables that do not fit one device
-are sharded by the config: --config=configs/nif.py:parallel=mesh,mesh.data=4,mesh.model=4.
+are sharded by the text of the config: "...:parallel=mesh,mesh.data=4,mesh.model=4".
 
 With several workers, gcloud wants the key in an agent first: ssh-add ~/.ssh/google_compute_engine
 
