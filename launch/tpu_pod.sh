@@ -33,7 +33,8 @@ namespace, which gives the atomic renames that checkpoints need, and let the sli
 write to it. Main's other arguments may name gs:// paths of this bucket too.
 
 A batch has to be an even number of rows on each device, and the generator's 16 are too few for a
-pod: 64 make 4 rows on each of the 16 devices of a v5litepod-16.
+pod: 64 make 4 rows on each of the 16 devices of a v5litepod-16. Tables that do not fit one device
+are sharded by the text of the config: "...:parallel=mesh,mesh.data=4,mesh.model=4".
 
 With several workers, gcloud wants the key in an agent first: ssh-add ~/.ssh/google_compute_engine
 
@@ -160,7 +161,9 @@ rm -f pid'
 
 # A line for a worker, which resume reads too.
 STATE='cd ~/nif_jax/logs 2> /dev/null && [ -f pid ] || { echo "$(hostname): has no run"; exit 0; }
-if [ -f code ]; then
+if [ -f code ] && tail -n 3 run.log | grep -q "^stopped by "; then
+  echo "$(hostname): was stopped" # by SIGTERM: status 0, and unfinished
+elif [ -f code ]; then
   echo "$(hostname): ended with $(cat code)"
 elif kill -0 -- "-$(cat pid)" 2> /dev/null; then
   echo "$(hostname): runs"
@@ -227,7 +230,7 @@ resume() {
     READY)
       workers="$(on_all_workers "$STATE")"
       echo "$workers"
-      if grep -qE ': (has no run|was cut off|ended with ([1-9]|$))' <<< "$workers"; then
+      if grep -qE ': (has no run|was cut off|was stopped|ended with ([1-9]|$))' <<< "$workers"; then
         start_again
       elif grep -qE ': (runs|ended with 0)$' <<< "$workers"; then
         echo "Nothing to do."

@@ -71,13 +71,18 @@ def arguments(monkeypatch):
     return given
 
 
+def _optional(arguments):
+    extras = arguments["extras_require"]
+    return {_name(line) for line in extras["bench"] + extras["search"]}
+
+
 def test_every_import_is_required_and_every_requirement_is_used(arguments):
     required = {_name(line) for line in arguments["install_requires"]}
     sources = _sources("nif_jax", "configs")
     imported = _third_party(sources)
-    optional = {_name(line) for line in arguments["extras_require"]["bench"]}
+    optional = _optional(arguments)
     assert imported - required - optional == set(), "imported, but not in install_requires"
-    assert optional <= imported, "in the extra `bench`, but not used"
+    assert optional <= imported, "in the extra `bench` or `search`, but not used"
     text = "".join(path.read_text() for path in sources)
     indirect = {name for name, sign in INDIRECT.items() if sign in text}
     assert required - imported - indirect == set(), "in install_requires, but not used"
@@ -89,7 +94,7 @@ def test_the_test_extra_is_what_the_tests_need(arguments):
     imported = _third_party(_sources("tests"))
     assert imported - required - extra == set(), "imported by tests, but not in the test extra"
     assert extra & required == set()
-    optional = {_name(line) for line in arguments["extras_require"]["bench"]}
+    optional = _optional(arguments)
     assert optional <= extra, "tests of optional packages would be skipped"
     assert extra - imported - optional - TOOLS == set(), "in the test extra, but not used"
 

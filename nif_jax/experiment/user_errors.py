@@ -28,12 +28,16 @@ _REMEDIES = {
 def one_line(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
     """Ends the process with one line if the body raises one of `kinds`, or an error of its system.
 
-    Exit codes: 1, or 130 if interrupted.
+    Exit codes: 1, or `exit_code` of the error's class where it has one; 130 if interrupted.
     """
     try:
         yield
     except kinds as error:
-        sys.exit(f"error: {error}")
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(code)
     except OSError as error:
         sys.exit(f"error: {_describe(error)}")
     except MemoryError:

@@ -93,7 +93,8 @@ def write_sweep(
     `workdirs_of` is name of each finished run -> its workdir, `references` the name of the run that
     each is compared with, or "", and `with_buckets` has the runs whose AUC by bucket is shown.
     `about` has doc, the docstring of the sweep; command, which runs it; configs, name of each run
-    -> its --config; absent, name of a run without results -> why; and seconds of all processes.
+    -> its --config; absent, name of a run without results -> why; seconds of all processes; and of
+    a search trials, the lines of its table.
     Raises WorkdirError for files of a run that cannot be read; names them.
     """
     runs = {name: workdirs.read(folder, name) for name, folder in workdirs_of.items()}
@@ -106,6 +107,7 @@ def write_sweep(
     configs = [{"run": name, "--config": about["configs"][name]} for name in runs]
     sections = {
         "Click prediction on test": overview.overview(found),
+        "Trials, the best on validation first": tables.Table.of(about.pop("trials", ()), labels=1),
         "Labels saved at equal AUC": curves.labels_saved(found),
         "Differences from the run of reference": tables.join(against),
         "Best score on validation, for choosing": overview.validation(found),

@@ -25,6 +25,9 @@ from nif_jax.training.step import make_train_step
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; the message names step and batch rows."""
 
+    exit_code = 3
+    """Of the process: a search counts such a run as done, and starts one again that failed."""
+
 
 def whole_dispatches(steps: float, unit: int) -> int:
     """Steps rounded up to a multiple of config.train.steps_per_dispatch, at least one."""

@@ -1,6 +1,7 @@
 """What a whole run leaves: results, scores, pages, refusals, and the A/B test on its workdir."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 
@@ -11,7 +12,7 @@ import pytest
 
 from configs import base, nif
 from nif_jax.data.row_statistics import gather_statistics
-from nif_jax.experiment import ab, pipeline, runner
+from nif_jax.experiment import ab, pipeline, runner, search
 from nif_jax.metrics import bootstrap, ctr
 from nif_jax.metrics.writer import read_metrics
 from nif_jax.reports import results
@@ -300,3 +301,22 @@ class TestOnline:
         ):
             with pytest.raises(runner.ConfigError, match=message):
                 runner.run(nif.get_config(f"{TINY_NIF},{setting}"), tmp_path, "ab")
+
+
+def test_what_a_search_reads_of_a_run_is_its_validation(finished):
+    read = results.read_results(finished)
+    config, (entry,) = read["run"]["config"], read["selection"]
+    assert search.objective(finished, config) == entry["validation"][entry["selected"]]
+    found = search.evaluations(finished, config)
+    assert [name for name, _ in itertools.groupby(found, lambda one: one[0])] == [
+        "base",
+        "nif",
+        "tsp",
+        "amen",
+    ]
+    numbers, values = zip(*[one[1:] for one in found], strict=True)
+    assert sorted(set(numbers)) == list(numbers) and sorted(values) == list(values)
+    assert values[-1] == max(entry["validation"].values())
+    alone = config | {"rows": ["base", "nif"]}
+    assert {stage for stage, _, _ in search.evaluations(finished, alone)} == {"nif"}
+    assert search.evaluations(finished, config | {"seed": 7}) == []

@@ -228,15 +228,17 @@ class TestRunAndTest:
         assert not (checkout / ".venv").exists()
 
     @pytest.mark.parametrize(
-        ("slurm", "devices"),
+        ("slurm", "devices", "requeue"),
         [
-            ({"SLURM_GPUS_ON_NODE": "4"}, [{"JAX_LOCAL_DEVICE_IDS": "0,1,2,3"}]),
-            ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS_PER_NODE": "4"}, []),
-            ({"SLURM_GPUS_ON_NODE": "1"}, []),
-            ({}, []),
+            ({"SLURM_GPUS_ON_NODE": "4"}, [{"JAX_LOCAL_DEVICE_IDS": "0,1,2,3"}], ""),
+            ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS_PER_NODE": "4"}, [], ""),
+            ({"SLURM_GPUS_ON_NODE": "1"}, [], ""),
+            ({}, [], ""),
+            ({"SLURM_JOB_END_TIME": "+3600", "SLURM_JOB_ID": "7"}, [], ""),
+            ({"SLURM_JOB_END_TIME": "+100", "SLURM_JOB_ID": "7"}, [], "requeue 7\n"),
         ],
     )
-    def test_slurm(self, checkout, bin_folder, tmp_path, slurm, devices):
+    def test_slurm(self, checkout, bin_folder, tmp_path, slurm, devices, requeue):
         executable(
             bin_folder / "srun",
             """
@@ -244,12 +246,17 @@ class TestRunAndTest:
             [[ "$1" == --kill-on-bad-exit=1 ]] && exec "${@:2}"
         """,
         )
+        executable(bin_folder / "scontrol", f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n')
         spool = tmp_path / "spool" / "script"
         spool.parent.mkdir()
         spool.write_bytes((LAUNCH / "slurm.sbatch").read_bytes())
         more = {"SLURM_SUBMIT_DIR": str(checkout), **slurm}
+        if "SLURM_JOB_END_TIME" in more:  # seconds from now
+            more["SLURM_JOB_END_TIME"] = str(int(time.time() + int(more["SLURM_JOB_END_TIME"])))
         calls = self._call(checkout, bin_folder, spool, "--config=a b", **more)
         assert calls == [["-m", "nif_jax.main", "--config=a b", *devices]]
+        requeued = tmp_path / "scontrol.log"
+        assert (requeued.read_text() if requeued.exists() else "") == requeue
 
     def test_slurm_wants_to_start_in_the_checkout(self, checkout, bin_folder, tmp_path):
         more = {"SLURM_SUBMIT_DIR": str(tmp_path)}

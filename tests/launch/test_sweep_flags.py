@@ -143,7 +143,7 @@ def test_a_grid_that_is_killed_resumes_to_the_table_of_one_that_is_not(tmp_path)
     assert "seed_1: finished\n" in run(command, _environment()).stdout
     assert ": finished" not in run(_command(whole, *words), _environment()).stdout
     tables = [
-        re.sub("finished .* hours", "", (folder / "results" / "base-seed.md").read_text())
+        re.sub("finished .* hours", "", (folder / "results" / "base-synthetic-seed.md").read_text())
         for folder in (killed, whole)
     ]
     assert tables[0] == tables[1]

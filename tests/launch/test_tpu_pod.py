@@ -69,7 +69,7 @@ def pod(tmp_path, bin_folder):
         import json, os, sys, time
         with open("{tmp_path}/main.log", "a") as log:
             print(json.dumps(sys.argv[1:]), file=log)
-        print("a line of the log", flush=True)
+        print(os.environ.get("FAKE_SAYS", "a line of the log"), flush=True)
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
         sys.exit(int(os.environ.get("FAKE_CODE", "0")))
     """,
@@ -342,6 +342,14 @@ class TestTpuPodWorker:
         group = int((pod.folder / "logs" / "pid").read_text())
         os.killpg(group, signal.SIGKILL)
         wait_for(lambda: "was cut off" in pod("status", *PLACE, FAKE_WORKER="1").stdout)
+        pod(*RESUME, FAKE_WORKER="1")
+        wait_for(lambda: len(pod.main_calls()) == 2)
+
+    def test_resume_starts_a_run_that_sigterm_has_stopped(self, pod):
+        said = "stopped by SIGTERM after step 2 of base; run the same command to go on"
+        pod("run", *PLACE, *MAIN, FAKE_WORKER="1", FAKE_SAYS=said)
+        pod.wait_for_end()
+        assert ": was stopped\n" in pod("status", *PLACE, FAKE_WORKER="1").stdout
         pod(*RESUME, FAKE_WORKER="1")
         wait_for(lambda: len(pod.main_calls()) == 2)
 
