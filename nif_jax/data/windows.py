@@ -21,7 +21,7 @@ class Store(NamedTuple):
       action: [E] int32 in 1..A, what the user did; never an input of its own prediction.
       time: [E] int32 seconds since the data set's first event.
       label: [E] float32, 1 or 0, or NO_LABEL (such rows are in no plan of impressions).
-      train: [E] bool, the row belongs to the train period.
+      train: [E] bool, the row belongs to the train period and is trained on (dates.trained_rows).
       user: [E] int32 row of user_features.
       user_features: feature name -> [U] int32.
       history_row: [M] int32, the rows that may stand in a history, in store order.
