@@ -15,7 +15,7 @@ from nif_jax.data.dataset import Dataset, build_dataset, with_statistics
 from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
-from nif_jax.data.schema import require_choice
+from nif_jax.data.schema import Movelines, require_choice
 from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
@@ -38,6 +38,7 @@ class Context:
       train: False only reads finished stages.
       profiler: measures the train steps of stages; None = nothing does.
       kept: name -> (source, what is made of it once for all stages); copies of the run share it.
+      started: stage -> table -> rows that were copied from config.init_from, see transfer.Rows.
     """
 
     config: ConfigDict
@@ -49,6 +50,7 @@ class Context:
     train: bool
     profiler: Profiler | None = None
     kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+    started: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def items(self) -> dict[str, np.ndarray]:
@@ -116,11 +118,10 @@ class Context:
         return self.kept[name][1]
 
 
-def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
-    """The configured data set, laid out for the devices."""
+def load_lines(config: ConfigDict) -> Movelines:
+    """The configured store."""
     data = config.data
-    statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
-    lines = load_movelines(
+    return load_movelines(
         data.source,
         seed=data.seed,
         cache_dir=data.cache_dir,
@@ -128,8 +129,14 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         duplicates=data.duplicates,
         **config.source,
     )
+
+
+def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
+    """The configured data set, laid out for the devices."""
+    data = config.data
+    statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
     dataset = build_dataset(
-        lines,
+        load_lines(config),
         split=data.split,
         time_zone=data.time_zone,
         train_share=data.train_share,

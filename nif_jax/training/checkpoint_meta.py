@@ -39,7 +39,8 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _describe(tree: Any) -> dict[str, str]:
+def describe(tree: Any) -> dict[str, str]:
+    """Type and shape of each array of a tree."""
     return {name: f"{x.dtype}{list(x.shape)}" for name, x in _leaves(tree).items()}
 
 
@@ -52,7 +53,7 @@ def _digests(tree: Any) -> dict[str, str]:
 
 def tree_digest(tree: Any) -> str:
     """SHA-256 of names, types, shapes and values of host arrays."""
-    return described_digest({"schema": _describe(tree), "sha256": _digests(tree)})
+    return described_digest({"schema": describe(tree), "sha256": _digests(tree)})
 
 
 def described_digest(described: Mapping[str, Any]) -> str:
@@ -68,7 +69,7 @@ def pack(tree: Any, record: Mapping[str, Any], origin: Mapping[str, Any]) -> dic
       record: the loop's.
       origin: {"config": ..., "made_from": ...}, see Checkpointer.
     """
-    described = {"record": dict(record), "schema": _describe(tree), "sha256": _digests(tree)}
+    described = {"record": dict(record), "schema": describe(tree), "sha256": _digests(tree)}
     text = json.dumps(described | dict(origin))
     return {"text": text, "sha256": _text_digest(text)}
 
@@ -131,7 +132,7 @@ def require_same_files(path: pathlib.Path) -> None:
 
 def require_same_arrays(path: pathlib.Path, like: Any, described: Mapping[str, Any]) -> None:
     """Raises CheckpointError if a checkpoint has other names, types or shapes than `like`."""
-    changed = differences(_describe(like), described["schema"])
+    changed = differences(describe(like), described["schema"])
     if changed:
         raise CheckpointError(
             f"{path} holds other arrays than this config makes (found -> wanted):\n  "
