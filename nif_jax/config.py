@@ -29,7 +29,7 @@ STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "generator": (*_BASE, "flow.horizon", "flow_loss", "generator", "pretrain"),
 }
 """Sections and keys that shape a stage, those of the stage before it included."""
-_NO_STAGE = ("ab", "num_seeds", "rows", "seed")
+_NO_STAGE = ("ab", "daily", "num_seeds", "rows", "seed")
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "flow": ("flow", "flow_loss", "generator", "pretrain"),
     "tsp": ("tsp",),
@@ -96,7 +96,8 @@ def run_differences(
 ) -> list[str]:
     """`differences` in keys that shape a run.
 
-    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them.
+    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them. Neither do those of the
+    daily mode, which compares them itself.
 
     Args:
       wanted: flat config.
@@ -105,7 +106,9 @@ def run_differences(
     """
 
     def shapes(key: str) -> bool:
-        return not key.startswith("ab.") and not (extend and _extends(key, wanted, found))
+        return not key.startswith(("ab.", "daily.")) and not (
+            extend and _extends(key, wanted, found)
+        )
 
     return differences(*({k: v for k, v in c.items() if shapes(k)} for c in (wanted, found)))
 

@@ -16,7 +16,9 @@ class TestSeenBy:
         seen, every = _seen("hybrid")
         hidden = every - seen
         assert {"rows", "seed", "num_seeds"} < hidden
-        assert all(key.startswith("ab.") for key in hidden - {"rows", "seed", "num_seeds"})
+        assert all(
+            key.startswith(("ab.", "daily.")) for key in hidden - {"rows", "seed", "num_seeds"}
+        )
 
     def test_a_row_does_not_see_sections_of_parts_that_it_lacks(self):
         flow, pairs, cohorts = (
