@@ -40,7 +40,7 @@ def with_catalogue(run, items: int):
     id: others would cost all variants alike."""
     import numpy as np
 
-    from nif_jax.data.dataset import OOV
+    from nif_jax.data.vocabulary import OOV
 
     ids = np.arange(items + 1, dtype=np.int32) + OOV
     ids[0] = 0

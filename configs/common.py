@@ -6,6 +6,7 @@
 from ml_collections import ConfigDict
 
 from configs import simulator
+from configs.modes import add_modes
 
 FAST_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -22,6 +23,8 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # "temporal_user": each user's last share is test; "temporal_global": quantiles of time;
     # "random": leaks the future, to match papers only; "column:period": this column of the events;
     # "dates:2022-04-22+2022-04-29": validation begins with the first date, test with the second.
+    # Of four dates these are the middle ones: rows before the first are history and not trained on,
+    # and events from the last on are left out.
     config.data.split = "temporal_user" if dataset == "movielens_100k" else "temporal_global"
     # Time zone of these dates, a name of the IANA database such as "Asia/Shanghai".
     config.data.time_zone = "UTC"
@@ -101,20 +104,6 @@ def _layout(config: ConfigDict) -> None:
         (r"(^|/)(items|user)/[^/]+$", (None, "model")),
         (r"(^|/)generator_item_emb$", (None, "model")),
     )
-
-
-def _ab(config: ConfigDict, smoke: bool) -> None:
-    """The A/B test of --mode=ab, on data whose law is known; may change after training."""
-    config.ab = ConfigDict()
-    # The variant that all others are compared with; "" = the first of config.rows.
-    config.ab.reference = ""
-    # Candidates that a model ranks for an impression, and impressions of each user.
-    config.ab.slate = 20
-    config.ab.impressions = 5 if smoke else 20
-    # Resamples of users behind an interval.
-    config.ab.resamples = 2000
-    # Seed of traffic, clicks and resamples.
-    config.ab.seed = 0
 
 
 def _ranker(config: ConfigDict, smoke: bool) -> None:
@@ -199,7 +188,8 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     config.num_seeds = 1
     # Models to train and compare, in order.
     config.rows = ("base",)
-    # A workdir whose best checkpoints stages of the same name start from; "" = none.
+    # A workdir whose best checkpoints stages of the same name start from; "" = none. Rows of
+    # tables are copied by their value, such as an item's id (docs/daily.md).
     config.init_from = ""
     # What rankers beside base start from: "scratch", as base does, or its layers ("base").
     config.init_rows = "scratch"
@@ -246,5 +236,5 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # "impression", nif_jax/metrics/bootstrap.py says when), and how many there are.
     config.eval.resample_unit = "user"
     config.eval.resamples = 100 if smoke else 1000
-    _ab(config, smoke)
+    add_modes(config, smoke)
     return config

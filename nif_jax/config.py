@@ -32,7 +32,7 @@ STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
 """Sections and keys that shape a stage, those of the stage before it included."""
 LAYOUT = ("mesh", "parallel")
 """Keys that say how a run is laid out on devices: it may be resumed with others."""
-_NO_STAGE = ("ab", "num_seeds", "rows", "seed", *LAYOUT)
+_NO_STAGE = ("ab", "daily", "num_seeds", "rows", "seed", *LAYOUT)
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "flow": ("flow", "flow_loss", "generator", "pretrain"),
     "tsp": ("tsp",),
@@ -99,8 +99,8 @@ def run_differences(
 ) -> list[str]:
     """`differences` in keys that shape a run.
 
-    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them. Keys of the layout on
-    devices (LAYOUT) do not either.
+    Keys of the A/B test (ab.*) do not shape a run; ab.json contains them. Neither do those of the
+    daily mode, which compares them itself, nor those of the layout on devices (LAYOUT).
 
     Args:
       wanted: flat config.
@@ -109,7 +109,7 @@ def run_differences(
     """
 
     def shapes(key: str) -> bool:
-        own = key.split(".")[0] not in ("ab", *LAYOUT)
+        own = key.split(".")[0] not in ("ab", "daily", *LAYOUT)
         return own and not (extend and _extends(key, wanted, found))
 
     return differences(*({k: v for k, v in c.items() if shapes(k)} for c in (wanted, found)))

@@ -13,7 +13,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nif_jax.experiment import flag_errors, runner, user_errors
+from nif_jax.experiment import daily, flag_errors, runner, user_errors
 from nif_jax.reports import page, workdirs
 from nif_jax.training.devices import preemption, processes
 
@@ -25,11 +25,12 @@ flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>-<
 flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict", "ab", "report"],
+    ["train", "evaluate", "predict", "ab", "daily", "report"],
     "train: train what is missing, then evaluate. evaluate: score finished stages. predict: write "
     "the scores of the test impressions to <workdir>/predictions.parquet. ab: rank simulated "
-    "traffic with the finished stages and write the lifts in clicks to <workdir>/ab.json. report: "
-    "compare finished --workdirs on one page.",
+    "traffic with the finished stages and write the lifts in clicks to <workdir>/ab.json. daily: "
+    "predict each day of the log, then train on it (docs/daily.md). report: compare finished "
+    "--workdirs on one page.",
 )
 flags.DEFINE_list("workdirs", [], "With --mode=report: finished workdirs, or patterns (runs/*).")
 flags.DEFINE_string(
@@ -94,9 +95,12 @@ def run_mode() -> None:
     logging.set_verbosity(logging.INFO)
     silence_library_logs()
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
-    train = FLAGS.mode == "train"
+    train = FLAGS.mode in ("train", "daily")
     with preemption.on_sigterm() if train else contextlib.nullcontext():
-        runner.run(FLAGS.config, workdir, FLAGS.mode, FLAGS.profile)
+        if FLAGS.mode == "daily":
+            daily.run(FLAGS.config, workdir)
+        else:
+            runner.run(FLAGS.config, workdir, FLAGS.mode, FLAGS.profile)
 
 
 def main(argv: list[str]) -> None:

@@ -123,7 +123,9 @@ VARIANTS: Mapping[str, Variant] = {
 _NEEDS = {"flow": "generator", "tsp": "tsp", "cohorts": "genci"}
 
 
-NOT_SELECTED = (SELECTED, *(name for name, v in VARIANTS.items() if v.settings is CLOSED_FORM))
+FITTED = tuple(name for name, variant in VARIANTS.items() if variant.settings is CLOSED_FORM)
+"""Rows that are not trained by gradients, and start from nothing."""
+NOT_SELECTED = (SELECTED, *FITTED)
 """Rows that are never selected: what is not trained here is there to compare with."""
 
 

@@ -17,7 +17,7 @@ class TestSeenBy:
         hidden = every - seen
         assert {"rows", "seed", "num_seeds"} < hidden
         hidden -= {"rows", "seed", "num_seeds", "parallel"}
-        assert all(key.startswith(("ab.", "mesh.")) for key in hidden)
+        assert all(key.startswith(("ab.", "daily.", "mesh.")) for key in hidden)
 
     def test_a_row_does_not_see_sections_of_parts_that_it_lacks(self):
         flow, pairs, cohorts = (

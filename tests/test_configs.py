@@ -129,7 +129,8 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
     )
     ranking.validation_plan(run)
     unread = set(runner.flatten(plain.to_dict())) - config.all_read()
-    assert not unread
+    # Those of --mode=daily change the config of a day, see tests/experiment/test_days.py.
+    assert not {key for key in unread if not key.startswith("daily.")}
 
 
 def _trained_without_training(stage, *, initial, parallel, **_):

@@ -5,17 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from nif_jax.data import labels, splits
+from nif_jax.data import dates, labels, splits
 from nif_jax.data.histories import history_bounds, visible_rows
 from nif_jax.data.negatives import sample_negatives
 from nif_jax.data.ranges import RowRange, of_rows
 from nif_jax.data.row_statistics import RowStatistics, row_statistics
-from nif_jax.data.schema import ID_FEATURE, NO_LABEL, Movelines
+from nif_jax.data.schema import NO_LABEL, Movelines
 from nif_jax.data.shards import lay_out, require_shardable
+from nif_jax.data.vocabulary import item_tables, with_ids
 from nif_jax.data.windows import Store
-
-OOV = 1
-"""Row of an id embedding for items and users that the train period has not seen; 2.. are known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Dataset:
     Attributes:
       movelines: the whole store; rows below are its rows.
       split: [E] int8, splits.TRAIN, VALIDATION or TEST.
+      trained: [E] bool, rows of train that models are trained on, see dates.trained_rows.
       items: feature name -> [N + 1, M] int32; "id" holds the row of the id embedding (OOV for an
         item without a train event).
       item_sizes: feature name -> rows of its embedding table; likewise user_sizes.
@@ -48,6 +47,7 @@ class Dataset:
 
     movelines: Movelines
     split: np.ndarray
+    trained: np.ndarray
     items: Mapping[str, np.ndarray]
     item_sizes: Mapping[str, int]
     user_sizes: Mapping[str, int]
@@ -76,7 +76,8 @@ class Dataset:
         if self.listed is not None:  # large logs, which have no sampled negatives
             return self.listed[split][shard]
         rows = self.shard_rows[shard]
-        chosen = (self.split[rows] == split) & (self.movelines.label[rows] != NO_LABEL)
+        period = self.trained if split == splits.TRAIN else self.split == split
+        chosen = period[rows] & (self.movelines.label[rows] != NO_LABEL)
         if not sampled:
             chosen &= ~self.sampled[rows]
         return np.flatnonzero(chosen).astype(np.int32)
@@ -86,10 +87,12 @@ class Dataset:
         """[E] bool, events of the train period: what popularity and item frequencies count."""
         return (self.split == splits.TRAIN) & ~self.sampled
 
-    def train_entries(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    def train_entries(self, shard: int, context: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """[U_s] bounds, in the shard's history_row, of each user's entries up to the last of train.
 
         Under the random split other periods' entries stand between; Store.train tells them apart.
+        Where rows of train are not trained on, users without others have no entries, and those of
+        the others begin `context` entries before the first that is trained on.
         """
         rows = self._entry_rows(shard)
         user = self.movelines.user[rows]
@@ -97,6 +100,11 @@ class Dataset:
         end = begin.copy()
         train = np.flatnonzero(self.split[rows] == splits.TRAIN)
         np.maximum.at(end, inverse[train], train + 1)
+        trained = np.flatnonzero(self.trained[rows])
+        if len(trained) < len(train):
+            first = end.copy()
+            np.minimum.at(first, inverse[trained], trained)
+            begin = np.where(first < end, np.maximum(begin, first - context), end)
         return begin, end
 
     def entry_users(self, shard: int) -> np.ndarray:
@@ -107,13 +115,6 @@ class Dataset:
         """[M_s] rows of movelines that the shard's history_row lists."""
         rows = self.shard_rows[shard]
         return rows[of_rows(self.eligible, rows)]
-
-
-def with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
-    """Adds the "id" feature; returns features and table sizes. `seen` covers non-padding rows."""
-    ids = np.where(seen, OOV + np.cumsum(seen), OOV).astype(np.int32)
-    features = {ID_FEATURE: ids} | dict(features)
-    return features, {name: int(values.max(initial=0)) + 1 for name, values in features.items()}
 
 
 def build_dataset(
@@ -154,6 +155,7 @@ def build_dataset(
       DataError: for an empty period, fewer users than devices, or a data set that spans more
         seconds than int32 holds.
     """
+    movelines = dates.before_end(movelines, split, time_zone)
     require_shardable(movelines, num_shards)
     # Labels that rankers may use; histories and generators see the complete store.
     ranked = labels.of_scenes(movelines, label_scenes)
@@ -169,16 +171,16 @@ def build_dataset(
     period, sampled = period[source], np.append(np.diff(source) == 0, False)
     label = np.where(label[source] == NO_LABEL, np.int8(NO_LABEL), complete.label)
     movelines = dataclasses.replace(complete, label=label)
+    trained = dates.trained_rows(movelines, period == splits.TRAIN, split, time_zone)
     items, item_sizes = item_tables(movelines, seen_item)
-    user_features, user_sizes = with_ids(movelines.user_features, seen_user)
+    users, user_sizes = with_ids(movelines.user_features, seen_user)
     bounds = visible_rows(complete, period, ties)
     columns = history_bounds(complete, history, bounds, sampled)
-    shard_rows, stores = lay_out(
-        complete, period == splits.TRAIN, columns, user_features, num_shards, local_shards
-    )
+    shard_rows, stores = lay_out(complete, trained, columns, users, num_shards, local_shards)
     return Dataset(
         movelines=movelines,
         split=period,
+        trained=trained,
         items=items,
         item_sizes=item_sizes,
         user_sizes=user_sizes,
@@ -221,12 +223,3 @@ def with_statistics(dataset: Dataset, kinds: Iterable[str]) -> Dataset:
         for kind in kinds
     }
     return dataclasses.replace(dataset, statistics=found)
-
-
-def item_tables(movelines: Movelines, seen: np.ndarray) -> tuple[dict, dict]:
-    """Dataset.items and item_sizes; `seen` [N + 1] bool, items that the train period has."""
-    items, sizes = with_ids({}, seen)
-    items["id"] = np.where(np.arange(len(seen)) > 0, items["id"], 0)[:, None]
-    items |= dict(movelines.item_features)
-    sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
-    return items, sizes

@@ -64,7 +64,7 @@ class SequencePlan:
         many of such windows share a row."""
         found = []
         for shard in range(len(self.dataset.shard_rows)):
-            begin, end = self.dataset.train_entries(shard)
+            begin, end = self.dataset.train_entries(shard, self.length - 1)
             count = end - begin
             # A phase would cut a moveline that fits one window in two, for nothing.
             cut = np.where(count <= self.length, 1, -(-(count - 1) // (self.length - 1)) + 1)

@@ -184,10 +184,10 @@ class Movelines:
         for name, values in self.vocabulary.items():
             group = {"item/": "items", "user/": "users"}.get(name[:5], "events")
             parts[group][f"vocabulary {name}"] = values
-        return {part: _digest(arrays) for part, arrays in parts.items()}
+        return {part: digest(arrays) for part, arrays in parts.items()}
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of named arrays; texts are equal whether NumPy or Python holds them."""
     total = hashlib.sha256()
     for name in sorted(arrays):

@@ -1,12 +1,11 @@
 """Train, validation and test by time, by a column or at random (protocols.md, "Splits")."""
 
-import datetime
 import logging
-import zoneinfo
 from collections.abc import Callable
 
 import numpy as np
 
+from nif_jax.data import dates
 from nif_jax.data.schema import (
     NO_LABEL,
     PERIODS,
@@ -28,50 +27,12 @@ def period_column(kind: str) -> str:
 
 def require_split(kind: str, time_zone: str) -> None:
     """Raises ConfigError for a kind of split or a time zone that cannot be used."""
-    _zone(time_zone)
+    dates.zone(time_zone)
     if kind.startswith("dates:"):
-        _cuts(kind, time_zone)
+        dates.cuts(kind, time_zone)
     elif not period_column(kind):
-        forms = ("column:<column of the events>", "dates:<date>+<date>")
+        forms = ("column:<column of the events>", "dates:<date>+<date>", "dates: of four dates")
         require_choice("data.split", kind, (*KINDS, *forms))
-
-
-def _zone(name: str) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
-        raise ConfigError(
-            f"config.data.time_zone={name!r} is no time zone: give a name of the IANA database, "
-            "such as UTC or Asia/Shanghai. Where the system has no such database, install the "
-            "package tzdata."
-        ) from error
-
-
-def _cuts(kind: str, time_zone: str) -> tuple[int, int]:
-    """Unix seconds at which validation and test begin."""
-    zone, words = _zone(time_zone), kind.removeprefix("dates:").split("+")
-    form = "dates:2022-04-22+2022-04-29, the first day of validation and that of test"
-    if len(words) != 2:
-        raise ConfigError(f"config.data.split={kind!r} has not two dates: write {form}.")
-    found = []
-    for word in words:
-        try:
-            date = datetime.datetime.fromisoformat(word)
-        except ValueError as error:
-            raise ConfigError(
-                f"config.data.split={kind!r}: {word!r} is no date: {form}."
-            ) from error
-        if date.tzinfo is not None:
-            raise ConfigError(
-                f"config.data.split={kind!r}: {word!r} names a time zone: write the date alone, "
-                "and give the zone with config.data.time_zone."
-            )
-        found.append(int(date.replace(tzinfo=zone).timestamp()))
-    if found[0] >= found[1]:
-        raise ConfigError(
-            f"config.data.split={kind!r}: test has to begin after validation: {form}."
-        )
-    return found[0], found[1]
 
 
 def _period(fraction_before: np.ndarray, train: float, validation: float) -> np.ndarray:
@@ -152,7 +113,7 @@ def split_rule(
         impression times; events tied with a cut go to the later period), "random" (impressions
         alone; it leaks the future through histories and is for matching papers only),
         "column:<name>" (Movelines.period), or "dates:<date>+<date>" (ISO 8601; validation begins
-        with the first, test with the second).
+        with the first, test with the second; four dates: see dates.py).
       train: share of impressions to train on; no column and no dates read it.
       validation: share to select on; the rest is test.
       seed: of the random split.
@@ -185,7 +146,7 @@ def split_rule(
     if kind == "temporal_global":
         cuts = _quantiles(movelines, train, validation)
     else:
-        cuts = np.array(_cuts(kind, time_zone))
+        cuts = np.array(dates.cuts(kind, time_zone)[-3:][:2])
     return lambda part, rows: np.searchsorted(cuts, part.time, "right").astype(np.int8)
 
 

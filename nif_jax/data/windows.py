@@ -22,7 +22,7 @@ class Store(NamedTuple):
       time: [E] int32 seconds since the data set's first event.
       label: [E] float32 (int8 in a large log), 1 or 0, or NO_LABEL (such rows are in no plan of
         impressions).
-      train: [E] bool, the row belongs to the train period.
+      train: [E] bool, the row belongs to the train period and is trained on (dates.trained_rows).
       user: [E] int32 row of user_features.
       user_features: feature name -> [U] int32.
       history_row: [M] int32, the rows that may stand in a history, in store order.

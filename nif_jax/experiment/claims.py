@@ -4,12 +4,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from nif_jax.config import run_differences
 from nif_jax.data.files import read_json, write_json
 from nif_jax.data.preparation.identity import changes
 from nif_jax.data.schema import ConfigError
+from nif_jax.data.vocabulary import VOCABULARY_FILE, write_values
 from nif_jax.reports.workdirs import CONFIG_FILE
 from nif_jax.training.devices.processes import barrier, is_writer
 
@@ -25,6 +27,12 @@ def claim_workdir(
         for name, content in ((CONFIG_FILE, config), (DATA_FILE, data)):
             write_json(workdir / name, content)
     barrier("workdir")
+
+
+def keep_values(workdir: pathlib.Path, values: Mapping[str, np.ndarray]) -> None:
+    """Writes the values of a run's rows, which config.init_from reads, unless they are there."""
+    if is_writer() and not (workdir / VOCABULARY_FILE).exists():
+        write_values(workdir, values)
 
 
 def require_own(config: Mapping[str, Any], workdir: pathlib.Path, *, train: bool) -> bool:

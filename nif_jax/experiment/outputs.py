@@ -3,6 +3,7 @@
 import json
 import pathlib
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -32,23 +33,26 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """The commit of the checkout, None outside one."""
     root = pathlib.Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
 
 
-def describe_run(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
-    """The "run" object of results.json."""
+def describe_run(
+    config: ConfigDict, dataset: Dataset, started: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The "run" object of results.json; `started`: see Context."""
     return {
         "config": flatten(config.to_dict()),
-        "commit": _commit(),
+        "commit": commit(),
         "jax": jax.__version__,
         "flax": flax.__version__,
         "devices": [str(device) for device in jax.devices()],
         "dataset": describe_dataset(dataset),
-    }
+    } | ({"init_from": started} if started else {})
 
 
 def print_results(workdir: pathlib.Path) -> None:

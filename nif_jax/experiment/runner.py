@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import pandas as pd
 from absl import logging
 from ml_collections import ConfigDict
 
 from nif_jax.config import flatten
 from nif_jax.data import storage
-from nif_jax.data.files import write_whole
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import ConfigError, DataError
-from nif_jax.experiment import ab, claims, evaluation, pictures, pipeline, selection
+from nif_jax.data.vocabulary import row_values
+from nif_jax.experiment import ab, claims, evaluation, pictures, pipeline, predictions, selection
 from nif_jax.experiment.layout import make_devices
 from nif_jax.experiment.lock import hold
 from nif_jax.experiment.outputs import describe_run, merge_metrics, print_results
@@ -49,11 +48,12 @@ def _make_runs(
     for seed in range(config.seed, config.seed + config.num_seeds):
         if seed > config.seed:
             jax.clear_caches()
-        run = _make_run(config, seed, workdir, dataset, parallel, train)
+        run = make_run(config, seed, workdir, dataset, parallel, train)
         yield dataclasses.replace(run, profiler=profiler if seed == config.seed else None)
 
 
-def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Context:
+def make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Context:
+    """A run of one seed."""
     folder = workdir / f"seed_{seed}"
     return context.Context(
         config=config,
@@ -66,22 +66,22 @@ def _make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> con
     )
 
 
-def _predictions(run: context.Context) -> pd.DataFrame:
-    """Test impressions with each trained model's click probability, online and frozen."""
-    scores = evaluation.score_rankers(run, pipeline.run_seed(run)[0])
-    plan = evaluation.test_plan(run, "online")
-    lines, rows = run.dataset.movelines, plan.rows
-    table = {
-        "user_id": lines.vocabulary["user"][lines.user[rows]],
-        "item_id": lines.vocabulary["item"][lines.item[rows] - 1],
-        "timestamp": lines.time[rows],
-        "label": lines.label[rows],
-    }
-    for variant, histories in scores.items():
-        for history, found in histories.items():
-            name = f"{variant}_{history}_seed_{run.seed}"
-            table[name] = jax.nn.sigmoid(found["logit"]).__array__()
-    return pd.DataFrame(table)
+def prepare(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+    """The config without rows whose package is missing; checks it, and sets up the compiler.
+
+    Raises:
+      ConfigError: a bad config or workdir.
+    """
+    require_valid_settings(config)
+    if ":/" in str(workdir):
+        raise ConfigError(
+            f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
+            "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
+        )
+    config = _installed(config)
+    set_compiler_flags(config.xla_flags)
+    enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
+    return config
 
 
 def run(config: ConfigDict, workdir: pathlib.Path, mode: str, profile: bool = False) -> None:
@@ -97,15 +97,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str, profile: bool = Fa
       USER_ERRORS: bad config, data, checkpoint or workdir, or a diverging loss.
       OSError: the workdir cannot be written; names the file.
     """
-    require_valid_settings(config)
-    if ":/" in str(workdir):
-        raise ConfigError(
-            f"--workdir={workdir} is no folder of this machine; mount the bucket, as "
-            "launch/tpu_pod.sh does with Cloud Storage FUSE, and give the folder."
-        )
-    config = _installed(config)
-    set_compiler_flags(config.xla_flags)
-    enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
+    config = prepare(config, workdir)
     flat, train = flatten(config.to_dict()), mode == "train"
     claimed = claims.require_own(flat, workdir, train=train)
     parallel = make_devices(config)
@@ -117,6 +109,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str, profile: bool = Fa
     barrier("workdir checked")  # all have read it before one writes
     if finished:
         logging.info("%s is finished; nothing to train.", workdir)
+        claims.keep_values(workdir, row_values(dataset))
         if is_writer():
             page.write_report(workdir)
             print_results(workdir)
@@ -159,7 +152,7 @@ def _run_mode(config: ConfigDict, workdir, mode: str, runs, data: Mapping[str, A
         if is_writer() and (workdir / results.RESULTS_FILE).exists():
             page.write_report(workdir)  # again, now with the test
     elif mode == "predict":
-        _write_predictions([_predictions(one) for one in runs], workdir)
+        predictions.write(runs, workdir)
     else:
         _write_results(config, workdir, _findings(runs, workdir, data))
 
@@ -189,6 +182,7 @@ def _findings(runs: Iterator[context.Context], workdir, data: Mapping[str, Any])
         if one.train:  # a mistake in the config leaves the workdir free
             pipeline.require_run(one)
             claims.claim_workdir(flatten(config.to_dict()), workdir, data)
+            claims.keep_values(workdir, row_values(one.dataset))
         stages = outputs = None  # the seed before's, which hold its arrays
         with one.writer:
             stages, outputs = pipeline.run_seed(one)
@@ -203,7 +197,7 @@ def _findings(runs: Iterator[context.Context], workdir, data: Mapping[str, Any])
         found.retrieval += evaluation.retrieval_rows(one, stages)
         found.semantic_ids += evaluation.code_rows(one, stages, outputs)
         if first:
-            found.described = describe_run(config, one.dataset)
+            found.described = describe_run(config, one.dataset, one.started)
             found.buckets = evaluation.bucket_rows(one, scores)
             if is_writer():
                 pictures.draw(one, scores, found.buckets, outputs, workdir)
@@ -236,13 +230,3 @@ def _write_results(config: ConfigDict, workdir, found: _Findings) -> None:
     )
     page.write_report(workdir)
     print_results(workdir)
-
-
-def _write_predictions(tables_by_seed: list[pd.DataFrame], workdir: pathlib.Path) -> None:
-    if not is_writer():
-        return
-    keys = ["user_id", "item_id", "timestamp", "label"]
-    first, *rest = tables_by_seed
-    table = pd.concat([first, *(t.drop(columns=keys) for t in rest)], axis=1)
-    path = write_whole(workdir / "predictions.parquet", table.to_parquet(index=False))
-    print(f"{len(table)} test impressions with {len(table.columns) - 4} scores: {path}")

@@ -1,19 +1,24 @@
 """Where a stage starts, and what identifies it."""
 
+import itertools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
+from nif_jax.config import differences, flatten, stage_settings
 from nif_jax.data.preparation.identity import CONTENT
-from nif_jax.models.transfer import transplant
+from nif_jax.data.schema import ConfigError
+from nif_jax.data.vocabulary import COUNTED, read_values, row_values
+from nif_jax.models.transfer import copy_by_value, resized, transplant
 from nif_jax.stages.context import Context
 from nif_jax.training import checkpoint, train_state
+from nif_jax.training.checkpoint_meta import describe
 from nif_jax.training.stage import Stage, Trained
-from nif_jax.variants import VARIANTS
+from nif_jax.variants import FITTED, VARIANTS
 
 
 def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, Any]:
@@ -33,14 +38,84 @@ def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, 
             len(different),
             different,
         )
-    if run.config.init_from:
-        like = {"params": params, "variables": variables}
-        found = _from_init(run, stage.name, lambda folder: checkpoint.load_best(folder, like))
-        if found is None:
-            logging.info("%s: not in %s, starts as usual", stage.name, run.config.init_from)
-        else:
-            params, variables = found["params"], found["variables"]
+    if _continues(run, stage.name):
+        return _from_init(
+            run, stage.name, lambda folder: _continued(run, folder, params, variables)
+        )
     return params, variables
+
+
+def _continues(run: Context, name: str) -> bool:
+    """Whether a stage starts from config.init_from: what is fitted anew does not."""
+    return bool(run.config.init_from) and name not in FITTED
+
+
+def _continued(run: Context, folder: pathlib.Path, params: Any, variables: Any) -> tuple[Any, Any]:
+    """The best state of a stage's folder of another run, with this run's rows of tables.
+
+    Moments of the optimizer start at 0: they belong to the last step, not to the best one, and the
+    warm-up is there to estimate them.
+    """
+    stage, described = folder.name, checkpoint.best_description(folder)
+    if described is None:
+        logging.info("%s: not in %s, starts as usual", stage, run.config.init_from)
+        return params, variables
+    here, there = row_values(run.dataset), read_values(run.config.init_from)
+    _require_same_columns(run.config.init_from, here, there)
+    like = {"params": resized(params, here, there), "variables": variables}
+    changed = differences(describe(like), described["schema"])
+    if changed:
+        configs = flatten(run.config.to_dict()), described["config"]
+        own, other = (stage_settings(stage, config) for config in configs)
+        raise checkpoint.CheckpointError(
+            f"config.init_from: {folder} holds other arrays than this config makes (there -> here: "
+            f"{'; '.join(changed[:3])}). {_why(differences(own, other))}"
+        )
+    found: Any = checkpoint.load_best(folder, like)
+    params, counts = copy_by_value(found["params"], params, here, there)
+    run.started[stage] = {table: rows._asdict() for table, rows in counts.items()}
+    for table, rows in counts.items():
+        logging.info(
+            "%s: %s from %s: %d rows copied, %d new, %d dropped",
+            *(stage, table, run.config.init_from),
+            *rows,
+        )
+    return params, found["variables"]
+
+
+def _require_same_columns(
+    workdir: str, here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]
+) -> None:
+    """Raises ConfigError for features or count features that both runs do not share."""
+    remedy = (
+        "Name the same columns in the same order with config.source.item_columns and user_columns, "
+        "or start without config.init_from."
+    )
+    if gone := sorted(there.keys() - here.keys()):
+        raise ConfigError(
+            f"config.init_from: {workdir} was trained with {', '.join(gone)}, which this run does "
+            f"not have. {remedy}"
+        )
+    for key in here.keys() & there.keys():
+        if key.startswith(COUNTED) and list(here[key]) != list(there[key]):
+            pairs = itertools.zip_longest(there[key], here[key], fillvalue="none")
+            other, own = next((a, b) for a, b in pairs if a != b)
+            raise ConfigError(
+                f"config.init_from: {workdir} was trained with other count features ({other!r} "
+                f"there, {own!r} here). {remedy}"
+            )
+
+
+_ELSEWHERE = ("data.", "eval.", "source.", "init_from")
+"""Keys in which a run may differ from the one that it continues."""
+
+
+def _why(changed: Sequence[str]) -> str:
+    """The likely reason for other arrays, and what to do."""
+    shaping = [line for line in changed if not line.startswith(_ELSEWHERE)]
+    if shaping:
+        return f"Set as that run did: {'; '.join(shaping)}; or start without config.init_from."
+    return "Use the version of nif_jax that made it, or start without config.init_from."
 
 
 def made_from(run: Context, name: str, reads: Sequence[Trained]) -> dict[str, dict[str, str]]:
@@ -49,7 +124,7 @@ def made_from(run: Context, name: str, reads: Sequence[Trained]) -> dict[str, di
     if name != "tokenizer" and not getattr(VARIANTS.get(name), "cohorts", False):
         data.pop(CONTENT, None)
     stages = {stage.name: stage.digest for stage in reads}
-    if run.config.init_from:
+    if _continues(run, name):
         other = _from_init(run, name, checkpoint.best_digest)
         stages |= {} if other is None else {"config.init_from": other}
     return {"data": data, "stages": stages}

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from nif_jax.data.buckets import NUM_GAPS
-from nif_jax.data.dataset import OOV
 from nif_jax.data.table_columns import Columns, is_columns, whole
 from nif_jax.data.table_rows import TableRows
+from nif_jax.data.vocabulary import OOV
 from nif_jax.data.windows import Window
 from nif_jax.models.cpu import over_positions
 from nif_jax.models.dropout import Dropout

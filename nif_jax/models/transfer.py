@@ -1,9 +1,14 @@
-"""Cross-stage initialisation: copying parameters between models by path and shape."""
+"""Copying parameters between models: by path and shape, and rows of tables by their value."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.traverse_util
+import jax
 import numpy as np
+import pandas as pd
+
+from nif_jax.models.embed import table_name
 
 
 def transplant(source: Any, target: Any) -> tuple[Any, list[str], list[str]]:
@@ -23,3 +28,85 @@ def transplant(source: Any, target: Any) -> tuple[Any, list[str], list[str]]:
     result |= {path: found[path] for path in copied}
     skipped = [path for path in shared if path not in copied]
     return flax.traverse_util.unflatten_dict(result, sep="/"), copied, skipped
+
+
+class Rows(NamedTuple):
+    """How many rows of a table were copied from another run, are new here, or exist only there."""
+
+    copied: int
+    new: int
+    dropped: int
+
+
+def values_of(path: str, values: Mapping[str, np.ndarray]) -> str | None:
+    """The key of the values of a table's rows; None for parameters that are no such table.
+
+    Args:
+      path: of the parameter, with "/" between modules.
+      values: see vocabulary.row_values.
+    """
+    *_, module, name = ("", *path.split("/"))
+    if name in ("scene", "action"):
+        return name
+    group = {"items": "item", "user": "user"}.get(module)
+    keys = {key.partition("/")[0] + "/" + table_name(key.partition("/")[2]): key for key in values}
+    return keys.get(f"{group}/{name}")
+
+
+def resized(params: Any, here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> Any:
+    """The shapes that another run's parameters have to have, for `copy_by_value`.
+
+    Args:
+      params: those of this run.
+      here: values of the rows of this run's tables, see vocabulary.row_values.
+      there: those of the other run; tables that it has not are left out.
+    """
+    shapes = flax.traverse_util.flatten_dict(params, sep="/")
+    for path, table in tuple(shapes.items()):
+        key = values_of(path, here)
+        if key is not None and key not in there:
+            del shapes[path]
+        elif key is not None:
+            rows = len(table) - len(here[key]) + len(there[key])
+            shapes[path] = jax.ShapeDtypeStruct((rows, *table.shape[1:]), table.dtype)
+    return flax.traverse_util.unflatten_dict(shapes, sep="/")
+
+
+def copy_by_value(
+    source: Any,
+    target: Any,
+    here: Mapping[str, np.ndarray],
+    there: Mapping[str, np.ndarray],
+) -> tuple[Any, dict[str, Rows]]:
+    """`source`, with the rows of tables numbered as in `target`.
+
+    A row of a value that both have is copied, whatever its number, as are the rows before the first
+    value (padding, unknown). A value that only `target` has keeps its initial row.
+
+    Args:
+      source: parameters of the other run, of the shapes of `resized`.
+      target: initial parameters of this run.
+      here, there: see `resized`.
+
+    Returns:
+      The parameters, and table -> numbers of rows.
+    """
+    found = flax.traverse_util.flatten_dict(source, sep="/")
+    result = flax.traverse_util.flatten_dict(target, sep="/")
+    counts = {}
+    for path, table in result.items():
+        key = values_of(path, here)
+        if key is None:
+            result[path] = found[path]
+            continue
+        old, new = there.get(key, np.empty(0, object)), here[key]
+        place = pd.Index(old).get_indexer(new)
+        known = np.flatnonzero(place >= 0)
+        if path in found:
+            table = np.array(table)
+            first, first_there = len(table) - len(new), len(found[path]) - len(old)
+            table[:first] = found[path][:first_there]
+            table[first + known] = found[path][first_there + place[known]]
+            result[path] = table
+        counts[path] = Rows(len(known), len(new) - len(known), len(old) - len(known))
+    return flax.traverse_util.unflatten_dict(result, sep="/"), counts

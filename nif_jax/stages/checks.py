@@ -7,6 +7,7 @@ import numpy as np
 
 from nif_jax.data import splits
 from nif_jax.data.schema import NO_LABEL, ConfigError
+from nif_jax.data.vocabulary import read_values, row_values
 from nif_jax.models.quantizer import require_codes
 from nif_jax.stages import tokens
 from nif_jax.stages.context import Context
@@ -22,6 +23,8 @@ def require_settings(run: Context) -> None:
             raise ConfigError(
                 f"config.init_from: there is no {seed}; give the workdir of a run with that seed."
             )
+        if any(VARIANTS[name].cohorts for name in run.config.rows):
+            _require_same_catalogue(run)
     _require_classes(run)
     require_passes(run, "train")
     for name in run.config.rows:
@@ -37,6 +40,22 @@ def require_settings(run: Context) -> None:
                 require_codes(config.tokenizer.codes, items)
             _ = run.for_stage("tokenizer").content  # raises where items have none
             tokens.require_beams(config.genci.beams, items)
+
+
+def _require_same_catalogue(run: Context) -> None:
+    """Raises ConfigError where semantic IDs of config.init_from would mean something else.
+
+    They are codes of content vectors, whose axes are fitted to the catalogue.
+    """
+    here, there = row_values(run.dataset), read_values(run.config.init_from)
+    for name in (key for key in here if key.startswith("item/")):
+        if list(here[name]) != list(there.get(name, ())):
+            raise ConfigError(
+                f"config.init_from: {run.config.init_from} has other values of {name} than this "
+                "run, so the content vectors of its items have other axes, and its semantic IDs "
+                "cannot be kept: leave GenCI and the hybrid out of config.rows, or start without "
+                "config.init_from."
+            )
 
 
 def _require_classes(run: Context) -> None:

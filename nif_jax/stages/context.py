@@ -12,12 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax.config import flatten, stage_config
+from nif_jax.data import dates
 from nif_jax.data.dataset import Dataset, build_dataset, with_statistics
 from nif_jax.data.preparation import layout
 from nif_jax.data.preparation.cache import load_movelines
 from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
-from nif_jax.data.schema import require_choice
+from nif_jax.data.schema import Movelines, require_choice
 from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
@@ -41,6 +42,7 @@ class Context:
       train: False only reads finished stages.
       profiler: measures the train steps of stages; None = nothing does.
       kept: name -> (source, what is made of it once for all stages); copies of the run share it.
+      started: stage -> table -> rows that were copied from config.init_from, see transfer.Rows.
     """
 
     config: ConfigDict
@@ -52,6 +54,7 @@ class Context:
     train: bool
     profiler: Profiler | None = None
     kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+    started: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def items(self) -> dict[str, np.ndarray]:
@@ -134,19 +137,25 @@ class Context:
         return self.kept[name][1]
 
 
-def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
-    """The configured data set, laid out for the devices."""
+def load_lines(config: ConfigDict, **options: Any) -> Movelines:
+    """The configured store; see cache.load_movelines for the options."""
     data = config.data
-    statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
-    read_lines = functools.partial(
-        load_movelines,
+    return load_movelines(
         data.source,
         seed=data.seed,
         cache_dir=data.cache_dir,
         period=period_column(data.split),
         duplicates=data.duplicates,
         **config.source,
+        **options,
     )
+
+
+def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
+    """The configured data set, laid out for the devices."""
+    data = config.data
+    statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
+    read_lines = functools.partial(load_lines, config)
     options = {
         "split": data.split,
         "time_zone": data.time_zone,
@@ -159,7 +168,7 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         "seed": data.seed,
     }
     shards = {"num_shards": parallel.num_shards, "local_shards": tuple(parallel.local_shards)}
-    if data.negatives:  # drawn in memory
+    if data.negatives or dates.window(data.split, data.time_zone):  # made in memory
         dataset = build_dataset(
             read_lines(),
             **options,

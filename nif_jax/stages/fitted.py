@@ -35,7 +35,8 @@ def fit_baseline(run: Context, name: str) -> dict | None:
 def _examples(data: Dataset, period: int, statistics: Statistics | None) -> Examples:
     """The labelled impressions of a period, with rolling histories."""
     lines = data.movelines
-    rows = np.flatnonzero((data.split == period) & (lines.label != NO_LABEL))
+    chosen = data.trained if period == splits.TRAIN else data.split == period
+    rows = np.flatnonzero(chosen & (lines.label != NO_LABEL))
     user, item, scene = lines.user[rows], lines.item[rows], lines.scene[rows]
     values = None
     if statistics is not None:

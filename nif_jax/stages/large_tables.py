@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.dataset import OOV
 from nif_jax.data.schema import ID_FEATURE
 from nif_jax.data.table_rows import Lookup
+from nif_jax.data.vocabulary import OOV
 from nif_jax.data.windows import Impressions
 from nif_jax.models.embed import table_name
 from nif_jax.models.flow import FlowDecoder

@@ -227,13 +227,19 @@ def load_best(folder: pathlib.Path, like: Any) -> Any | None:
     return None if found is None else found[0]
 
 
-def best_digest(folder: pathlib.Path) -> str | None:
-    """`tree_digest` of what load_best reads, or None, without reading the arrays."""
+def best_description(folder: pathlib.Path) -> Mapping[str, Any] | None:
+    """See checkpoint_meta.unpack: of a stage's best checkpoint, or None where there is none."""
     if not (folder / BEST).is_dir():
         return None
     with contextlib.closing(_manager(folder / BEST)) as manager:
         step, path = _newest(manager)
-        return None if step is None else described_digest(_read_meta(manager, step, path))
+        return None if step is None else _read_meta(manager, step, path)
+
+
+def best_digest(folder: pathlib.Path) -> str | None:
+    """`tree_digest` of what load_best reads, or None, without reading the arrays."""
+    described = best_description(folder)
+    return None if described is None else described_digest(described)
 
 
 def is_finished(folder: pathlib.Path) -> bool:

@@ -116,6 +116,29 @@ class TestDates:
         lines = lines_of(tmp_path)
         assert split(lines, "dates:1970-01-03+1970-01-04") == [0, 1, 2, 2, 0, 1, 2]
 
+    def test_four_dates_leave_out_the_end_and_train_on_the_newest_rows(self, tmp_path):
+        given = {"train_share": 0.5, "validation_share": 0.1, "history": "all", "ties": "order"}
+        days, lines = "1970-01-03+1970-01-04", lines_of(tmp_path)
+        whole, own = (
+            build_dataset(lines, split=f"dates:{dates}", seed=0, **given)
+            for dates in (days, f"1970-01-02T00:00:01+{days}+1970-01-04T00:00:05")
+        )
+        # The last event of u is left out, and a's impression by u is history only.
+        kept = np.array([True, True, True, False, True, True, True])
+        assert whole.trained.tolist() == (whole.split == 0).tolist()
+        np.testing.assert_array_equal(own.split, whole.split[kept])
+        np.testing.assert_array_equal(own.movelines.item, whole.movelines.item[kept])
+        assert own.movelines.user_offsets.tolist() == [0, 3, 6]
+        assert own.trained.tolist() == [False, False, False, True, False, False]
+        assert own.impressions(0, 0).tolist() == [3]
+        assert own.stores.train[0].tolist() == own.trained.tolist()
+        # What is not trained on is in histories, and makes items known.
+        assert own.stores.history_end[0].tolist() == [0, 1, 2, 3, 4, 5]
+        np.testing.assert_array_equal(own.items["id"], whole.items["id"])
+        late = f"dates:1970-01-02T00:00:08+{days}+1970-01-05"
+        with pytest.raises(DataError, match="no impressions to train on between its first two"):
+            build_dataset(lines, split=late, seed=0, **given)
+
     def test_dates_begin_at_midnight_of_the_time_zone(self, tmp_path):
         lines = lines_of(tmp_path)
         # Shanghai is 8 hours ahead of UTC, so that a day begins 8 hours earlier.
@@ -128,6 +151,8 @@ class TestDates:
         ("kind", "zone", "message"),
         [
             ("dates:2022-04-22", "UTC", "has not two dates"),
+            ("dates:2022-04-22+2022-04-23+2022-04-24", "UTC", "or four, of which the first is"),
+            ("dates:2022-04-01+2022-04-22+2022-04-29+2022-04-29", "UTC", "be after the one before"),
             ("dates:2022-04-22+2022-13-01", "UTC", "'2022-13-01' is no date"),
             ("dates:2022-04-22+2022-04-22", "UTC", "test has to begin after validation"),
             ("dates:2022-04-22+2022-04-29T00:00Z", "UTC", "names a time zone"),

@@ -286,6 +286,27 @@ def test_a_moveline_that_fits_a_window_is_never_cut(random_movelines):
             assert short <= set(windows_of(plan, epoch, shard))
 
 
+def test_windows_begin_so_that_rows_to_train_on_have_their_context(random_movelines):
+    dataset = random_dataset(random_movelines, users=30)
+    newest = dataset.movelines.time >= np.quantile(dataset.movelines.time, 0.6)
+    trained = (dataset.split == TRAIN) & newest
+    plan = SequencePlan(dataclasses.replace(dataset, trained=trained), 4, 4, seed=0)
+    skipped = 0
+    for shard in range(SHARDS):
+        own = trained[dataset.shard_rows[shard][dataset.stores.history_row[shard]]]
+        wholes = zip(*dataset.train_entries(shard), strict=True)
+        bounds = zip(*plan.dataset.train_entries(shard, 3), strict=True)
+        for (first, last), (begin, end) in zip(wholes, bounds, strict=True):
+            assert end == last
+            if own[first:last].any():
+                assert begin == max(first, first + int(np.argmax(own[first:last])) - 3)
+            else:
+                assert begin == end
+                skipped += 1
+        assert {int(b) for b, _ in windows_of(plan, 0, shard)}
+    assert skipped
+
+
 def test_short_movelines_share_rows(random_movelines):
     # 40 users of 2 to 6 train entries in rows of 20: three to ten fit.
     dataset = random_dataset(random_movelines, users=40, events=(4, 9))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nif_jax.data.dataset import OOV, build_dataset
+from nif_jax.data.dataset import build_dataset
 from nif_jax.data.schema import NO_LABEL, ConfigError, DataError
 from nif_jax.data.splits import TEST, TRAIN, VALIDATION, assign_splits
+from nif_jax.data.vocabulary import OOV
 from nif_jax.data.windows import gather_windows
 
 CHOICES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nif_jax.data.dataset import OOV
+from nif_jax.data.vocabulary import OOV
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nif_jax.data.buckets import NUM_GAPS
-from nif_jax.data.dataset import OOV
+from nif_jax.data.vocabulary import OOV
 from nif_jax.models.attention import KeyValue, attend, rotate
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.stages.next_item import Next

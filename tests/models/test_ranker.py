@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nif_jax.data.buckets import NUM_GAPS
-from nif_jax.data.dataset import OOV
+from nif_jax.data.vocabulary import OOV
 from nif_jax.models.embed import ItemEmbed, UserEmbed
 from nif_jax.models.ranker import NUM_LENGTHS, Ranker, TargetAttention
 

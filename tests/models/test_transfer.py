@@ -6,7 +6,7 @@ import numpy as np
 
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.ranker import Ranker
-from nif_jax.models.transfer import transplant
+from nif_jax.models.transfer import Rows, copy_by_value, resized, transplant
 
 
 def filled(value, *shape):
@@ -86,3 +86,47 @@ def test_a_generator_starts_from_the_rankers_items_and_context(random_params, ra
     np.testing.assert_array_equal(result["items"]["id"], source["items"]["id"])
     np.testing.assert_array_equal(result["items"]["genre"], target["items"]["genre"])
     jax.tree.map(np.testing.assert_array_equal, result["blocks_0"], target["blocks_0"])
+
+
+def numbered(first, *shape):
+    return first + np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def test_rows_are_copied_by_value_by_hand():
+    there = {
+        "item/id": np.array(["a", "b", "c"], object),
+        "item/a/b": np.array(["x"], object),
+        "scene": np.array(["s"], object),
+    }
+    here = {
+        "item/id": np.array(["c", "new", "a"], object),
+        "item/a/b": np.array(["y", "x"], object),
+        "item/extra": np.array(["z"], object),
+        "scene": np.array(["s"], object),
+    }
+    source = {
+        "items": {"id": numbered(0, 5, 2), "a%2Fb": numbered(20, 2, 2)},
+        "fields": {"scene": numbered(30, 2, 2)},
+        "head": {"kernel": numbered(40, 2, 2)},
+    }
+    target = {
+        "items": {"id": filled(-1, 5, 2), "a%2Fb": filled(-2, 3, 2), "extra": filled(-3, 2, 2)},
+        "fields": {"scene": filled(-4, 2, 2)},
+        "head": {"kernel": filled(-5, 2, 2)},
+    }
+    shapes = jax.tree.map(np.shape, resized(target, here, there))
+    assert shapes == jax.tree.map(np.shape, source)
+    found, counts = copy_by_value(source, target, here, there)
+    # Rows 0 and 1 (padding, unknown), then c, new, a.
+    assert found["items"]["id"][:, 0].tolist() == [0, 2, 8, -1, 4]
+    assert found["items"]["a%2Fb"][:, 0].tolist() == [20, -2, 22]
+    assert (found["items"]["extra"] == -3).all()
+    np.testing.assert_array_equal(found["fields"]["scene"], source["fields"]["scene"])
+    np.testing.assert_array_equal(found["head"]["kernel"], source["head"]["kernel"])
+    assert counts == {
+        "items/id": Rows(copied=2, new=1, dropped=1),
+        "items/a%2Fb": Rows(1, 1, 0),
+        "items/extra": Rows(0, 1, 0),
+        "fields/scene": Rows(1, 0, 0),
+    }
+    assert (target["items"]["id"] == -1).all()

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from nif_jax.data import ranges, storage
-from nif_jax.data.dataset import Dataset, build_dataset, item_tables, with_ids
+from nif_jax.data.dataset import Dataset, build_dataset
 from nif_jax.data.files import file_sha256, json_sha256, read_json
 from nif_jax.data.preparation import column_files, columnar, layout_writer
 from nif_jax.data.preparation.cache import kept
 from nif_jax.data.ranges import RowRange, ShardColumn
 from nif_jax.data.schema import PERIODS, Movelines
 from nif_jax.data.shards import require_shardable
+from nif_jax.data.vocabulary import item_tables, with_ids
 from nif_jax.data.windows import Store
 
 _LOG = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def _dataset(
     return Dataset(
         movelines=ranked,
         split=columns["split"],
+        trained=columns["train"],
         items=items,
         item_sizes=item_sizes,
         user_sizes=user_sizes,

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from nif_jax.data import sources, splits
-from nif_jax.data.dataset import OOV, build_dataset
+from nif_jax.data.dataset import build_dataset
 from nif_jax.data.movelines import prepare
 from nif_jax.data.schema import ConfigError, DataError
+from nif_jax.data.vocabulary import OOV
 
 _NAMES = st.sampled_from(
     [

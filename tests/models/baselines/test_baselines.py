@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from nif_jax.data.buckets import NUM_GAPS, log2_bucket
-from nif_jax.data.dataset import OOV
 from nif_jax.data.schema import ConfigError
+from nif_jax.data.vocabulary import OOV
 from nif_jax.data.windows import Impressions, Window
 from nif_jax.models.baselines.dcn import CrossNetwork
 from nif_jax.models.baselines.hstu import NUM_PLACES
