@@ -31,6 +31,15 @@ def padded(tree: Any, size: int) -> Any:
     return jax.tree.map(pad, tree)
 
 
+def in_sizes(tree: Any) -> Iterator[tuple[Any, int]]:
+    """Padded pieces of leaves [n, ...], and how much of each is real."""
+    count, most = len(jax.tree.leaves(tree)[0]), SIZES[-1]
+    for begin in range(0, count, most):
+        end = min(begin + most, count)
+        part = jax.tree.map(lambda x, b=begin, e=end: x[b:e], tree)
+        yield padded(part, size_of(end - begin)), end - begin
+
+
 def pieces(encoded: Encoded) -> Iterator[tuple[Encoded, int]]:
     """Padded pieces of at most SIZES[-1] candidates and requests, and the candidates of each.
 

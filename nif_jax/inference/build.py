@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from nif_jax.data import splits
 from nif_jax.data.dataset import OOV, Dataset
@@ -18,7 +19,8 @@ from nif_jax.models.baselines.interface import log_odds
 from nif_jax.requests.encode import Encoder
 from nif_jax.requests.log import make_log
 from nif_jax.requests.vocabulary import Vocabulary, action_labels
-from nif_jax.stages import flow_input
+from nif_jax.stages import cohort_input, flow_input
+from nif_jax.stages.cohort_input import CohortInput
 from nif_jax.stages.generator import flow_decoder
 from nif_jax.training.devices.pmap import Pmap
 from nif_jax.variants import VARIANTS, variant_config
@@ -40,6 +42,7 @@ def build(restored: Restored) -> Model:
         predict_candidates=trained.stage.predict_candidates,
         generator=flow_decoder(run) if own.flow else None,
         flow=flow,
+        cohorts=_cohorts(restored, config),
         dtype=jnp.dtype(config.flow.cache_dtype) if flow.cache else jnp.dtype(np.float32),
     )
     kind = config.ranker.statistics
@@ -67,7 +70,6 @@ def build(restored: Restored) -> Model:
         action=names["action"],
         profile={key[5:]: values for key, values in names.items() if key.startswith("user/")},
         action_label=labels,
-        num_items=lines.num_items,
     )
     return Model(
         run=run,
@@ -78,6 +80,14 @@ def build(restored: Restored) -> Model:
         encoder=encoder,
         calibration=trained.calibration,
     )
+
+
+def _cohorts(restored: Restored, config: ConfigDict) -> CohortInput:
+    if not VARIANTS[restored.name].cohorts:
+        return CohortInput()
+    ids = restored.outputs.ids[config.tokenizer.form]
+    # The steps, over which a weight of the loss fades, have no influence here.
+    return cohort_input.configured(restored.run, config, 1, ids.num_codes, ids.num_digits)[0]
 
 
 def _user_features(dataset: Dataset) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from nif_jax.data.chunks import stride_of
 from nif_jax.data.windows import Impressions, Window
 from nif_jax.models.flow import FlowDecoder
+from nif_jax.stages.cohort_input import CohortInput, items_of
 from nif_jax.stages.flow_input import FlowInput, current_generator
 
 Arrays = Mapping[str, Any]
@@ -27,13 +28,28 @@ class Functions:
       predict_candidates: see Stage.
       generator: the flow generator, or None.
       flow: what the ranker reads of it.
+      cohorts: the generative half of a variant with cohorts.
       dtype: that flows are rounded to, as those of a cache are.
     """
 
     predict_candidates: Callable[..., Mapping[str, jax.Array]]
     generator: FlowDecoder | None
     flow: FlowInput
+    cohorts: CohortInput
     dtype: Any
+
+    def current_generator(self, arrays: Arrays) -> tuple[Any, jax.Array]:
+        """Parameters of the generator, and its unit item vectors [N + 2, D]."""
+        given = (arrays["params"], arrays["constants"])
+        return current_generator(self.generator, self.flow, *given)
+
+    def generate(self, arrays: Arrays, history: Window, width: int) -> jax.Array:
+        """[G, width] int32 items that beam search gives for histories, best first; 0 = none."""
+        assert self.cohorts.intent is not None
+        ids = arrays["constants"]["ids"]
+        bound = self.cohorts.intent.bind({"params": arrays["params"]["intent"]})
+        states, mask = bound.encode(history, ids)
+        return items_of(bound.generate(states, mask, ids, width), ids)
 
     def flows(
         self, arrays: Arrays, windows: Window, entries: jax.Array
@@ -50,8 +66,7 @@ class Functions:
           entries, and [G, S] bool, which of them are real. Of no meaning without an entry.
         """
         assert self.generator is not None
-        given = (arrays["params"], arrays["constants"])
-        weights, vectors = current_generator(self.generator, self.flow, *given)
+        weights, vectors = self.current_generator(arrays)
         bound, items = self.generator.bind({"params": weights}), arrays["constants"]["items"]
         context = windows.item.shape[1]
         shaped = jax.tree.map(lambda x: x.reshape(len(entries), -1, context), windows)
@@ -64,8 +79,25 @@ class Functions:
             earlier = named["past"].reshape(len(entries), count - 1, *past.shape[1:])
             past = jnp.concatenate([past[:, None], earlier], axis=1)
             past, mask = _last_of_chunks(past, entries)
-        flow, past = (x.astype(self.dtype).astype(jnp.float32) for x in (rolled[:, 0], past))
+        return self.rounded(rolled[:, 0], past, mask)
+
+    def rounded(self, flow: jax.Array, past: jax.Array, mask: jax.Array):
+        """What `flows` returns, as a cache has it."""
+        flow, past = (x.astype(self.dtype).astype(jnp.float32) for x in (flow, past))
         return flow, past, mask
+
+    def with_flow(
+        self, batch: Impressions, flow: jax.Array, past: jax.Array, mask: jax.Array
+    ) -> Impressions:
+        """The batch [G] with what the ranker reads of the generator; one row serves all G."""
+
+        def of_all(x):
+            return jnp.broadcast_to(x, (len(batch.scene), *x.shape[1:]))
+
+        batch = batch._replace(flow=of_all(flow))
+        if self.flow.uses_label_head(train=False):
+            batch = batch._replace(past=of_all(past), past_mask=of_all(mask))
+        return batch
 
     def logits(
         self,
@@ -101,10 +133,7 @@ class Functions:
     ) -> jax.Array:
         """[R] logits before calibration; arguments as in requests.encode.Encoded."""
         if windows is not None:
-            flow, past, mask = self.flows(arrays, windows, entries)
-            batch = batch._replace(flow=flow)
-            if self.flow.uses_label_head(train=False):
-                batch = batch._replace(past=past, past_mask=mask)
+            batch = self.with_flow(batch, *self.flows(arrays, windows, entries))
         return self.logits(arrays, batch, item, owner, statistics)
 
 

@@ -54,6 +54,13 @@ def as_text(name: str, column: pa.ChunkedArray | pa.Array) -> pa.Array:
     raise DataError(f"column {name!r} is {kind}; ids are text or whole numbers")
 
 
+def text_of(table: pa.Table, name: str) -> pa.Array:
+    """A column of a table as text; nulls where there is no such column."""
+    if name not in table.column_names:
+        return pa.nulls(len(table), pa.string())
+    return as_text(name, table[name])
+
+
 def as_whole(name: str, column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """[n] int64 and [n] bool, whether the value is a whole number; 0 where it is not.
 

@@ -61,9 +61,17 @@ class Encoder:
     chunked: bool
     past: bool
 
-    def encode(self, requests: Numbered) -> Encoded:
-        """The arrays of some requests."""
-        lines = lay_out(self.log, requests)
+    def encode(
+        self, requests: Numbered, lines: Lines | None = None, with_windows: bool = True
+    ) -> Encoded:
+        """The arrays of some requests.
+
+        Args:
+          requests: some.
+          lines: their movelines, if they are laid out already.
+          with_windows: whether the windows of the generator are wanted.
+        """
+        lines = lay_out(self.log, requests) if lines is None else lines
         time = (requests.time - self.log.base).astype(np.int32)
         timed = np.ones(len(time), bool)
         bounds = lines.begin, lines.end
@@ -74,7 +82,7 @@ class Encoder:
             scene=requests.scene,
             label=zeros.astype(np.float32),
             weight=np.ones(len(time), np.float32),
-            user_features=self._users(requests),
+            user_features=self.users(requests),
             recency=history.gap[:, -1],
             history_length=log2_bucket(lines.end - lines.begin),
             history=history,
@@ -85,13 +93,13 @@ class Encoder:
             pair=np.zeros(0, np.float32),
         )
         windows = None
-        if self.context:
+        if self.context and with_windows:
             windows = generator_windows(lines, self.context, self.chunked, self.past)
         statistics = self.count_features(lines, requests)
         owner = requests.owner.astype(np.int32)
         return Encoded(batch, lines.end - lines.begin, windows, owner, requests.item, statistics)
 
-    def _users(self, requests: Numbered) -> dict[str, np.ndarray]:
+    def users(self, requests: Numbered) -> dict[str, np.ndarray]:
         """[G] of each feature; a given profile takes the place of the run's."""
         found = {name: values[requests.user] for name, values in self.user_features.items()}
         for name, given in requests.profile.items():

@@ -105,7 +105,8 @@ class Lines(NamedTuple):
       rows: [E] of U movelines.
       user: [E] int32 moveline of each row.
       store: the same for windows.gather_history; columns that it does not read are empty.
-      line: [G] moveline of each request; row: [G] int64, the request sees the rows before it.
+      line: [G] moveline of each request.
+      first, row: [G] int64, the request sees the rows from `first` to before `row`.
       begin, end: [G] int32 bounds in history_row of what it sees.
     """
 
@@ -113,6 +114,7 @@ class Lines(NamedTuple):
     user: np.ndarray
     store: Store
     line: np.ndarray
+    first: np.ndarray
     row: np.ndarray
     begin: np.ndarray
     end: np.ndarray
@@ -143,7 +145,8 @@ def lay_out(log: Log, requests: Numbered) -> Lines:
     cut = _given_rows(requests, number)
     row[number] += cut
     before = np.append(0, np.cumsum(rows.eligible)).astype(np.int32)
-    return Lines(rows, user, _store(log, rows), line, row, before[first[line]], before[row])
+    bounds = before[first[line]], before[row]
+    return Lines(rows, user, store_of(log, rows), line, first[line], row, *bounds)
 
 
 def _given(log: Log, requests: Numbered) -> Rows:
@@ -169,8 +172,8 @@ def _given_rows(requests: Numbered, number: np.ndarray) -> np.ndarray:
     return np.bincount(request, seen, minlength=len(requests.user))[number].astype(np.int64)
 
 
-def _store(log: Log, rows: Rows) -> Store:
-    """With one row more, of padding: what is gathered from is never empty."""
+def store_of(log: Log, rows: Rows) -> Store:
+    """Rows as a Store, and one of padding behind: what is gathered from is never empty."""
 
     def padded(column: np.ndarray) -> np.ndarray:
         return np.append(column, column.dtype.type(0))

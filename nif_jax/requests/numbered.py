@@ -10,22 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nif_jax.data.schema import NO_LABEL, DataError
-from nif_jax.requests.columns import Reasons, as_text, as_whole
+from nif_jax.data.schema import DataError
+from nif_jax.requests.columns import Reasons, as_text, as_whole, text_of
+from nif_jax.requests.events import Given, is_outside, movelines, no_choice, range_of
 from nif_jax.requests.objects import COLUMNS
-from nif_jax.requests.vocabulary import SEVERAL, Vocabulary
+from nif_jax.requests.vocabulary import Vocabulary
 
 LATEST = np.iinfo(np.int64).max
-
-
-class Given(NamedTuple):
-    """Events of given movelines, one after another, [P] each; numbers as in Movelines."""
-
-    item: np.ndarray
-    scene: np.ndarray
-    action: np.ndarray
-    time: np.ndarray
-    label: np.ndarray
 
 
 class Numbered(NamedTuple):
@@ -71,7 +62,7 @@ def number(
         rows that follow each other and are equal in all else are one request.
       vocabulary: of the run.
       base: second of the run's first event; 31 bits hold all other seconds from there.
-      candidates: whether rows have to have some.
+      candidates: whether rows have to have some; without, each row is a request.
 
     Raises:
       DataError: a column is missing, unknown, or of the wrong type.
@@ -79,8 +70,8 @@ def number(
     _require_columns(table, vocabulary, candidates)
     reasons = Reasons(len(table))
     time, scene = _moments(table, vocabulary, base, reasons)
-    given, sizes, events = _movelines(table, vocabulary, base, time, reasons)
-    names = _text(table, "user_id")
+    given, sizes, events = movelines(table, vocabulary, base, time, reasons)
+    names = text_of(table, "user_id")
     nobody = names.is_null().to_numpy(zero_copy_only=False) & ~given
     reasons.add(np.flatnonzero(nobody), lambda _: "has neither user_id nor moveline")
     until = np.where(given, LATEST, time)
@@ -95,7 +86,8 @@ def number(
     }
     owner, candidate = _candidates(table, candidates, reasons)
     good = reasons.good
-    first = _first_rows([user, time, scene, until, *profile.values()], good, given)
+    alone = given | (not candidates)
+    first = _first_rows([user, time, scene, until, *profile.values()], good, alone)
     kept = good[owner]
     item = vocabulary.items(candidate)
     of_good = np.repeat(good & given, sizes)
@@ -117,6 +109,25 @@ def number(
     return found, reasons.text
 
 
+def take(requests: Numbered, begin: int, end: int) -> Numbered:
+    """Requests begin to end, with their candidates and events."""
+    chosen = slice(begin, end)
+    rows = slice(*np.searchsorted(requests.owner, [begin, end]))
+    bounds = np.append(0, np.cumsum(np.where(requests.given, requests.sizes, 0)))
+    events = slice(bounds[begin], bounds[min(end, len(requests.row))])
+    return Numbered(
+        *(getattr(requests, name)[chosen] for name in ("row", "user", "time", "scene", "until")),
+        {name: values[chosen] for name, values in requests.profile.items()},
+        requests.given[chosen],
+        requests.sizes[chosen],
+        Given(*(column[events] for column in requests.events)),
+        requests.owner[rows] - begin,
+        requests.item[rows],
+        requests.candidate_row[rows],
+        requests.candidate[rows],
+    )
+
+
 def _require_columns(table: pa.Table, vocabulary: Vocabulary, candidates: bool) -> None:
     names = table.column_names
     needed = [("timestamp",), ("scene",), ("user_id", "moveline")]
@@ -131,12 +142,6 @@ def _require_columns(table: pa.Table, vocabulary: Vocabulary, candidates: bool) 
             raise DataError(f"there is no field {name!r}; choose from {sorted(known)}")
 
 
-def _text(table: pa.Table, name: str) -> pa.Array:
-    if name not in table.column_names:
-        return pa.nulls(len(table), pa.string())
-    return as_text(name, table[name])
-
-
 def _moments(table, vocabulary: Vocabulary, base: int, reasons: Reasons):
     """Seconds and scenes [n] of the rows."""
     time, whole = as_whole("timestamp", table["timestamp"])
@@ -148,35 +153,19 @@ def _moments(table, vocabulary: Vocabulary, base: int, reasons: Reasons):
             "give whole seconds"
         ),
     )
-    bad = np.flatnonzero(whole & _outside(time, base))
-    reasons.add(bad, lambda place: f"timestamp {time[bad[place]]} {_range(base)}")
-    names = _text(table, "scene")
+    bad = np.flatnonzero(whole & is_outside(time, base))
+    reasons.add(bad, lambda place: f"timestamp {time[bad[place]]} {range_of(base)}")
+    names = text_of(table, "scene")
     scene = vocabulary.places("scene", names) + 1
     unknown = np.flatnonzero(scene == 0)
     reasons.add(
-        unknown, lambda place: _no_choice("scene", names[int(unknown[place])], vocabulary.scene)
+        unknown, lambda place: no_choice("scene", names[int(unknown[place])], vocabulary.scene)
     )
     return time, scene
 
 
-def _outside(time: np.ndarray, base: int) -> np.ndarray:
-    return (time < 0) | (np.abs(time - base) >= 2**31)
-
-
-def _range(base: int) -> str:
-    return (
-        f"is not from {max(0, base - 2**31 + 1)} to {base + 2**31 - 1}; give seconds, as in the "
-        "run's data"
-    )
-
-
-def _no_choice(kind: str, value: pa.Scalar, choices: np.ndarray) -> str:
-    shown = ", ".join(map(str, choices[:12])) + (", ..." if len(choices) > 12 else "")
-    return f"{kind} {value.as_py()!r} is none of {shown}"
-
-
 def _profile(table: pa.Table, name: str, vocabulary: Vocabulary) -> np.ndarray:
-    text = _text(table, name)
+    text = text_of(table, name)
     value = vocabulary.places(f"user/{name}", text) + 1
     there = text.is_valid().to_numpy(zero_copy_only=False)
     return np.where(there, value, -1).astype(np.int32)
@@ -192,7 +181,7 @@ def _candidates(table: pa.Table, wanted: bool, reasons: Reasons) -> tuple[np.nda
         size = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         owner, names = np.repeat(rows, size), as_text("items", column.flatten())
     elif "item_id" in table.column_names:
-        size, owner, names = np.ones(len(rows)), rows, _text(table, "item_id")
+        size, owner, names = np.ones(len(rows)), rows, text_of(table, "item_id")
     else:
         size, owner, names = np.zeros(len(rows)), rows[:0], pa.array([], pa.string())
     if wanted:
@@ -205,71 +194,14 @@ def _candidates(table: pa.Table, wanted: bool, reasons: Reasons) -> tuple[np.nda
     return owner, names
 
 
-def _first_rows(keys, good: np.ndarray, given: np.ndarray) -> np.ndarray:
+def _first_rows(keys, good: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """[n] bool, where a request begins: a good row that differs from the good row before it."""
     rows = np.flatnonzero(good)
-    differs = given[rows]
+    differs = alone[rows]
     differs[:1] = True
     for key in keys:
         differs[1:] |= np.diff(key[rows]) != 0
     first = np.zeros(len(good), bool)
     first[rows] = differs
-    # The row behind a given moveline has none, or one of its own.
-    first[rows[1:]] |= given[rows[:-1]]
+    first[rows[1:]] |= alone[rows[:-1]]
     return first
-
-
-def _movelines(table, vocabulary: Vocabulary, base: int, time: np.ndarray, reasons: Reasons):
-    """[n] whether the row has a moveline, [n] its size, and the events of all rows."""
-    nothing = np.zeros(len(table), np.int64)
-    if "moveline" not in table.column_names:
-        empty = np.zeros(0, np.int32)
-        return nothing > 0, nothing, Given(*[empty] * len(Given._fields))
-    column = table["moveline"].combine_chunks()
-    kind = column.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not (lists and pa.types.is_struct(kind.value_type)):
-        raise DataError(f"column 'moveline' is {kind}; it has to hold lists of events")
-    given = column.is_valid().to_numpy(zero_copy_only=False)
-    sizes = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    events = pa.Table.from_struct_array(column.flatten())
-    for name in ("item_id", "timestamp", "scene", "action"):
-        if name not in events.column_names:
-            raise DataError(f"events of 'moveline' have no field {name!r}: {events.column_names}")
-    row = np.repeat(np.arange(len(table)), sizes)
-    return given, sizes.astype(np.int64), _events(events, vocabulary, base, row, time, reasons)
-
-
-def _events(events, vocabulary, base: int, row, time, reasons: Reasons) -> Given:
-    """The events of movelines [P], which belong to rows [P]."""
-
-    def reject(bad: np.ndarray, reason) -> None:
-        places = np.flatnonzero(bad)
-        reasons.add(row[places], lambda place: f"moveline: {reason(int(places[place]))}")
-
-    names = {name: _text(events, name) for name in ("item_id", "scene", "action")}
-    reject(names["item_id"].is_null().to_numpy(zero_copy_only=False), lambda _: "no item_id")
-    second, whole = as_whole("timestamp", events["timestamp"])
-    reject(~whole, lambda at: f"timestamp is {events['timestamp'][at].as_py()!r}")
-    reject(_outside(second, base), lambda at: f"timestamp {second[at]} {_range(base)}")
-    later = (np.diff(second) < 0) & (np.diff(row) == 0)
-    reject(
-        np.append(False, later)[: len(row)], lambda at: f"events at {second[at]} are not in order"
-    )
-    reject(second > time[row], lambda at: f"an event at {second[at]} is later than the request")
-    found = {}
-    for kind in ("scene", "action"):
-        place = vocabulary.places(kind, names[kind])
-        choices, column = getattr(vocabulary, kind), names[kind]
-        reject(place < 0, lambda at, k=kind, c=column, n=choices: _no_choice(k, c[at], n))
-        found[kind] = (place + 1).astype(np.int32)
-    label = vocabulary.action_label[found["action"]]
-    if "label" in events.column_names:
-        own, there = as_whole("label", events["label"])
-        label = np.where(there, own, label)
-    reject(
-        label == SEVERAL, lambda at: f"action {names['action'][at]} has several labels: give one"
-    )
-    reject((label < NO_LABEL) | (label > 1), lambda at: f"label is {label[at]}; choose 1, 0 or -1")
-    item = vocabulary.items(names["item_id"])
-    return Given(item, found["scene"], found["action"], second, label.astype(np.int8))

@@ -1,7 +1,7 @@
 """Requests as Python objects, and as the table that files have too."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -91,21 +91,70 @@ def as_table(requests: Requests) -> pa.Table:
     if isinstance(requests, Request | Mapping):
         requests = [requests]
     rows = [_row(f"request {number}", request) for number, request in enumerate(requests)]
+    return _table(rows)
+
+
+def rows_as_table(
+    rows: Sequence[Any], features: Collection[str]
+) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """A table of rows of a file, and (number, reason) of rows that are no requests.
+
+    Args:
+      rows: values as JSON has them.
+      features: fields that are features of the user.
+    """
+    good, bad = [], []
+    for number, row in enumerate(rows):
+        try:
+            good.append(_of_file(row, features))
+        except RequestError as error:
+            bad.append((number, str(error).removeprefix("row: ")))
+    return _table(good), bad
+
+
+def _of_file(row: Any, features: Collection[str]) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise RequestError(f"is {type(row).__name__}, not an object")
+    fields = {name: value for name, value in row.items() if name not in features}
+    if "item_id" in fields:
+        fields["items"] = [fields.pop("item_id"), *fields.get("items", ())]
+    given = {name: row[name] for name in features if row.get(name) is not None}
+    return _row("row", fields | {"profile": given})
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
     features = sorted({name for row in rows for name in row if name not in COLUMNS})
     columns = COLUMNS | dict.fromkeys(features, pa.string())
-    return pa.table(
-        {
-            name: pa.array([row.get(name) for row in rows], kind)
-            for name, kind in columns.items()
-            if name == "items" or any(row.get(name) is not None for row in rows)
-        }
-    )
+    found = {
+        name: pa.array([row.get(name) for row in rows], kind) for name, kind in columns.items()
+    }
+    return without_empty(pa.table(found))
+
+
+def without_empty(table: pa.Table) -> pa.Table:
+    """A table without the columns that are optional and have no value."""
+    needed = ("timestamp", "scene", "user_id")
+    names = [n for n in table.column_names if n not in needed]
+    empty = [name for name in names if table[name].null_count == len(table)]
+    if {"items", "item_id"} & set(names) <= set(empty):
+        empty.remove("items")
+    return table.drop_columns(empty)
 
 
 def as_moveline_table(movelines: Iterable[Sequence[Event | Mapping[str, Any]]]) -> pa.Table:
-    """A table with the column "moveline", one a row; raises RequestError, see as_table."""
-    rows = [_moveline(f"moveline {n}", moveline) for n, moveline in enumerate(movelines)]
-    return pa.table({"moveline": pa.array(rows, COLUMNS["moveline"])})
+    """A table of movelines, one a row, whose moment is that of the last event.
+
+    Raises:
+      RequestError: a value of the wrong type, or a moveline without events.
+    """
+    rows = []
+    for number, moveline in enumerate(movelines):
+        events = _moveline(f"moveline {number}", moveline)
+        if not events:
+            raise RequestError(f"moveline {number} has no events: nothing follows from it")
+        moment = {key: events[-1][key] for key in ("timestamp", "scene")}
+        rows.append({"moveline": events, "items": []} | moment)
+    return _table(rows)
 
 
 def _row(where: str, request: Any) -> dict[str, Any]:

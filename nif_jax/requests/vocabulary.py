@@ -22,7 +22,6 @@ class Vocabulary:
       user, item, scene, action: [n] object arrays of str.
       profile: user feature -> [n] values.
       action_label: [A + 1] int8, the label that all events of an action have, or SEVERAL.
-      num_items: N of the run; a later item has no event and no row of its own in any table.
     """
 
     user: np.ndarray
@@ -31,7 +30,6 @@ class Vocabulary:
     action: np.ndarray
     profile: Mapping[str, np.ndarray]
     action_label: np.ndarray
-    num_items: int
 
     @functools.cached_property
     def _index(self) -> dict[str, pd.Index]:
@@ -53,6 +51,13 @@ class Vocabulary:
         distinct = self._index[kind].get_indexer(encoded.dictionary.to_numpy(zero_copy_only=False))
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return np.append(distinct, -1)[codes].astype(np.int64)
+
+    def place(self, kind: str, name: str) -> int:
+        """Place of one name in order, -1 for one that is unknown; see `places`."""
+        try:
+            return self._index[kind].get_loc(name)
+        except KeyError:
+            return -1
 
     def items(self, names: pa.Array) -> np.ndarray:
         """[n] int32 items; one that is unknown is the row behind the last item, see Catalogue."""
