@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from nif_jax.data.schema import ConfigError
 from nif_jax.inference.batching import in_sizes, pieces
+from nif_jax.inference.explain import Explanation, explain
 from nif_jax.inference.functions import Functions
 from nif_jax.inference.recommend import Recommended, Recommender
 from nif_jax.inference.state import StateFunctions, UserState
@@ -229,3 +230,11 @@ class Model:
         numbered = self.number(requests, candidates=False)
         shortlist = shortlist or max(100, 2 * k)
         return Recommender(self, candidates).recommend(numbered, k, exclude_seen, shortlist)
+
+    def explain(self, request: Request | Mapping[str, Any]) -> Explanation:
+        """What the scores of one request were made of.
+
+        Raises:
+          RequestError: a request that cannot be scored.
+        """
+        return explain(self, self.number([request]))

@@ -102,9 +102,9 @@ def test_requests_that_cannot_be_scored_have_one_line_of_reason(load, change, me
 def test_what_cannot_be_loaded_is_named(finished, tmp_path):
     with pytest.raises(ConfigError, match=r"variant='ntf' is none of base.*did you mean"):
         nif_jax.load(finished, "ntf")
-    with pytest.raises(ConfigError, match="seed=3: .* has seeds 0 to 0"):
+    with pytest.raises(ConfigError, match=r"seed=3: .* has seeds 0 to 0"):
         nif_jax.load(finished, seed=3)
-    with pytest.raises(WorkdirError, match="is no workdir of a run: it has no config.json"):
+    with pytest.raises(WorkdirError, match=r"is no workdir of a run: it has no config\.json"):
         nif_jax.load(tmp_path)
     (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
     with pytest.raises(WorkdirError, match="has not finished"):
