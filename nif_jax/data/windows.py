@@ -123,7 +123,7 @@ def _window(store: Store, entry: Array, mask: Array, joined: Array) -> tuple[Win
     # The entry before is a neighbour in the window: no second gather.
     timed = ~store.order_only[row]
     gap = gap_bucket(time[:, 1:] - time[:, :-1], joined & timed[:, 1:] & timed[:, :-1])
-    gap = xp.concatenate([xp.zeros_like(gap[:, :1]), gap], axis=1)
+    gap = xp.concatenate([xp.zeros_like(time[:, :1]), gap], axis=1)
     item, scene, action = (
         xp.where(mask, column[row], 0) for column in (store.item, store.scene, store.action)
     )

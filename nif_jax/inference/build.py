@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from nif_jax.data import splits
 from nif_jax.data.dataset import OOV, Dataset
 from nif_jax.data.schema import NO_LABEL
+from nif_jax.experiment.restore import Restored, restore
 from nif_jax.inference.functions import Functions
 from nif_jax.inference.model import Model
-from nif_jax.inference.restore import Restored, restore
 from nif_jax.models.baselines.interface import log_odds
 from nif_jax.requests.encode import Encoder
 from nif_jax.requests.log import make_log
@@ -22,14 +22,12 @@ from nif_jax.requests.vocabulary import Vocabulary, action_labels
 from nif_jax.stages import cohort_input, flow_input
 from nif_jax.stages.cohort_input import CohortInput
 from nif_jax.stages.generator import flow_decoder
-from nif_jax.training.devices.pmap import Pmap
 from nif_jax.variants import VARIANTS, variant_config
 
 
 def load(workdir: str | pathlib.Path, variant: str = "selected", seed: int | None = None) -> Model:
     """See nif_jax.load."""
-    path = pathlib.Path(workdir)
-    return build(restore(path, variant, seed, Pmap()))
+    return build(restore(pathlib.Path(workdir), variant, seed))
 
 
 def build(restored: Restored) -> Model:

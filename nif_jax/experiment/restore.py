@@ -15,7 +15,7 @@ from nif_jax.reports.results import RESULTS_FILE, read_results
 from nif_jax.reports.workdirs import CONFIG_FILE, WorkdirError
 from nif_jax.stages import context
 from nif_jax.stages.outputs import GeneratorOutputs
-from nif_jax.training.devices.base import Devices
+from nif_jax.training.devices.pmap import Pmap
 from nif_jax.training.stage import Trained
 from nif_jax.variants import SELECTED
 
@@ -88,14 +88,13 @@ def require_choice_of(workdir: pathlib.Path, key: str, value: str, choices) -> N
         raise ConfigError(f"{workdir}: {message}") from error
 
 
-def restore(workdir: pathlib.Path, variant: str, seed: int | None, parallel: Devices) -> Restored:
+def restore(workdir: pathlib.Path, variant: str, seed: int | None = None) -> Restored:
     """A variant of a finished run.
 
     Args:
       workdir: of the run.
       variant: one of the run's; "selected" is the one that validation chose.
       seed: of the run; None is its first.
-      parallel: the devices, as many as the run had where beams are remembered (genci.refresh).
 
     Raises:
       WorkdirError: the workdir is none, or not finished.
@@ -107,6 +106,7 @@ def restore(workdir: pathlib.Path, variant: str, seed: int | None, parallel: Dev
     name = chosen_variant(workdir, config, variant, seed)
     with config.unlocked():
         config.rows = tuple(dict.fromkeys(("base", name)))
+    parallel = Pmap()
     dataset = context.load_dataset(config, parallel)
     run = context.Context(
         config=config,
