@@ -44,6 +44,8 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("input", None, "With --mode=score or recommend: the file of requests.")
 flags.DEFINE_string("variant", "selected", "With --mode=score or recommend: one of the run's rows.")
+flags.DEFINE_integer("k", 10, "With --mode=recommend: items for each request.", lower_bound=1)
+flags.DEFINE_bool("exclude_seen", True, "With --mode=recommend: leave out items of the moveline.")
 flags.DEFINE_integer("seed", None, "With --mode=score or recommend: model seed; default the first.")
 flags.DEFINE_bool(
     "profile",
@@ -109,7 +111,10 @@ def serve_file() -> None:
     """Scores --input, or recommends for it."""
     paths = pathlib.Path(FLAGS.input), pathlib.Path(FLAGS.output)
     model = build.load(FLAGS.workdir, FLAGS.variant, FLAGS.seed)
-    command.score(model, *paths)
+    if FLAGS.mode == "score":
+        command.score(model, *paths)
+    else:
+        command.recommend(model, *paths, FLAGS.k, FLAGS.exclude_seen)
 
 
 def run_mode() -> None:

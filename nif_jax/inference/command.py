@@ -18,6 +18,7 @@ from scipy.special import expit
 from nif_jax.data.files import naming
 from nif_jax.data.schema import DataError
 from nif_jax.inference.model import Model
+from nif_jax.inference.recommend import Recommender, shortlist_of
 from nif_jax.requests import files
 from nif_jax.requests.columns import as_text, as_whole
 from nif_jax.requests.numbered import Numbered, number
@@ -66,6 +67,44 @@ def score(model: Model, source: pathlib.Path, output: pathlib.Path) -> None:
         return pa.table(columns | {"probability": pa.array(expit(logit))}).select(SCORES.names)
 
     _stream(model, source, output, SCORES, of_piece, candidates=True)
+
+
+def recommend(
+    model: Model,
+    source: pathlib.Path,
+    output: pathlib.Path,
+    k: int,
+    exclude_seen: bool,
+    shortlist: int = 0,
+) -> None:
+    """Writes the k best items of each row of a file of requests, in its order.
+
+    Args:
+      model, source, output: as for `score`; the columns are RECOMMENDED, and items are not read.
+      k, exclude_seen, shortlist: see Model.recommend.
+
+    Raises:
+      RequestError: k is below 1.
+      DataError, OSError: see `score`.
+    """
+    recommender = Recommender(model)
+
+    def of_piece(table: pa.Table, rows: np.ndarray, found: Numbered) -> pa.Table:
+        best = recommender.recommend(found, k, exclude_seen, shortlist or shortlist_of(k))
+        sizes = [len(one.item_id) for one in best]
+        place = np.repeat(found.row, sizes)
+        ranks = [np.arange(1, size + 1) for size in sizes]
+        logit = np.concatenate([one.logit for one in best])
+        names = [name for one in best for name in one.item_id]
+        columns = {"row": pa.array(rows[place])} | _who(table, pa.array(place))
+        columns |= {
+            "rank": pa.array(np.concatenate(ranks)),
+            "item_id": pa.array(names, pa.string()),
+        }
+        columns |= {"logit": pa.array(logit), "probability": pa.array(expit(logit))}
+        return pa.table(columns).select(RECOMMENDED.names)
+
+    _stream(model, source, output, RECOMMENDED, of_piece, candidates=False)
 
 
 def _who(table: pa.Table, rows: pa.Array) -> dict[str, pa.Array]:

@@ -13,7 +13,7 @@ from nif_jax.data.schema import ConfigError
 from nif_jax.inference.batching import in_sizes, pieces
 from nif_jax.inference.explain import Explanation, explain
 from nif_jax.inference.functions import Functions
-from nif_jax.inference.recommend import Recommended, Recommender
+from nif_jax.inference.recommend import Recommended, Recommender, shortlist_of
 from nif_jax.inference.state import StateFunctions, UserState
 from nif_jax.metrics.calibration import Calibration
 from nif_jax.requests.encode import Encoded, Encoder, generator_windows
@@ -228,7 +228,7 @@ class Model:
           DataError: a table with a column that cannot be used.
         """
         numbered = self.number(requests, candidates=False)
-        shortlist = shortlist or max(100, 2 * k)
+        shortlist = shortlist or shortlist_of(k)
         return Recommender(self, candidates).recommend(numbered, k, exclude_seen, shortlist)
 
     def explain(self, request: Request | Mapping[str, Any]) -> Explanation:

@@ -26,6 +26,11 @@ REQUESTS = 64
 """Requests that are worked on at a time."""
 
 
+def shortlist_of(k: int) -> int:
+    """Items that the ranker orders, for k of them."""
+    return max(100, 2 * k)
+
+
 class Recommended(NamedTuple):
     """Of one request, best first.
 
