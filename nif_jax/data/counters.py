@@ -135,27 +135,28 @@ class Counters:
         found._own = OwnEvents(user, label, event)
         return found
 
-    def with_items(self, features: Mapping[str, np.ndarray], named: np.ndarray) -> "Counters":
+    def with_items(
+        self, features: Mapping[str, np.ndarray], named: np.ndarray, first: int
+    ) -> "Counters":
         """Knows more items, which have no event in the past.
 
         Args:
           features: name -> [n, M] int32 of each further item, padded with 0.
           named: [n] bool; a user's events with an item that is not named are not counted, because
             it may be several.
+          first: number of the first of them.
         """
-        found, first = copy.copy(self), len(self._values["item"])
-        added = np.where(named, np.arange(first, first + len(named)), 0).astype(np.int32)
-        more = {"item": added[:, None]} | {
-            name: ids for name, ids in features.items() if name in self._values
-        }
-        found._values = self._values | {
-            name: stacked(self._values[name], ids) for name, ids in more.items()
-        }
+        found, known = copy.copy(self), len(self._values["item"])
+        own = np.arange(known, first + len(named), dtype=np.int32)  # some may have had no event
+        own[first - known :] *= named
+        values = {name: ids for name, ids in features.items() if name in self._values}
+        past = values | {"item": np.zeros((len(own), 1), np.int32)}
+        values |= {"item": own[:, None]}
+        found._values = self._values | {n: stacked(self._values[n], v) for n, v in values.items()}
         found._past_values = self._past_values | {
-            name: self._past_values[name].with_rows(ids if name != "item" else 0 * ids)
-            for name, ids in more.items()
+            name: self._past_values[name].with_rows(ids) for name, ids in past.items()
         }
-        found._first = np.append(self._first, np.full(len(named), np.inf))
+        found._first = np.append(self._first, np.full(len(own), np.inf))
         return found
 
     def columns(

@@ -42,9 +42,11 @@ class Statistics:
         lay_out([column for _, column in columns], np.arange(len(laid)), laid)
         return laid
 
-    def with_items(self, features: Mapping[str, np.ndarray], named: np.ndarray) -> "Statistics":
+    def with_items(
+        self, features: Mapping[str, np.ndarray], named: np.ndarray, first: int
+    ) -> "Statistics":
         """See Counters.with_items."""
-        return dataclasses.replace(self, counters=self.counters.with_items(features, named))
+        return dataclasses.replace(self, counters=self.counters.with_items(features, named, first))
 
 
 def fit(

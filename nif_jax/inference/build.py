@@ -47,7 +47,8 @@ def build(restored: Restored) -> Model:
     statistics = None if kind == "none" else dataset.statistics[kind].fitted
     lines = dataset.movelines
     if statistics is not None:
-        statistics = statistics.with_items(_unknown_features(dataset), np.zeros(1, bool))
+        unknown, named = _unknown_features(dataset), np.zeros(1, bool)
+        statistics = statistics.with_items(unknown, named, lines.num_items + 1)
     encoder = Encoder(
         log=make_log(dataset, run.config.data.history, run.config.data.label_scenes),
         user_features=_user_features(dataset),

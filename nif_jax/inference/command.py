@@ -18,7 +18,7 @@ from scipy.special import expit
 from nif_jax.data.files import naming
 from nif_jax.data.schema import DataError
 from nif_jax.inference.model import Model
-from nif_jax.inference.recommend import Recommender, shortlist_of
+from nif_jax.inference.recommend import shortlist_of
 from nif_jax.requests import files
 from nif_jax.requests.columns import as_text, as_whole
 from nif_jax.requests.numbered import Numbered, number
@@ -87,10 +87,9 @@ def recommend(
       RequestError: k is below 1.
       DataError, OSError: see `score`.
     """
-    recommender = Recommender(model)
 
     def of_piece(table: pa.Table, rows: np.ndarray, found: Numbered) -> pa.Table:
-        best = recommender.recommend(found, k, exclude_seen, shortlist or shortlist_of(k))
+        best = model.recommender.recommend(found, k, exclude_seen, shortlist or shortlist_of(k))
         sizes = [len(one.item_id) for one in best]
         place = np.repeat(found.row, sizes)
         ranks = [np.arange(1, size + 1) for size in sizes]

@@ -162,6 +162,11 @@ class Model:
         """[N + 2, D] the generator's unit vectors; the last row is that of an unknown item."""
         return self.functions.current_generator(self.arrays)[1]
 
+    @functools.cached_property
+    def recommender(self) -> Recommender:
+        """Chooses from the catalogue."""
+        return Recommender(self)
+
     def require_flow(self) -> None:
         """Raises ConfigError for a variant without flow."""
         if self.functions.generator is None:
@@ -229,7 +234,8 @@ class Model:
         """
         numbered = self.number(requests, candidates=False)
         shortlist = shortlist or shortlist_of(k)
-        return Recommender(self, candidates).recommend(numbered, k, exclude_seen, shortlist)
+        chosen = self.recommender if candidates is None else Recommender(self, candidates)
+        return chosen.recommend(numbered, k, exclude_seen, shortlist)
 
     def explain(self, request: Request | Mapping[str, Any]) -> Explanation:
         """What the scores of one request were made of.

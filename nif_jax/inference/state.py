@@ -32,7 +32,7 @@ class UserState(NamedTuple):
       user_features: feature -> [1] int32.
       rows: [E] the events so far, of which the first `size` are real.
       size: events so far.
-      entries: those of them that stand in a history.
+      entries: those of them that stand in a history; last: second of the last one.
       generator: keys and values of the flow generator, or None for a variant that has none, or
         whose windows are no chunks (config.flow.cache=False).
     """
@@ -41,6 +41,7 @@ class UserState(NamedTuple):
     rows: Rows
     size: int
     entries: int
+    last: int
     generator: FlowState | None
 
 
@@ -80,11 +81,11 @@ def append(
     values = (item, scene, action, event.timestamp, label, ranked, True, eligible, False)
     for column, value in zip(rows, values, strict=True):
         column[size] = value
-    found = state._replace(rows=rows, size=size + 1, entries=state.entries + eligible)
+    found = state._replace(rows=rows, size=size + 1)
     if not eligible:
         return found, None
-    before = np.flatnonzero(rows.eligible[:size])[-1:] if log.history != "all" else [size - 1]
-    gap = (event.timestamp - int(rows.time[before[0]]), 1) if state.entries else (0, 0)
+    gap = (event.timestamp - state.last, 1) if state.entries else (0, 0)
+    found = found._replace(entries=state.entries + 1, last=event.timestamp)
     return found, np.array([state.entries, item, scene, action, *gap], np.int32)
 
 
@@ -123,7 +124,7 @@ class StateFunctions:
         """The state before the first event."""
         decoder, context = self._functions.generator, self._encoder.context
         generator = empty_state(decoder, context) if self._steps and decoder else None
-        return UserState(user_features, empty_rows(), 0, 0, generator)
+        return UserState(user_features, empty_rows(), 0, 0, 0, generator)
 
     def update(self, state: UserState, event: Event, vocabulary: Vocabulary) -> UserState:
         """See Model.update."""

@@ -3,7 +3,7 @@
 Letters: n rows of a table, P events.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from nif_jax.data.schema import NO_LABEL, DataError
 from nif_jax.requests.columns import Reasons, as_whole, text_of
-from nif_jax.requests.objects import Event, RequestError
+from nif_jax.requests.objects import Event, RequestError, text_of_value
 from nif_jax.requests.vocabulary import SEVERAL, Vocabulary
 
 
@@ -25,9 +25,9 @@ class Given(NamedTuple):
     label: np.ndarray
 
 
-def is_outside(time: np.ndarray, base: int) -> np.ndarray:
+def is_outside(time: Any, base: int) -> Any:
     """[n] bool, seconds before 0, or too far from the run's data for 31 bits."""
-    return (time < 0) | (np.abs(time - base) >= 2**31)
+    return (time < 0) | (abs(time - base) >= 2**31)
 
 
 def range_of(base: int) -> str:
@@ -49,20 +49,27 @@ def number_event(
 ) -> tuple[int, int, int, int]:
     """Item, scene, action and label of one event at `earliest` or later; raises RequestError."""
     second = event.timestamp
-    if not isinstance(second, int) or is_outside(np.int64(second), base):
+    if (
+        not isinstance(second, int)
+        or isinstance(second, bool)
+        or is_outside(np.int64(second), base)
+    ):
         raise RequestError(f"timestamp {second!r} {range_of(base)}")
     if second < earliest:
         raise RequestError(f"the event at {second} is earlier than the last one, at {earliest}")
     found = {}
     for kind in ("scene", "action"):
-        found[kind] = 1 + vocabulary.place(kind, getattr(event, kind))
+        name = text_of_value(kind, getattr(event, kind))
+        found[kind] = 1 + vocabulary.place(kind, name)
         if not found[kind]:
-            names = getattr(vocabulary, kind)
-            raise RequestError(no_choice(kind, pa.scalar(getattr(event, kind)), names))
+            raise RequestError(no_choice(kind, pa.scalar(name), getattr(vocabulary, kind)))
     label = vocabulary.action_label[found["action"]] if event.label is None else event.label
     if label not in (NO_LABEL, 0, 1):
         raise RequestError(f"label is {event.label}: action {event.action!r} needs 1, 0 or -1")
-    place = vocabulary.place("item", event.item_id)
+    name = text_of_value("item_id", event.item_id)
+    if name is None:
+        raise RequestError("no item_id")
+    place = vocabulary.place("item", name)
     item = 1 + (len(vocabulary.item) if place < 0 else place)
     return item, found["scene"], found["action"], int(label)
 

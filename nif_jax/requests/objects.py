@@ -160,18 +160,20 @@ def as_moveline_table(movelines: Iterable[Sequence[Event | Mapping[str, Any]]]) 
 def _row(where: str, request: Any) -> dict[str, Any]:
     fields = _fields(where, request, Request)
     text = {"user_id": fields.get("user_id"), "scene": fields.get("scene")}
-    row: dict[str, Any] = {key: _text(f"{where}: {key}", value) for key, value in text.items()}
+    row: dict[str, Any] = {
+        key: text_of_value(f"{where}: {key}", value) for key, value in text.items()
+    }
     for key in ("timestamp", "until"):
         row[key] = _whole(f"{where}: {key}", fields.get(key))
     items = fields.get("items", ())
     if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
         raise RequestError(f"{where}: items is {items!r}; give a list of ids")
-    row["items"] = [_text(f"{where}: items", item) for item in items]
+    row["items"] = [text_of_value(f"{where}: items", item) for item in items]
     profile = fields.get("profile") or {}
     if not isinstance(profile, Mapping):
         raise RequestError(f"{where}: profile is {profile!r}; give {{feature: value}}")
     for name, value in profile.items():
-        row[str(name)] = _text(f"{where}: profile {name!r}", value)
+        row[str(name)] = text_of_value(f"{where}: profile {name!r}", value)
     if fields.get("moveline") is not None:
         row["moveline"] = _moveline(f"{where}: moveline", fields["moveline"])
     return row
@@ -184,7 +186,8 @@ def _moveline(where: str, events: Any) -> list[dict[str, Any]]:
     for number, event in enumerate(events):
         fields, at = _fields(f"{where}, event {number}", event, Event), f"{where}, event {number}"
         row: dict[str, Any] = {
-            key: _text(f"{at}: {key}", fields.get(key)) for key in ("item_id", "scene", "action")
+            key: text_of_value(f"{at}: {key}", fields.get(key))
+            for key in ("item_id", "scene", "action")
         }
         row["timestamp"] = _whole(f"{at}: timestamp", fields.get("timestamp"))
         label = _whole(f"{at}: label", fields.get("label"))
@@ -207,7 +210,8 @@ def _fields(where: str, given: Any, kind: type) -> Mapping[str, Any]:
     return given
 
 
-def _text(where: str, value: Any) -> str | None:
+def text_of_value(where: str, value: Any) -> str | None:
+    """A value as text, a whole number written out; raises RequestError for any other."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):

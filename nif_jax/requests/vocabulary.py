@@ -52,10 +52,10 @@ class Vocabulary:
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return np.append(distinct, -1)[codes].astype(np.int64)
 
-    def place(self, kind: str, name: str) -> int:
+    def place(self, kind: str, name: str | None) -> int:
         """Place of one name in order, -1 for one that is unknown; see `places`."""
         try:
-            return self._index[kind].get_loc(name)
+            return int(self._index[kind].get_loc(name))
         except KeyError:
             return -1
 
