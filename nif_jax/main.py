@@ -2,6 +2,8 @@
 
 python -m nif_jax.main --config=configs/nif.py --workdir=runs/nif
 python -m nif_jax.main --mode=report --workdirs='runs/*' --output=report.html
+python -m nif_jax.main --mode=score --workdir=runs/nif --input=requests.parquet \
+    --output=scores.parquet
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nif_jax.experiment import daily, flag_errors, runner, user_errors
+from nif_jax.inference import build, command
 from nif_jax.reports import page, workdirs
 from nif_jax.training.devices import preemption, processes
 
@@ -25,17 +28,26 @@ flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>-<
 flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict", "ab", "daily", "report"],
+    ["train", "evaluate", "predict", "ab", "daily", "report", "score", "recommend"],
     "train: train what is missing, then evaluate. evaluate: score finished stages. predict: write "
     "the scores of the test impressions to <workdir>/predictions.parquet. ab: rank simulated "
     "traffic with the finished stages and write the lifts in clicks to <workdir>/ab.json. daily: "
     "predict each day of the log, then train on it (docs/daily.md). report: compare finished "
-    "--workdirs on one page.",
+    "--workdirs on one page. score, recommend: score the requests of --input, or choose --k items "
+    "for each, with a --variant of the finished --workdir (docs/serving.md).",
 )
 flags.DEFINE_list("workdirs", [], "With --mode=report: finished workdirs, or patterns (runs/*).")
 flags.DEFINE_string(
-    "output", "report.html", "With --mode=report: the page (.html), or its tables alone (.md)."
+    "output",
+    None,
+    "With --mode=report: the page (.html, default report.html), or its tables alone (.md). With "
+    "--mode=score or recommend: the file of scores (.parquet, .csv or .jsonl).",
 )
+flags.DEFINE_string("input", None, "With --mode=score or recommend: the file of requests.")
+flags.DEFINE_string("variant", "selected", "With --mode=score or recommend: one of the run's rows.")
+flags.DEFINE_integer("k", 10, "With --mode=recommend: items for each request.", lower_bound=1)
+flags.DEFINE_bool("exclude_seen", True, "With --mode=recommend: leave out items of the moveline.")
+flags.DEFINE_integer("seed", None, "With --mode=score or recommend: model seed; default the first.")
 flags.DEFINE_bool(
     "profile",
     False,
@@ -45,10 +57,23 @@ flags.DEFINE_bool(
 flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
 flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
 flags.DEFINE_integer("process_id", None, "Number of this process, with --coordinator.")
+FINISHED = ("report", "score", "recommend")
+"""Modes that read the config of a finished run."""
+SERVING = ("score", "recommend")
 flags.register_multi_flags_validator(
     ["config", "mode"],
-    lambda given: given["mode"] == "report" or given["config"] is not None,
+    lambda given: given["mode"] in FINISHED or given["config"] is not None,
     message="--config is missing, e.g. --config=configs/nif.py",
+)
+flags.register_multi_flags_validator(
+    ["workdir", "input", "output", "mode"],
+    lambda given: given["mode"] not in SERVING or None not in given.values(),
+    message="--mode=score and --mode=recommend need --workdir, --input and --output",
+)
+flags.register_multi_flags_validator(
+    ["input", "mode"],
+    lambda given: given["mode"] in SERVING or given["input"] is None,
+    message="--input goes with --mode=score or recommend",
 )
 flags.register_multi_flags_validator(
     ["workdirs", "mode"],
@@ -78,9 +103,19 @@ def silence_library_logs() -> None:
 
 def report() -> None:
     """Writes the page of --workdirs."""
-    command = shlex.join(["python", "-m", "nif_jax.main", *sys.argv[1:]])
-    path = page.write_many(FLAGS.workdirs, FLAGS.output, command)
+    words = shlex.join(["python", "-m", "nif_jax.main", *sys.argv[1:]])
+    path = page.write_many(FLAGS.workdirs, FLAGS.output or "report.html", words)
     print(f"{path} has {', '.join(FLAGS.workdirs)}.")
+
+
+def serve_file() -> None:
+    """Scores --input, or recommends for it."""
+    paths = pathlib.Path(FLAGS.input), pathlib.Path(FLAGS.output)
+    model = build.load(FLAGS.workdir, FLAGS.variant, FLAGS.seed)
+    if FLAGS.mode == "score":
+        command.score(model, *paths)
+    else:
+        command.recommend(model, *paths, FLAGS.k, FLAGS.exclude_seen)
 
 
 def run_mode() -> None:
@@ -94,6 +129,9 @@ def run_mode() -> None:
     processes.initialize(*joined)
     logging.set_verbosity(logging.INFO)
     silence_library_logs()
+    if FLAGS.mode in SERVING:
+        serve_file()
+        return
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
     train = FLAGS.mode in ("train", "daily")
     with preemption.on_sigterm() if train else contextlib.nullcontext():

@@ -8,7 +8,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "nif_jax"
 # What a package may import of nif_jax; a package may import itself. The order is that of the
 # layers, the highest first: no package imports one above it.
 ALLOWED = {
-    "main": ["experiment", "reports", "training.devices"],
+    "main": ["inference", "experiment", "reports", "training.devices"],
+    "inference": [
+        "experiment",
+        "requests",
+        "stages",
+        "variants",
+        "models.baselines",
+        "models",
+        "metrics",
+        "data",
+    ],
     "experiment": [
         "simulation",
         "reports",
@@ -41,6 +51,7 @@ ALLOWED = {
     "training.devices": ["data"],
     "config": ["variants"],
     "variants": ["data"],
+    "requests": ["data"],
     "models.baselines": ["models", "data"],
     "models": ["data"],
     "losses": [],

@@ -14,14 +14,16 @@ Letters: E events, Q queries, M values of a feature.
 """
 
 import concurrent.futures
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from nif_jax.data import rates
 from nif_jax.data.groups import Bounds, in_blocks
 from nif_jax.data.own_events import Block, OwnEvents
-from nif_jax.data.past_events import Moments, PastEvents, PastValues
+from nif_jax.data.past_events import Moments, PastEvents, PastValues, stacked
 
 USER_PRIOR, PAIR_PRIOR, ITEM_PRIOR = 3.0, 2.0, 5.0
 """Events at the expected rate that are added to each count of a user, of a user with a value, and
@@ -102,7 +104,9 @@ class Counters:
         self, user, item, scene, time, label, event, train, features: Mapping, order_only=None
     ):
         self._time = known_times(time, order_only)
-        self._values = {"item": np.arange(1 + int(item.max()), dtype=np.int32)[:, None]} | {
+        # An item may have features and no event.
+        items = max([1 + int(item.max()), *(len(ids) for ids in features.values())])
+        self._values = {"item": np.arange(items, dtype=np.int32)[:, None]} | {
             name: ids for name, ids in features.items() if name not in NOT_COUNTED
         }
         self._values["scene"] = np.arange(1 + int(scene.max()), dtype=np.int32)[:, None]
@@ -121,6 +125,39 @@ class Counters:
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             self._past_values = dict(zip(self._values, pool.map(past, self._values), strict=True))
+
+    def with_movelines(self, user, item, scene, time, label, event, order_only=None) -> "Counters":
+        """The same past of all users, with other movelines: `user` and `row` of queries count in
+        them. Arguments [E] as in the constructor."""
+        found = copy.copy(self)
+        found._time = known_times(time, order_only)
+        found._ids = {name: scene if name == "scene" else item for name in self._values}
+        found._own = OwnEvents(user, label, event)
+        return found
+
+    def with_items(
+        self, features: Mapping[str, np.ndarray], named: np.ndarray, first: int
+    ) -> "Counters":
+        """Knows more items, which have no event in the past.
+
+        Args:
+          features: name -> [n, M] int32 of each further item, padded with 0.
+          named: [n] bool; a user's events with an item that is not named are not counted, because
+            it may be several.
+          first: number of the first of them.
+        """
+        found, known = copy.copy(self), len(self._values["item"])
+        own = np.arange(known, first + len(named), dtype=np.int32)  # some may have had no event
+        own[first - known :] *= named
+        values = {name: ids for name, ids in features.items() if name in self._values}
+        past = values | {"item": np.zeros((len(own), 1), np.int32)}
+        values |= {"item": own[:, None]}
+        found._values = self._values | {n: stacked(self._values[n], v) for n, v in values.items()}
+        found._past_values = self._past_values | {
+            name: self._past_values[name].with_rows(ids) for name, ids in past.items()
+        }
+        found._first = np.append(self._first, np.full(len(own), np.inf))
+        return found
 
     def columns(
         self, queries: Queries, change: Callable[[str, np.ndarray], Any] = lambda _, column: column
@@ -153,41 +190,41 @@ class Counters:
         prior = ((every.positive + 1.0) / (every.labelled + 2.0)).astype(np.float32)
         bounds = self._own.bounds(queries.user, queries.row)
         own = self._own.counts(bounds)
-        rate = _smooth(own.positive, own.labelled, prior, USER_PRIOR)
+        rate = rates.smooth(own.positive, own.labelled, prior, USER_PRIOR)
         time = known_times(queries.time, queries.order_only)
         return _Seen(queries, time, moments, bounds, self._own.blocks(queries.user), prior, rate)
 
     def _of_user(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
-        yield "user events", _log1p(self._own.counts(seen.bounds).events)
-        yield "user rate", in_blocks(_log_odds, seen.rate)
+        yield "user events", rates.log1p(self._own.counts(seen.bounds).events)
+        yield "user rate", in_blocks(rates.log_odds, seen.rate)
         yield "user seconds since", self._since(self._own.last_row(seen.bounds), seen.time)
         for number in RECENT:
             labelled, positive = self._own.recent(seen.bounds, number)
-            rate = _smoothed_log_odds(positive, labelled, seen.rate, 1.0)
+            rate = rates.smoothed_log_odds(positive, labelled, seen.rate, 1.0)
             yield f"user rate of last {number}", rate
 
     def _of_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         ids = _ids(name, seen.queries).take(seen.moments.order)
         value = self._past_values[name].before(ids, seen.moments)
-        yield f"{name} events", _log1p(value.events)
-        rate = _smoothed_log_odds(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
+        yield f"{name} events", rates.log1p(value.events)
+        rate = rates.smoothed_log_odds(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
         yield f"{name} rate", rate
 
     def _of_user_and_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         ids, end = _ids(name, seen.queries), seen.bounds[1]
         met = self._own.with_values(self._values[name], self._ids[name], ids, end, seen.blocks)
-        yield f"user and {name} events", _log1p(met.counts.events)
+        yield f"user and {name} events", rates.log1p(met.counts.events)
         positive, labelled = met.counts.positive, met.counts.labelled
-        rate = _smoothed_log_odds(positive, labelled, seen.rate, PAIR_PRIOR)
+        rate = rates.smoothed_log_odds(positive, labelled, seen.rate, PAIR_PRIOR)
         yield f"user and {name} rate", rate
         yield f"user and {name} last label", met.last_label.astype(np.float32)
         yield f"user and {name} seconds since", self._since(met.last_row, seen.time)
         between = np.where(met.last_row < 0, np.nan, seen.queries.row - met.last_row)
-        yield f"user and {name} events since", _log1p(between)
+        yield f"user and {name} events since", rates.log1p(between)
 
     def _of_time(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
         first, time = self._first[seen.queries.item], seen.time
-        yield "item age", _log1p(np.where(first < time, time - first, np.nan))
+        yield "item age", rates.log1p(np.where(first < time, time - first, np.nan))
         angle = 2 * np.pi * (time % DAY) / DAY
         yield "hour sine", np.sin(angle)
         yield "hour cosine", np.cos(angle)
@@ -195,7 +232,7 @@ class Counters:
     def _since(self, row: np.ndarray, time: np.ndarray) -> np.ndarray:
         def since(row: np.ndarray, time: np.ndarray) -> np.ndarray:
             seconds = np.maximum(time - self._time.take(row), 0)
-            return np.where(row < 0, np.nan, _log1p(seconds))
+            return np.where(row < 0, np.nan, rates.log1p(seconds))
 
         return in_blocks(since, row, time)
 
@@ -203,25 +240,3 @@ class Counters:
 def _ids(name: str, queries: Queries) -> np.ndarray:
     """[Q] ids that have the values of a feature."""
     return queries.scene if name == "scene" else queries.item
-
-
-def _smooth(positive, labelled, expected, prior: float) -> np.ndarray:
-    """Posterior mean of a rate under a Beta prior at `expected` that weighs `prior` events."""
-    return (positive + np.float32(prior) * expected) / (labelled + np.float32(prior))
-
-
-def _smoothed_log_odds(positive, labelled, expected, prior: float) -> np.ndarray:
-    def log_odds(positive, labelled, expected) -> np.ndarray:
-        return _log_odds(_smooth(positive, labelled, expected, prior))
-
-    return in_blocks(log_odds, positive, labelled, expected)
-
-
-def _log_odds(rate: np.ndarray) -> np.ndarray:
-    """scipy.special.logit in a tenth of its time; rates are away from 0 and 1."""
-    return np.log(rate / (1 - rate))
-
-
-def _log1p(count: np.ndarray) -> np.ndarray:
-    """[Q] float32, which is exact enough for what is kept as float16, and twice as fast."""
-    return np.log1p(count.astype(np.float32))

@@ -3,6 +3,7 @@
 Letters: P events, Q queries, n ids of items or scenes, M values of a feature.
 """
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -76,6 +77,7 @@ class PastValues:
 
     def __init__(self, values: np.ndarray, ids: np.ndarray, label: np.ndarray):
         self._values, self._ids, self._label = values, ids, label
+        self._largest = int(values.max(initial=0))
         of_id = np.bincount(_kind(label) * len(values) + ids, minlength=3 * len(values))
         self._total = self._none()
         for total, number in zip(self._total, of_id.reshape(3, -1, 1), strict=True):
@@ -110,13 +112,28 @@ class PastValues:
             before[last] += np.stack(_counts(self._total, value), axis=1)
         return Counts(*before.take(moments.place, axis=0).T)
 
+    def with_rows(self, values: np.ndarray) -> "PastValues":
+        """The same events, for queries of further ids, which have these values [n, M]. Values that
+        no event could have are left out."""
+        found = copy.copy(self)
+        known = np.where(values < self._total.shape[1], values, 0).astype(np.int32)
+        found._values = stacked(self._values, known)
+        return found
+
     def _none(self) -> np.ndarray:
         """[3, values] int32 events of each value without a label, with 0 and with 1."""
-        return np.zeros((3, 1 + int(self._values.max(initial=0))), np.int32)
+        return np.zeros((3, 1 + self._largest), np.int32)
 
     def _wanted(self, ids: np.ndarray) -> Iterator[np.ndarray]:
         """M times [q] int64 values of some ids."""
         yield from self._values.take(ids, axis=0).T.astype(np.int64)
+
+
+def stacked(values: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """[m + n, M] values of ids [m, M1] and of further ids [n, M2], padded with 0."""
+    width = max(values.shape[1], more.shape[1])
+    parts = (np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (values, more))
+    return np.concatenate(list(parts))
 
 
 def _kind(label: np.ndarray) -> np.ndarray:

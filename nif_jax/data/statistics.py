@@ -4,7 +4,7 @@ Letters: Q queries, F statistics.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,12 @@ class Statistics:
         laid = np.empty((len(queries.row), len(self.names)), np.float16)
         lay_out([column for _, column in columns], np.arange(len(laid)), laid)
         return laid
+
+    def with_items(
+        self, features: Mapping[str, np.ndarray], named: np.ndarray, first: int
+    ) -> "Statistics":
+        """See Counters.with_items."""
+        return dataclasses.replace(self, counters=self.counters.with_items(features, named, first))
 
 
 def fit(

@@ -124,7 +124,7 @@ def _window(store: Store, entry: Array, mask: Array, joined: Array) -> tuple[Win
     # The entry before is a neighbour in the window: no second gather.
     timed = ~store.order_only[row]
     gap = gap_bucket(time[:, 1:] - time[:, :-1], joined & timed[:, 1:] & timed[:, :-1])
-    gap = xp.concatenate([xp.zeros_like(gap[:, :1]), gap], axis=1)
+    gap = xp.concatenate([xp.zeros_like(time[:, :1]), gap], axis=1)
     item, scene, action = (
         xp.where(mask, column[row], 0) for column in (store.item, store.scene, store.action)
     )
@@ -189,22 +189,23 @@ def gather_past(
     return past[position * mask], mask
 
 
-def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window:
-    """The last `length` entries that each row may see, with gap = time from the entry to the row.
-
-    Args:
-      store: the shard.
-      index: "row" [B] int32; "frozen" [B] bool if requested.
-      length: L.
-    """
-    rows = index["row"]
-    xp = rows.__array_namespace__()
-    begin, end = history_bounds(store, index)
-    window, time = gather_history(store, begin, end, length)
+def windows_before(
+    store: Store, begin: Array, end: Array, time: Array, timed: Array, length: int
+) -> Window:
+    """The last `length` entries of history_row[begin:end], with gap = seconds from the entry to
+    `time` [B] int32 (bucketed), 0 where that is not `timed` [B] bool; see gather_history."""
+    xp = begin.__array_namespace__()
+    window, entered = gather_history(store, begin, end, length)
     position, mask = _last_entries(begin, end, length)
-    timed = ~store.order_only[store.history_row[xp.where(mask, position, 0)]]
-    known = mask & timed & ~store.order_only[rows][:, None]
-    return window._replace(gap=gap_bucket(store.time[rows][:, None] - time, known))
+    known = mask & ~store.order_only[store.history_row[xp.where(mask, position, 0)]]
+    return window._replace(gap=gap_bucket(time[:, None] - entered, known & timed[:, None]))
+
+
+def gather_windows(store: Store, index: dict[str, Array], length: int) -> Window:
+    """The last `length` entries that each row of an index may see, see windows_before."""
+    rows = index["row"]
+    bounds, timed = history_bounds(store, index), ~store.order_only[rows]
+    return windows_before(store, *bounds, store.time[rows], timed, length)
 
 
 def gather_impressions(

@@ -93,6 +93,12 @@ def exact_of_share(
     return _exact(queries, items, targets - 1, cut(weights), share)
 
 
+def _product(left: jax.Array, right: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """float32 matrix product of factors rounded to dtype."""
+    left, right = left.astype(dtype), right.astype(dtype)
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+
 class _Share(NamedTuple):
     number: int  # N
     temperature: float
@@ -106,9 +112,7 @@ class _Share(NamedTuple):
         return x if self.axis_name is None else jax.lax.pmax(x, self.axis_name)
 
     def product(self, left: jax.Array, right: jax.Array) -> jax.Array:
-        """float32 matrix product of factors rounded to dtype."""
-        left, right = left.astype(self.dtype), right.astype(self.dtype)
-        return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+        return _product(left, right, self.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

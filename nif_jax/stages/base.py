@@ -15,6 +15,7 @@ from nif_jax.models.embed import ItemEmbed
 from nif_jax.models.flow import unit
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
+from nif_jax.stages.candidates import for_candidates
 from nif_jax.stages.context import Context
 from nif_jax.stages.ranking import make_ranker, make_ranking_stage, statistics_arrays
 from nif_jax.stages.step_counts import per_device
@@ -50,6 +51,20 @@ def predict(
     return {"logit": logits, "calibration": named["calibration"]}
 
 
+def predict_candidates(
+    model: Ranker | Baseline,
+    params,
+    variables,
+    constants,
+    batch: Impressions,
+    candidates: jax.Array,
+    owner: jax.Array | None = None,
+) -> dict[str, jax.Array]:
+    """What `predict` gives, [C], of candidates; see `for_candidates`."""
+    many = for_candidates(batch, candidates, owner)
+    return predict(model, params, variables, constants, many)
+
+
 def init(model: Ranker | Baseline, rng: jax.Array, batch: Impressions, constants):
     """Parameters for batches like this one; a ranker has no variables."""
     inputs = jax.eval_shape(lambda: (batch, constants["items"]))
@@ -71,6 +86,7 @@ def make(run: Context) -> Stage:
         gather_scores=gather,
         plan=ImpressionPlan(run.dataset, per_device(run, run.config.train), run.seed),
         data=run.place(statistics_arrays(run)),
+        predict_candidates=functools.partial(predict_candidates, model),
     )
 
 

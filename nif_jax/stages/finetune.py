@@ -18,6 +18,7 @@ from nif_jax.models.flow import FlowDecoder
 from nif_jax.models.initialize import init_params
 from nif_jax.models.ranker import Ranker
 from nif_jax.stages import cohort_input, flow_input, pairs
+from nif_jax.stages.candidates import for_candidates, generated_for
 from nif_jax.stages.cohort_input import (
     CohortInput,
     generate,
@@ -147,22 +148,18 @@ def predict_candidates(
     constants,
     batch: Impressions,
     candidates: jax.Array,
+    owner: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """What `predict` gives, [C], of candidates [C] for the user of a batch of one row.
+    """What `predict` gives, [C], of candidates [C] for the users of a batch; see `for_candidates`.
 
-    Count features depend on the candidate: batch.statistics, if any, is [C, F]. Flow, encoder and
-    beam search depend on the history only and run once. With constants that include what `prepare`
-    gives, nothing is computed for all of the catalogue.
+    Flow, encoder and beam search depend on the history only and run once for a row of the batch.
+    With constants that include what `prepare` gives, nothing is computed for all of the catalogue.
     """
-    if batch.statistics is not None and len(batch.statistics) != len(candidates):
-        raise ValueError(f"{len(batch.statistics)} count features of {len(candidates)} candidates")
     weights, vectors = current_generator(generator, flow, params, constants)
     batch = with_flow(generator, flow, weights, vectors, constants, batch)
     generated = generate(cohorts, params, constants, batch)
-    many = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (len(candidates), *x.shape[1:])), batch._replace(pair=None)
-    )
-    many = many._replace(item=candidates)
+    generated = generated_for(generated, owner)
+    many = for_candidates(batch, candidates, owner)
     return _score(model, generator, flow, params, variables, constants, many, generated)
 
 

@@ -1,7 +1,9 @@
 """The flow after every history entry, and the keys and values of the label head, computed once.
 
 Windows of S entries advance by half; in each, the later half of the positions are rolled out
-together in one causal pass, so that every entry has at least S / 2 entries of context.
+together in one causal pass, so that every entry has at least S / 2 entries of context. Where a
+window begins depends on the number of earlier entries alone (nif_jax/data/chunks.py): what is
+computed after an entry is the same whether or not further entries follow, as in serving.
 """
 
 import dataclasses
@@ -14,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nif_jax.data.chunks import stride_of
 from nif_jax.data.input import Epochs
 from nif_jax.data.ranges import of_rows
 from nif_jax.data.storage import mapped_zeros
-from nif_jax.data.windows import gather_history
+from nif_jax.data.windows import gather_segments
 from nif_jax.models.flow import FlowDecoder
 from nif_jax.stages.context import Context
 from nif_jax.stages.generator import flow_decoder
@@ -28,7 +31,7 @@ from nif_jax.training.devices.placed import Placed
 
 @dataclasses.dataclass(frozen=True)
 class FlowPlan:
-    """Windows that together end at every history entry once.
+    """Windows that together add every history entry once.
 
     Attributes:
       begins: for each shard of the run, [U + 1] int64 bounds of users in history_row.
@@ -42,15 +45,14 @@ class FlowPlan:
 
     @functools.cached_property
     def _windows(self) -> list[np.ndarray]:
-        """[W, 3] begin of the user, end of the window, first entry that it adds."""
+        """[W, 3] begin and end of the user, and the first entry that the window adds."""
         found = []
         for bounds in self.begins:
             counts = -(-np.diff(bounds) // self.stride)
             user = np.repeat(np.arange(len(counts)), counts)
             place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
             first = bounds[user] + place * self.stride
-            end = np.minimum(first + self.stride, bounds[user + 1])
-            found.append(np.stack([bounds[user], end, first], axis=1))
+            found.append(np.stack([bounds[user], bounds[user + 1], first], axis=1))
         return found
 
     @functools.cached_property
@@ -90,7 +92,7 @@ def compute_flows(
       params: its parameters, replicated.
       vectors: [N + 1, D] its item vectors, replicated.
       data: arrays["store"] and constants["items"].
-      plan: which windows, stride at most `context`.
+      plan: which windows, with the stride of `context`.
       entries: M.
       context: S.
       horizon: T.
@@ -104,7 +106,11 @@ def compute_flows(
     """
 
     def gather(arrays, index):
-        return gather_history(arrays["store"], index["begin"], index["end"], context)[0]
+        xp = index["first"].__array_namespace__()
+        last = index["first"] + plan.stride
+        entry = last[:, None] + xp.arange(-context, 0, dtype=xp.int32)
+        real = (entry >= index["begin"][:, None]) & (entry < index["end"][:, None])
+        return gather_segments(arrays["store"], entry, real.astype(xp.int32))[0]
 
     def roll_out(params, vectors, arrays, constants, inputs):
         index, window = inputs
@@ -115,9 +121,9 @@ def compute_flows(
             window = jax.tree.map(lambda x: x[0], window)
         bound = model.bind({"params": params})
         flow, past = bound.roll_out(window, constants["items"], horizon, plan.stride, vectors)
-        position = index["end"][:, None] + jnp.arange(-plan.stride, 0)
+        entry = index["first"][:, None] + jnp.arange(plan.stride)
         found = jax.tree.map(lambda x: x.astype(dtype), (flow, past[:, -plan.stride :]))
-        return found, jnp.where(position >= index["first"][:, None], position, -1)
+        return found, jnp.where(entry < index["end"][:, None], entry, -1)
 
     mapped = parallel.map(roll_out, sharded=True)
     devices = len(parallel.local_shards)
@@ -166,7 +172,7 @@ def _all_flows(run: Context, params: Any, vectors: np.ndarray) -> tuple[np.ndarr
         run.parallel.replicate(params),
         run.parallel.replicate(vectors),
         run.place(),
-        plan=FlowPlan(bounds, max(1, context // 2), batch_size=64),
+        plan=FlowPlan(bounds, stride_of(context), batch_size=64),
         entries=run.dataset.stores.history_row.shape[1],
         context=context,
         horizon=run.config.flow.horizon,

@@ -102,9 +102,9 @@ class Stage:
         large. The optimizer then has to keep the shapes of parameters.
       per_shard: names of variables with an entry for each shard of the run, which start anew where a
         run goes on with another number of shards.
-      predict_candidates: for rankers, the function of "scores" for a batch of one row, whose
-        count features are those of the candidates, and candidates [C]; its constants include what
-        scorers["scores"].prepare gives.
+      predict_candidates: for rankers, the function of "scores" for a batch whose count features
+        are those of the candidates [C], for candidates [C] and their rows of the batch [C] (None:
+        a batch of one row); its constants include what scorers["scores"].prepare gives.
     """
 
     name: str

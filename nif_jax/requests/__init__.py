@@ -1,0 +1,1 @@
+"""Requests for scores: names in, arrays out, without JAX."""

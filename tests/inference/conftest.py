@@ -1,0 +1,34 @@
+"""One finished run with variants of all three configs, and its models."""
+
+import pytest
+
+import nif_jax
+from configs import hybrid
+from nif_jax.experiment import runner
+from tests.end_to_end.runs import TINY_HYBRID
+
+ROWS = ("base", "amen_labels", "popularity", "genci", "hybrid", "selected")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The workdir of a finished run."""
+    folder = tmp_path_factory.mktemp("inference")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIF_JAX_CACHE", str(folder / "cache"))
+        text = f"{TINY_HYBRID},train.epochs=1.0,rows={'+'.join(ROWS)}"
+        runner.run(hybrid.get_config(text), folder / "run", "train")
+        yield folder / "run"
+
+
+@pytest.fixture(scope="session")
+def load(finished):
+    """variant -> its model, loaded once."""
+    models = {}
+
+    def of(variant):
+        if variant not in models:
+            models[variant] = nif_jax.load(finished, variant)
+        return models[variant]
+
+    return of
