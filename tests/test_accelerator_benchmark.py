@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import accelerator, matmuls
+from benchmarks import accelerator_parts, matmuls
 from benchmarks.matmuls import Product
 
 
@@ -38,14 +38,14 @@ def test_products_count_as_often_as_they_run():
 
 
 def test_a_part_that_fails_or_is_late_keeps_its_rows_and_its_reason():
-    row = f'print(\'{accelerator.ROW}{{"case": "first"}}\', flush=True)'
+    row = f'print(\'{accelerator_parts.ROW}{{"case": "first"}}\', flush=True)'
     command = [sys.executable, "-c", f"{row}; raise MemoryError('too large')"]
-    rows, error = accelerator.run_process(command, 60)
+    rows, error = accelerator_parts.run_process(command, 60)
     assert rows == [{"case": "first"}] and error == "MemoryError: too large"
     command = [sys.executable, "-c", f"import time; {row}; time.sleep(60)"]
-    rows, error = accelerator.run_process(command, 5)
+    rows, error = accelerator_parts.run_process(command, 5)
     assert rows == [{"case": "first"}] and error == "stopped after 5 s"
-    lines = accelerator.table(
+    lines = accelerator_parts.table(
         {"mfu": {"rows": [{"case": "one", "error": "no\nmemory"}], "error": error}}
     )
     assert "| mfu | one |  | no memory |" in lines and "| mfu | stopped after 5 s |" in lines

@@ -151,3 +151,21 @@ def test_a_greedy_trap_needs_a_second_beam():
     np.testing.assert_array_equal(one.code[0, 0], [1, 1])
     np.testing.assert_array_equal(two.code[0, 0], [2, 1])
     np.testing.assert_allclose(two.score[0, 0], np.log(0.36), rtol=1e-5)
+
+
+@pytest.mark.parametrize("world", ["item"], indirect=True)
+def test_in_bfloat16_log_probabilities_are_float32_and_near(world):
+    model, params, window, *_ = world
+    codes = jnp.ones((len(REAL), K), jnp.int32)
+    rounded = make(model.history, dtype=jnp.bfloat16)
+    calls = [jax.jit(each.apply) for each in (model, rounded)]
+    (_, _, expected), (states, mask, found) = (
+        f({"params": params}, window, IDS, codes) for f in calls
+    )
+    assert states.dtype == jnp.bfloat16 and found.dtype == jnp.float32
+    assert 0 < np.abs(found - expected).max() < 0.1
+
+    def beams(states, mask):
+        return rounded.apply({"params": params}, states, mask, IDS, width=4, method="generate")
+
+    assert jax.eval_shape(beams, states, mask).score.dtype == jnp.float32
