@@ -27,9 +27,7 @@ class Task(NamedTuple):
     command: Sequence[str]
     folder: pathlib.Path  # of its log.txt
     prepare: Callable[[], None] = lambda: None  # called before it starts
-    enough: Callable[[], bool] = lambda: (
-        False
-    )  # called while it runs; it is ended (SIGTERM) at True
+    enough: Callable[[], bool] = lambda: False  # whether to end it (SIGTERM) while it runs
 
 
 END = object()

@@ -136,6 +136,8 @@ def load(overrides: Sequence[str]) -> tuple[str, str, list[common.Run]]:
     """Name, docstring and runs of --sweep, or of the grid of --config and --set."""
     if FLAGS.config and FLAGS.data:
         raise ConfigError("--data is for --sweep; name the file in --config, source.path=<file>.")
+    if FLAGS["storage"].present or FLAGS["trials_at_once"].present:
+        raise ConfigError("--storage and --trials_at_once are for a search; add --search=<trials>.")
     if FLAGS.config:
         return from_flags.get_grid(FLAGS.config, FLAGS["set"].value, overrides)
     if FLAGS["set"].value:

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILE_LINES = {"nif_jax": 250, "configs": 250, "launch": 250, "benchmarks": 250, "tests": 500}
 FUNCTION_LINES = 60
 """Lines of a function without its docstring; comments count."""
-REPORT_LINES = 2420
+REPORT_LINES = 2419
 """Lines of nif_jax/reports/*.py and launch/*.py together: they are not the subject of this code.
 The goal is 2,000; what is left are features, not repetition."""
 MOST_EXCEPTIONS = 3

@@ -74,8 +74,6 @@ def get_grid(
       TextError: no key is varied, one has a range, no values or equal values, or is set elsewhere
         too. Whether the keys exist and the values fit is checked when the configs are built.
     """
-    if not varied:
-        raise text.TextError("--config has no grid; add --set <key>=<value>,<value>,...")
     axes = {}
     for key, values in get_space(config, varied, overrides).items():
         if isinstance(values, Range):
@@ -97,6 +95,8 @@ def get_space(config: str, varied: Sequence[str], overrides: Sequence[str] = ())
       TextError: as get_grid, or the low end of a range is not below its high end, or is not
         positive where the scale is logarithmic.
     """
+    if not varied:
+        raise text.TextError("--config has no grid; add --set <key>=<value>,<value>,...")
     _, _, rest = config.partition(":")
     shared = (word.removeprefix("--config.").partition("=")[0] for word in overrides)
     taken = {*shared, *text.parse(rest)[3]}

@@ -40,8 +40,11 @@ def distributions(
       config: flat; has the type of each key.
 
     Raises:
-      ConfigError: a range for a key that is no number, or with a fraction for a whole number.
+      ConfigError: a range for a key that is no number, or with a fraction for a whole number; or
+        the metric that trials are compared by.
     """
+    if "train.metric" in ranges:
+        raise ConfigError("--set train.metric: trials are compared by it; give it in --config.")
     found: dict[str, BaseDistribution] = {}
     for key, values in ranges.items():
         if isinstance(values, list):

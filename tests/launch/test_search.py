@@ -117,7 +117,7 @@ def test_a_trial_that_fails_is_reported_and_tried_again(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--search=2", RANGES[0], "--only=a*"], "error: --only is not for --search"),
+        (["--set=seed=1,2", "--storage=sqlite:///a"], "are for a search; add --search=<trials>"),
         (
             ["--set=seed=1,2", "--num_seeds=2", "--config.num_seeds=2"],
             "are the same; leave one out",
@@ -154,6 +154,8 @@ def test_values_are_checked_before_anything_starts(tmp_path):
     assert not (tmp_path / "runs").exists()
     with pytest.raises(TextError, match="which only a search has: add --search=<trials>, or give"):
         from_flags.get_grid(CONFIG, ["ranker.dropout=0..1"])
+    with pytest.raises(TextError, match="no grid; add --set"):
+        from_flags.get_space(CONFIG, [])
 
 
 @pytest.mark.parametrize("storage", ["", "sqlite:///{}/study.db"])
@@ -200,6 +202,8 @@ def test_a_range_gets_the_type_of_its_key():
     }
     with pytest.raises(ConfigError, match=r"--set b=0.5..2: b is a whole number"):
         search.distributions({"b": ("0.5", "2", False)}, config)
+    with pytest.raises(ConfigError, match=r"--set train.metric: trials are compared by it"):
+        search.distributions({"train.metric": ["auc", "rank"]}, config)
     with pytest.raises(ConfigError, match=r"--set c=1..2: c is no number; give its values"):
         search.distributions({"c": ("1", "2", False)}, config)
 
