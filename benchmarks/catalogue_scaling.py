@@ -212,7 +212,7 @@ def checkpoints(folder: pathlib.Path, state: list, report: Callable[[str], None]
         report("save last")
         del host_state
         state.clear()
-        host_state, _ = kept.resume(like)
+        host_state, _ = kept.resume(like) or (None, None)
         report("resume")
         state.append(parallel.replicate(host_state))
         report("to device")

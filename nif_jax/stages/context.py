@@ -134,7 +134,7 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         duplicates=data.duplicates,
         **config.source,
     )
-    options = {
+    options: dict[str, Any] = {
         "split": data.split,
         "time_zone": data.time_zone,
         "train_share": data.train_share,
@@ -145,7 +145,10 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         "label_scenes": data.label_scenes,
         "seed": data.seed,
     }
-    shards = {"num_shards": parallel.num_shards, "local_shards": tuple(parallel.local_shards)}
+    shards: dict[str, Any] = {
+        "num_shards": parallel.num_shards,
+        "local_shards": tuple(parallel.local_shards),
+    }
     if data.negatives:  # drawn in memory
         dataset = build_dataset(
             read_lines(),
