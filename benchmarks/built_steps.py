@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from nif_jax.training.devices.base import Devices
+
 USERS, EVENTS = 5_000, 60
 """Users with events, and events of each: what a store holds beside the tables costs no time."""
 
@@ -159,9 +161,11 @@ def generator(
     return Built(model, functions, lookups, index, 0, {"frequency": frequency}, events)
 
 
-def mapped_step(built: Built) -> tuple[Callable, Any, Any]:
-    """A dispatch of the first device, which takes over the state's buffers; the optimizer, and the
-    device."""
+def mapped_step(built: Built, devices: Devices | None = None) -> tuple[Callable, Any, Devices]:
+    """A dispatch, which takes over the state's buffers; the optimizer, and the devices.
+
+    Devices have one shard; None = the first device.
+    """
     import jax
 
     from nif_jax.training.devices.pmap import Pmap
@@ -189,19 +193,21 @@ def mapped_step(built: Built) -> tuple[Callable, Any, Any]:
         config={},
         **nothing | {"lookups": built.lookups},
     )
-    parallel = Pmap(jax.local_devices()[:1])
+    parallel = devices or Pmap(jax.local_devices()[:1])
     step = parallel.map(make_train_step(stage, built.microbatch, True), donate=(0,))
     return step, optimizer, parallel
 
 
-def start(items: int, built: Built) -> tuple[Callable, list, tuple]:
-    """The mapped step, [the state], and the other arguments, on the devices."""
+def start(
+    items: int, built: Built, devices: Devices | None = None
+) -> tuple[Callable, list, tuple]:
+    """The mapped step, [the state], and the other arguments, on the devices; see mapped_step."""
     import jax
     import numpy as np
 
     from nif_jax.training import train_state
 
-    step, optimizer, parallel = mapped_step(built)
+    step, optimizer, parallel = mapped_step(built, devices)
     store, features = log(items, built.events)
     constants = {"items": features} | built.constants
     few = jax.tree.map(lambda x: x[0, 0, :2], built.index)

@@ -8,29 +8,33 @@ uniform negatives, label head. Sizes take turns; a time is the CPU time of a ste
 peak of a process that trains tables of items and users, which have half of the rows each.
 """
 
+import pathlib
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
 from absl import app, flags
 
 from benchmarks import built_steps, common
+from nif_jax.training.devices.base import Devices
 
 flags.DEFINE_integer("rounds", 7, "Counted rounds.")
 flags.DEFINE_bool("quick", False, "Fewer rounds and sizes, and not the memory at 1e7 rows.")
 flags.DEFINE_float("memory", 0, "Only this: memory of training so many rows, 0 = the whole page.")
+flags.DEFINE_string("folder", None, "Of the checkpoints, which are removed.")
 FLAGS = flags.FLAGS
 
 SPARSE_ROWS = 100_000
 
 
-def stepper(items: int, make: Callable, *settings):
-    """A call that takes four steps and returns milliseconds of CPU a step."""
+def stepper(items: int, make: Callable, *settings, parallel: Devices | None = None):
+    """A call that takes four steps and returns milliseconds of CPU a step, and [the state]."""
     import jax
 
-    call, state, arguments = built_steps.start(items, make(items, *settings))
+    call, state, arguments = built_steps.start(items, make(items, *settings), parallel)
 
     def run() -> float:
         begin = time.process_time()
@@ -38,7 +42,7 @@ def stepper(items: int, make: Callable, *settings):
         jax.block_until_ready((state[0], measured))
         return 250 * (time.process_time() - begin)
 
-    return run
+    return run, state
 
 
 def peak_gib() -> float:
@@ -47,12 +51,44 @@ def peak_gib() -> float:
 
 
 def memory(rows: int) -> None:
-    """Trains a table of items and one of users, half of the rows each, and prints the peak."""
-    run = stepper(rows // 2, built_steps.ranker, SPARSE_ROWS)
+    """Trains a table of items and one of users, half of the rows each, saves and restores them as
+    the loop does, and prints the peak after each."""
+
+    def report(what: str) -> None:
+        each = peak_gib() * 2**30 / (rows * 32)
+        print(f"{what:10s} peak {peak_gib():.2f} GiB, {each:.1f} bytes a parameter", flush=True)
+
+    print(f"{rows:,} rows x 32")
+    run, state = stepper(rows // 2, built_steps.ranker, SPARSE_ROWS)
     for _ in range(3):
         run()
-    bytes_each = peak_gib() * 2**30 / (rows * 32)
-    print(f"{rows:,} rows x 32: peak {peak_gib():.2f} GiB, {bytes_each:.1f} bytes a parameter")
+    report("train")
+    with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
+        checkpoints(pathlib.Path(folder), state, report)
+
+
+def checkpoints(folder: pathlib.Path, state: list, report: Callable[[str], None]) -> None:
+    """What nif_jax/training/loop.py does with a state at an evaluation and at the end."""
+    import jax
+
+    from nif_jax.training.checkpoint import Checkpointer
+    from nif_jax.training.devices.pmap import Pmap
+
+    parallel = Pmap()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state[0])
+    with Checkpointer(folder, {}, {"data": {}, "stages": {}}) as kept:
+        host_state = parallel.unreplicate(state[0])
+        report("to host")
+        kept.save_best(3, host_state.params, host_state.variables, {})
+        report("save best")
+        kept.save_last(3, host_state, {"done": False, "best_step": 3})
+        report("save last")
+        del host_state
+        state.clear()
+        host_state, _ = kept.resume(like) or (None, None)
+        report("resume")
+        state.append(parallel.replicate(host_state))
+        report("to device")
 
 
 def page(sizes, dense, rounds: int) -> None:
@@ -64,13 +100,11 @@ def page(sizes, dense, rounds: int) -> None:
         "generator, in_batch": (built_steps.generator, ("in_batch",)),
         "generator, uniform": (built_steps.generator, ("uniform",)),
     }
-    if FLAGS.quick:
-        del makers["generator, uniform"]
     print(f"{common.machine()}, {rounds} rounds of 4 steps")
     print(f"{'step':22s}{'items':>10s} {'tables':8s}{'ms':>8s}   over the first, median (range)")
     for name, (make, settings) in makers.items():
         kinds = [(n, SPARSE_ROWS) for n in sizes] + [(n, 0) for n in dense]
-        runs = [stepper(n, make, least, *settings) for n, least in kinds]
+        runs = [stepper(n, make, least, *settings)[0] for n, least in kinds]
         for run in runs:
             run()
         times = np.array([[run() for run in runs] for _ in range(rounds)])

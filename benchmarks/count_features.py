@@ -13,6 +13,7 @@ from absl import app, flags
 
 from benchmarks import common
 from nif_jax.data import row_statistics, splits
+from nif_jax.data.histories import visible_rows
 from nif_jax.data.schema import Movelines
 
 flags.DEFINE_float("events", 1e6, "Events of the log.")
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
     del argv
     lines = make_log(int(FLAGS.events))
     split = splits.assign_splits(lines, "temporal_global", 0.8, 0.1, 0)
-    bounds = splits.visible_rows(lines, split, "order")
+    bounds = visible_rows(lines, split, "order")
     sampled, shard = np.zeros(lines.num_events, bool), [np.arange(lines.num_events)]
     begin, used = time.perf_counter(), time.process_time()
     found = row_statistics.row_statistics(

@@ -5,7 +5,7 @@ process reads no pages of the shards of others. Smaller logs are dealt out user 
 (nif_jax/data/shards.py), which makes shards more even, and copies every column.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,14 @@ class RowRange:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.arange(self.begin, self.end, dtype=dtype)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.begin, self.end))
+
     def __getitem__(self, index: Any) -> Any:
-        """Rows at places [...], or where a mask [n] is True."""
+        """Rows at places [...], of a slice, or where a mask [n] is True."""
+        if isinstance(index, slice):
+            part = range(self.begin, self.end)[index]
+            return np.arange(part.start, part.stop, part.step)
         index = np.asarray(index)
         return self.begin + (np.flatnonzero(index) if index.dtype == bool else index)
 

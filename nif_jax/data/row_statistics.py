@@ -7,6 +7,7 @@ import numpy as np
 
 from nif_jax.data import splits
 from nif_jax.data.counters import Counters, Queries
+from nif_jax.data.ranges import RowRange
 from nif_jax.data.schema import NO_LABEL, Movelines
 from nif_jax.data.statistics import Statistics, fit, lay_out
 
@@ -50,7 +51,7 @@ def row_statistics(
     sampled: np.ndarray,
     split: np.ndarray,
     bounds: tuple[np.ndarray, np.ndarray],
-    shard_rows: Sequence[np.ndarray],
+    shard_rows: Sequence[np.ndarray | RowRange],
     local_shards: Sequence[int],
 ) -> RowStatistics:
     """Statistics of every row.
@@ -79,7 +80,7 @@ def row_statistics(
     cut_values = np.zeros((len(local_shards), most, len(columns)), np.float16)
     own = np.full(shape, -1, np.int32)
     for number, shard in enumerate(local_shards):
-        rows = shard_rows[shard]
+        rows = np.asarray(shard_rows[shard])
         after = ~train[rows]
         lay_out(columns, rows, values[number])
         lay_out(columns, place[rows[after]], cut_values[number])

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -160,13 +161,15 @@ class Movelines:
     def of_users(self, first: int, end: int) -> "Movelines":
         """The rows of users `first` to `end` - 1, who are counted from 0; columns are views."""
         rows = slice(self.user_offsets[first], self.user_offsets[end])
-        names = (*EVENT_COLUMNS, *OPTIONAL_COLUMNS)
-        columns = {name: getattr(self, name) for name in names}
+        columns: dict[str, Any] = {}
+        for name in (*EVENT_COLUMNS, *OPTIONAL_COLUMNS):
+            values = getattr(self, name)
+            columns[name] = None if values is None else values[rows]
         return dataclasses.replace(
             self,
             user_offsets=self.user_offsets[first : end + 1] - self.user_offsets[first],
             user_features={name: ids[first:end] for name, ids in self.user_features.items()},
-            **{name: None if c is None else c[rows] for name, c in columns.items()},
+            **columns,
         )
 
     @functools.cached_property

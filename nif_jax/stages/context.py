@@ -156,7 +156,7 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
     data = config.data
     statistics = {variant_config(config, name).ranker.statistics for name in ("base", *config.rows)}
     read_lines = functools.partial(load_lines, config)
-    options = {
+    options: dict[str, Any] = {
         "split": data.split,
         "time_zone": data.time_zone,
         "train_share": data.train_share,
@@ -167,7 +167,10 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         "label_scenes": data.label_scenes,
         "seed": data.seed,
     }
-    shards = {"num_shards": parallel.num_shards, "local_shards": tuple(parallel.local_shards)}
+    shards: dict[str, Any] = {
+        "num_shards": parallel.num_shards,
+        "local_shards": tuple(parallel.local_shards),
+    }
     if data.negatives or dates.window(data.split, data.time_zone):  # made in memory
         dataset = build_dataset(
             read_lines(),

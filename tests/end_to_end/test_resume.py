@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
+from configs import base, nif
+from nif_jax.data import ranges
 from nif_jax.experiment import runner, start
 from nif_jax.metrics.writer import read_metrics
 from nif_jax.reports import results
@@ -49,6 +50,31 @@ class TestResume:
             ]
 
         assert losses(whole) == losses(broken)
+
+    def test_large_logs_and_tables_resume_with_the_same_bits(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ranges, "LARGE", 1)
+        large = "data.input=host,train.sparse_rows=1,pretrain.sparse_rows=1"
+        config = nif.get_config(f"{TINY_NIF},{large},flow_loss.negatives=in_batch,rows=nif")
+        runner.run(config, tmp_path / "whole", "train")
+        save, saves = checkpoint.Checkpointer.save_last, []
+
+        def save_and_die(self, *args):
+            save(self, *args)
+            saves.append(self.folder.name)
+            if saves[-2:] in (["base"], ["base", "generator"], ["generator", "nif"]):
+                raise _KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.Checkpointer, "save_last", save_and_die)
+            for _ in range(3):
+                with pytest.raises(_KilledError):
+                    runner.run(config, tmp_path / "broken", "train")
+        runner.run(config, tmp_path / "broken", "train")
+        for stage in ("base", "generator", "nif"):
+            jax.tree.map(
+                np.testing.assert_array_equal,
+                *(best_parameters(tmp_path / n / "seed_0" / stage) for n in ("whole", "broken")),
+            )
 
     def test_killed_between_best_and_last(self, tmp_path, monkeypatch):
         config = base.get_config(TINY)

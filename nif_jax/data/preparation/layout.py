@@ -54,7 +54,7 @@ def load_dataset(
     Raises:
       ConfigError, DataError: see dataset.build_dataset.
     """
-    shards = {"num_shards": num_shards, "local_shards": local_shards}
+    shards: dict[str, Any] = {"num_shards": num_shards, "local_shards": local_shards}
     lines = read_lines(own=functools.partial(ranges.own_rows, **shards))
     if lines.num_events < ranges.LARGE:
         return build_dataset(lines, **options, **shards)
@@ -109,7 +109,7 @@ def _dataset(
 ) -> Dataset:
     """The data set of columns, of the parts of them that each shard has, and of tables."""
     # What is not written equals another column, see layout_writer.write.
-    parts = {"history_end": parts["visible"], "frozen_end": parts["cut"]} | parts
+    parts = {"history_end": parts["visible"], "frozen_end": parts["cut"]} | dict(parts)
     ends = np.cumsum([0, *map(len, parts["split"])])
     shard_rows = [RowRange(begin, end) for begin, end in itertools.pairwise(ends)]
 
