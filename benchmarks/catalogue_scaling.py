@@ -118,11 +118,18 @@ def generator(items: int, sparse_rows: int, negatives: str):
 
 def stepper(items: int, make, *settings):
     """A call that takes four steps and returns milliseconds of CPU a step."""
+    from nif_jax.training.devices.pmap import Pmap
+
+    call, _ = four_steps(Pmap(), items, make, *settings)
+    return call
+
+
+def four_steps(parallel, items: int, make, *settings):
+    """The same on one shard of some devices, and a list whose only entry is the current state."""
     import jax
     import numpy as np
 
     from nif_jax.training import train_state
-    from nif_jax.training.devices.pmap import Pmap
     from nif_jax.training.optim import make_optimizer
     from nif_jax.training.stage import Stage
     from nif_jax.training.step import make_train_step
@@ -150,7 +157,6 @@ def stepper(items: int, make, *settings):
         **nothing | {"lookups": lookups},
     )
     few = jax.tree.map(lambda x: x[0, 0, :2], index)
-    parallel = Pmap()
     batch = gather({"store": store}, few)
     params, _ = init(model, train_state.key(0), batch, constants)
     state = [train_state.create_on_devices(params, {}, optimizer, 0, parallel)]
@@ -166,7 +172,7 @@ def stepper(items: int, make, *settings):
         jax.block_until_ready((state[0], measured))
         return 250 * (time.process_time() - begin)
 
-    return run
+    return run, state
 
 
 def peak_gib() -> float:

@@ -5,6 +5,8 @@
 
 from ml_collections import ConfigDict
 
+from configs import layout
+
 FAST_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false"
@@ -113,25 +115,6 @@ def _simulator(config: ConfigDict, smoke: bool) -> None:
     config.source.cold_users = 0.0
 
 
-def _layout(config: ConfigDict) -> None:
-    """How a run is laid out on devices (docs/devices.md); a run may be resumed with another."""
-    # "pmap": all tables on each device. "mesh": users are dealt out to mesh.data groups of
-    # mesh.model devices, and a group shares the tables.
-    config.parallel = "pmap"
-    config.mesh = ConfigDict()
-    # Their product is the number of devices; 0 for one of them = what the other leaves.
-    config.mesh.data = 0
-    config.mesh.model = 1
-    # (pattern, axes): the first whose pattern is found in the path of a parameter, or of what an
-    # optimizer keeps of it, says where it lies. (None, "model") spreads its columns over a group,
-    # () copies it to each device, as all that no pattern is found in.
-    config.mesh.rules = (
-        (r"(^|/)weights/", ()),  # one column
-        (r"(^|/)(items|user)/[^/]+$", (None, "model")),
-        (r"(^|/)generator_item_emb$", (None, "model")),
-    )
-
-
 def _ab(config: ConfigDict, smoke: bool) -> None:
     """The A/B test of --mode=ab, on data whose law is known; may change after training."""
     config.ab = ConfigDict()
@@ -219,9 +202,8 @@ def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
 def base_config(dataset: str, smoke: bool) -> ConfigDict:
     """The base ranker alone."""
     config = ConfigDict()
-    # First model seed, and how many: each trains the whole pipeline.
-    config.seed = 0
-    config.num_seeds = 1
+    config.seed = 0  # the first model seed
+    config.num_seeds = 1  # each trains the whole pipeline
     # Models to train and compare, in order.
     config.rows = ("base",)
     # A workdir whose best checkpoints stages of the same name start from; "" = none.
@@ -231,7 +213,7 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # XLA flags of the process, before those of $XLA_FLAGS. A GPU repeats its bits only with
     # --xla_gpu_deterministic_ops=true.
     config.xla_flags = FAST_COMPILATION if smoke else ""
-    _layout(config)
+    layout.add_layout(config)
     _data(config, dataset, smoke)
     _ranker(config, smoke)
     _baselines(config)

@@ -1,6 +1,7 @@
 """InfoNCE over item vectors, Eq. 1: exact over the catalogue, or against sampled negatives."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -39,10 +40,8 @@ def exact(
     Returns:
       Scalar.
     """
-    items = table[1:]
-    return exact_of_share(
-        queries, items, len(items), targets, weights, temperature, None, block=block
-    )
+    settings = (targets, weights, temperature, None, block)
+    return exact_of_share(queries, table[1:], len(table) - 1, *settings)
 
 
 def exact_of_share(
@@ -93,11 +92,8 @@ class _Share(NamedTuple):
     temperature: float
     axis_name: str | None
 
-    def sum(self, x: jax.Array) -> jax.Array:
-        return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
-
-    def max(self, x: jax.Array) -> jax.Array:
-        return x if self.axis_name is None else jax.lax.pmax(x, self.axis_name)
+    def over(self, collective: Callable, x: jax.Array) -> jax.Array:
+        return x if self.axis_name is None else collective(x, self.axis_name)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -123,15 +119,16 @@ def _exact_forward(queries, items, targets, weights, share: _Share):
             logits = jnp.where(real, logits, -jnp.inf)
             # Targets of other devices are dropped, here and in the gradient.
             target = jnp.where(target < 0, len(items), target)
-            positive = share.sum(items.at[target].get(mode="fill", fill_value=0))
-        highest = share.max(logits.max(axis=-1, keepdims=True))
+            positive = share.over(jax.lax.psum, items.at[target].get(mode="fill", fill_value=0))
+        highest = share.over(jax.lax.pmax, logits.max(axis=-1, keepdims=True))
         odds = jnp.exp(logits - highest)
-        partition = share.sum(odds.sum(axis=-1, keepdims=True))
+        partition = share.over(jax.lax.psum, odds.sum(axis=-1, keepdims=True))
         loss = (jnp.log(partition) + highest)[:, 0] - (query * positive).sum(-1) / temperature
         scale = weight[:, None] / temperature
         pull = odds * (scale / partition)
+        pulled = share.over(jax.lax.psum, pull @ items)
         by_item = (by_item + pull.T @ query).at[target].add(-scale * query, mode="drop")
-        return by_item, ((weight * loss).sum(), share.sum(pull @ items) - scale * positive)
+        return by_item, ((weight * loss).sum(), pulled - scale * positive)
 
     blocks = (queries, targets, weights)
     by_item, (losses, by_query) = jax.lax.scan(one, jnp.zeros_like(items), blocks)

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nif_jax.data.table_columns import Columns, whole
+from nif_jax.data.table_columns import Columns, squared_norms, whole
 from nif_jax.data.table_rows import TableRows
 from nif_jax.data.windows import Window
 from nif_jax.models.dropout import Dropout
@@ -19,17 +19,9 @@ from nif_jax.models.label_head import LabelHead
 from nif_jax.models.transformer import CausalBlock
 
 
-def unit(x: jax.Array) -> jax.Array:
+def unit(x: Any) -> Any:
     """x over its length along the last axis; the zero vector stays zero, with zero gradient."""
-    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
-
-
-def _unit_rows(table: jax.Array | Columns) -> jax.Array | Columns:
-    """`unit` of a table [N, D], columns of which may be on other devices."""
-    if not isinstance(table, Columns):
-        return unit(table)
-    scale = jax.lax.rsqrt(jnp.maximum(table.squared_norms(), 1e-12))
-    return Columns(table.values * scale)
+    return x * jax.lax.rsqrt(jnp.maximum(squared_norms(x), 1e-12))
 
 
 class FlowDecoder(nn.Module):
@@ -45,8 +37,7 @@ class FlowDecoder(nn.Module):
       dim: D, a multiple of 2 x heads: each head rotates pairs of numbers by their position.
       heads: H.
       layers: blocks, the last of which gives the flow.
-      mlp_ratio: see CausalBlock.
-      dropout: see CausalBlock.
+      mlp_ratio, dropout: see CausalBlock.
       id_dropout: see ItemEmbed.
       context_dropout: share of events whose scene, action and gap a train step hides, so that
         the unknown context of imagined events is a trained one (our choice).
@@ -139,7 +130,7 @@ class FlowDecoder(nn.Module):
     ) -> jax.Array | TableRows | Columns:
         """[N + 1, D] unit vectors of items, row 0 is padding; or of those `shown` [U], sorted."""
         if shown is None:
-            return _unit_rows(self.items.table(items, train))
+            return unit(self.items.table(items, train))
         own = {name: values[shown] for name, values in items.items()}
         return TableRows(shown, unit(whole(self.items.table(own, train))), len(items["id"]))
 

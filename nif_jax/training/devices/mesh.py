@@ -53,7 +53,7 @@ class Mesh(Devices):
 
     @property
     def local_shards(self) -> Sequence[int]:
-        """See Devices. A shard whose devices belong to several processes is local to all of them."""
+        """See Devices. A shard with devices of several processes is local to all of them."""
         return self._local
 
     @property
@@ -161,7 +161,7 @@ def _start_copies(tree: Any) -> None:
 
 def _kind(x: jax.Array) -> str:
     """ "shard" (an entry for each shard), "columns" or "whole"."""
-    axes = x.sharding.spec
+    axes = x.sharding.spec  # type: ignore[attr-defined]  # a NamedSharding
     return "shard" if AXIS in axes else "columns" if MODEL in axes else "whole"
 
 

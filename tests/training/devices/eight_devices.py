@@ -86,7 +86,8 @@ def reference(large: bool):
 
 
 @pytest.mark.parametrize(
-    ("large", "data", "model"), [(shapes is SPARSE, *s) for shapes in (DENSE, SPARSE) for s in shapes]
+    ("large", "data", "model"),
+    [(shapes is SPARSE, *s) for shapes in (DENSE, SPARSE) for s in shapes],
 )
 def test_a_mesh_computes_what_one_device_does(large, data, model):
     devices = Mesh(data, model, RULES, jax.devices()[: data * model])
@@ -199,7 +200,7 @@ def test_a_table_that_devices_do_not_divide_is_refused_and_the_rule_helps():
     with pytest.raises(ValueError, match="do not divide") as error:
         Mesh(1, 2, RULES, jax.devices()[:2]).replicate(parameters)
     rule = re.search(r"Put the rule (\(.*\)) before", str(error.value))[1]
-    rules = (eval(rule), *RULES)  # noqa: S307  # what the message tells users to write
+    rules = (eval(rule), *RULES)  # what the message tells users to write
     devices = Mesh(1, 2, rules, jax.devices()[:2])
     placed = devices.replicate(parameters)
     assert placed["items"]["id"].is_fully_replicated
