@@ -110,8 +110,11 @@ def agree(tree: Any) -> Any:
     """
     if not _in_mesh():
         return tree
-    mean = lambda x: x if is_columns(x) else jax.lax.pmean(x, MODEL)  # noqa: E731
-    return jax.tree.map(mean, tree, is_leaf=is_columns)
+
+    def one(x):
+        return x if is_columns(x) else jax.lax.pmean(x, MODEL)
+
+    return jax.tree.map(one, tree, is_leaf=is_columns)
 
 
 def _in_mesh() -> bool:
