@@ -198,9 +198,7 @@ def mapped_step(built: Built, devices: Devices | None = None) -> tuple[Callable,
     return step, optimizer, parallel
 
 
-def start(
-    items: int, built: Built, devices: Devices | None = None
-) -> tuple[Callable, list, tuple]:
+def start(items: int, built: Built, devices: Devices | None = None) -> tuple[Callable, list, tuple]:
     """The mapped step, [the state], and the other arguments, on the devices; see mapped_step."""
     import jax
     import numpy as np

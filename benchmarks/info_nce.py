@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     import numpy as np
     import optax
 
-    from nif_jax.losses import contrastive
+    from nif_jax.losses import info_nce
     from nif_jax.models.flow import unit
 
     def derived(queries, table, targets, weights, temperature):
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
             call = jax.jit(jax.value_and_grad(lambda q, t: form(q, t, *more, 0.07), (0, 1)))
             return lambda: jax.block_until_ready(call(*vectors))
 
-        forms = {"written": contrastive.exact, "derived": derived}
+        forms = {"written": info_nce.exact, "derived": derived}
         calls = {name: grad(form, queries, table) for name, form in forms.items()}
         seconds = common.interleave(calls, FLAGS.rounds)
         milli = {name: np.median(found) * 1e3 for name, found in seconds.items()}

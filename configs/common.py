@@ -5,7 +5,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import simulator
+from configs import layout, simulator
 from configs.modes import add_modes
 
 FAST_COMPILATION = (
@@ -87,25 +87,6 @@ def _source(config: ConfigDict, dataset: str, smoke: bool) -> None:
         simulator.add_world(config, smoke)
 
 
-def _layout(config: ConfigDict) -> None:
-    """How a run is laid out on devices (docs/devices.md); a run may be resumed with another."""
-    # "pmap": all tables on each device. "mesh": users are dealt out to mesh.data groups of
-    # mesh.model devices, and a group shares the tables.
-    config.parallel = "pmap"
-    config.mesh = ConfigDict()
-    # Their product is the number of devices; 0 for one of them = what the other leaves.
-    config.mesh.data = 0
-    config.mesh.model = 1
-    # (pattern, axes): the first whose pattern is found in the path of a parameter, or of what an
-    # optimizer keeps of it, says where it lies. (None, "model") spreads its columns over a group,
-    # () copies it to each device, as all that no pattern is found in.
-    config.mesh.rules = (
-        (r"(^|/)weights/", ()),  # one column
-        (r"(^|/)(items|user)/[^/]+$", (None, "model")),
-        (r"(^|/)generator_item_emb$", (None, "model")),
-    )
-
-
 def _ranker(config: ConfigDict, smoke: bool) -> None:
     config.ranker = ConfigDict()
     # D, width of every embedding.
@@ -183,9 +164,8 @@ def training(config: ConfigDict, section: str, smoke: bool, **values) -> None:
 def base_config(dataset: str, smoke: bool) -> ConfigDict:
     """The base ranker alone."""
     config = ConfigDict()
-    # First model seed, and how many: each trains the whole pipeline.
-    config.seed = 0
-    config.num_seeds = 1
+    config.seed = 0  # the first model seed
+    config.num_seeds = 1  # each trains the whole pipeline
     # Models to train and compare, in order.
     config.rows = ("base",)
     # A workdir whose best checkpoints stages of the same name start from; "" = none. Rows of
@@ -196,7 +176,7 @@ def base_config(dataset: str, smoke: bool) -> ConfigDict:
     # XLA flags of the process, before those of $XLA_FLAGS. A GPU repeats its bits only with
     # --xla_gpu_deterministic_ops=true.
     config.xla_flags = FAST_COMPILATION if smoke else ""
-    _layout(config)
+    layout.add_layout(config)
     # Activations and products of rankers and generators, "float32" or "bfloat16" (twice the rate on
     # accelerators, slower on CPUs). Always float32: parameters and moments, embeddings, statistics
     # of norms, softmax, the last layer to each logit, losses, metrics, and the tokenizer, whose

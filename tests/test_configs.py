@@ -14,6 +14,7 @@ from configs.text import DATASETS
 from nif_jax import variants
 from nif_jax.data import sources
 from nif_jax.experiment import pipeline, runner, selection
+from nif_jax.experiment.layout import make_devices
 from nif_jax.experiment.settings import require_valid_settings
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.models.baselines.registry import BASELINES
@@ -128,6 +129,8 @@ def test_every_key_is_read(name, tmp_path, monkeypatch):
         True,
     )
     ranking.validation_plan(run)
+    config.parallel = "mesh"
+    make_devices(config)
     unread = set(runner.flatten(plain.to_dict())) - config.all_read()
     # Those of --mode=daily change the config of a day, see tests/experiment/test_days.py.
     assert not {key for key in unread if not key.startswith("daily.")}

@@ -41,10 +41,10 @@ class Columns(flax.struct.PyTreeNode):
     """The columns of an array [..., D] that this device holds; exists within mapped functions.
 
     Attributes:
-      values: [..., D / M] for M devices along MODEL, or some rows of a table.
+      values: [..., D / M] for M devices along MODEL; TableRows for some rows of a large table.
     """
 
-    values: jax.Array | TableRows
+    values: Any
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,9 +70,9 @@ class Columns(flax.struct.PyTreeNode):
         assert not isinstance(self.values, TableRows)
         return _join(self.values)
 
-    def squared_norms(self) -> jax.Array:
-        """[..., 1] sum of squares of each row."""
-        return jax.lax.psum((self.values * self.values).sum(-1, keepdims=True), MODEL)
+    def __mul__(self, factor: jax.Array) -> "Columns":
+        """Every row times a number of factor [..., 1]."""
+        return Columns(self.values * factor)
 
     def rows(self) -> jax.Array:
         """[R, D] this device's rows of a table [N, D]: device k has k R to (k + 1) R - 1.
@@ -95,6 +95,13 @@ def whole(x: Any) -> jax.Array:
     return x.whole() if is_columns(x) else x
 
 
+def squared_norms(x: Any) -> jax.Array:
+    """[..., 1] sum of squares of each row of an array or of Columns."""
+    if is_columns(x):
+        return jax.lax.psum(squared_norms(x.values), MODEL)
+    return (x * x).sum(-1, keepdims=True)
+
+
 def agree(tree: Any) -> Any:
     """Gives all devices along MODEL the same bits of what each of them has computed.
 
@@ -103,8 +110,11 @@ def agree(tree: Any) -> Any:
     """
     if not _in_mesh():
         return tree
-    mean = lambda x: x if is_columns(x) else jax.lax.pmean(x, MODEL)  # noqa: E731
-    return jax.tree.map(mean, tree, is_leaf=is_columns)
+
+    def one(x):
+        return x if is_columns(x) else jax.lax.pmean(x, MODEL)
+
+    return jax.tree.map(one, tree, is_leaf=is_columns)
 
 
 def _in_mesh() -> bool:

@@ -116,8 +116,8 @@ class Rules:
     def description(self) -> str:
         """The form of a rule."""
         return (
-            "a tuple of pairs (regular expression, axes), with the axes (None, 'model') for a table "
-            "whose columns are spread and () for a copy on each device"
+            "a tuple of pairs (regular expression, axes), with the axes (None, 'model') for a "
+            "table whose columns are spread and () for a copy on each device"
         )
 
     def accepts(self, value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Where a stage starts, and what identifies it."""
 
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,10 @@ def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, 
     index = jax.tree.map(lambda x: x[0], stage.plan.indices(0, run.parallel.local_shards[0]))
     batch = data.first_batch(stage.gather, index)
     constants = run.parallel.unreplicate(data.constants)
-    params, variables = stage.init(train_state.key(run.seed), batch, constants)
-    params = jax.tree.map(np.asarray, params)
+    # A large table that devices share need not fit one of them.
+    with _on_cpu() if stage.lookups and run.parallel.splits_tables else contextlib.nullcontext():
+        params, variables = stage.init(train_state.key(run.seed), batch, constants)
+        params = jax.tree.map(np.asarray, params)
     if source is not None:
         params, copied, different = transplant(source, params)
         logging.info(
@@ -43,6 +46,10 @@ def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, 
             run, stage.name, lambda folder: _continued(run, folder, params, variables)
         )
     return params, variables
+
+
+def _on_cpu() -> contextlib.AbstractContextManager:
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
 
 
 def _continues(run: Context, name: str) -> bool:

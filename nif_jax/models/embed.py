@@ -100,7 +100,7 @@ class ItemEmbed(nn.Module):
         """[N + 1, D], the sum of `fields`; Columns if all tables are."""
         fields = self._fields(features, train)
         if all(map(is_columns, fields)):
-            return Columns(sum(field.values for field in fields))  # type: ignore[union-attr]
+            return Columns(sum(field.values for field in fields))  # type: ignore[union-attr,misc]
         return sum(map(whole, fields))  # type: ignore[return-value]  # no int: not empty
 
     def __call__(

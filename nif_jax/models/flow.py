@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from nif_jax.data.table_columns import Columns, whole
+from nif_jax.data.table_columns import Columns, squared_norms, whole
 from nif_jax.data.table_rows import TableRows
 from nif_jax.data.windows import Window
 from nif_jax.models.dropout import Dropout
@@ -20,17 +20,9 @@ from nif_jax.models.label_head import LabelHead
 from nif_jax.models.transformer import CausalBlock
 
 
-def unit(x: jax.Array) -> jax.Array:
+def unit(x: Any) -> Any:
     """x over its length along the last axis; the zero vector stays zero, with zero gradient."""
-    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))
-
-
-def _unit_rows(table: jax.Array | Columns) -> jax.Array | Columns:
-    """`unit` of a table [N, D], columns of which may be on other devices."""
-    if not isinstance(table, Columns):
-        return unit(table)
-    scale = jax.lax.rsqrt(jnp.maximum(table.squared_norms(), 1e-12))
-    return Columns(table.values * scale)
+    return x * jax.lax.rsqrt(jnp.maximum(squared_norms(x), 1e-12))
 
 
 class FlowDecoder(nn.Module):
@@ -139,7 +131,7 @@ class FlowDecoder(nn.Module):
     ) -> jax.Array | TableRows | Columns:
         """[N + 1, D] unit vectors of items, row 0 is padding; or of those `shown` [U], sorted."""
         if shown is None:
-            return _unit_rows(self.items.table(items, train))
+            return unit(self.items.table(items, train))
         own = {name: values[shown] for name, values in items.items()}
         return TableRows(shown, unit(whole(self.items.table(own, train))), len(items["id"]))
 

@@ -13,6 +13,7 @@ from nif_jax.losses import contrastive
 from nif_jax.losses.contrastive import Candidates
 from nif_jax.losses.ctr import weighted_sum
 from nif_jax.losses.flow import diversity, score_diversity, velocity
+from nif_jax.losses.info_nce import exact, exact_of_share
 from nif_jax.models.flow import FlowDecoder, unit
 from nif_jax.stages.sequences import Sequences, targets_ahead
 
@@ -42,7 +43,7 @@ class FlowLoss:
       label_gradient: what that cross-entropy trains: "head", the label head alone, or "generator",
         every parameter that it depends on.
       horizon: T of the roll-out that rankers read.
-      dtype: of the factors of InfoNCE's products, see contrastive.exact.
+      dtype: of the factors of InfoNCE's products, see info_nce.exact.
     """
 
     temperature: float
@@ -135,10 +136,8 @@ def info_nce(
         settings = (targets, mask, loss.temperature)
         if is_columns(table):  # each device along MODEL compares its share of the catalogue
             items, number = table[1:].rows(), len(table) - 1
-            return contrastive.exact_of_share(
-                queries, items, number, *settings, MODEL, dtype=loss.dtype
-            )
-        return contrastive.exact(queries, table, *settings, dtype=loss.dtype)
+            return exact_of_share(queries, items, number, *settings, MODEL, dtype=loss.dtype)
+        return exact(queries, table, *settings, dtype=loss.dtype)
     flat = targets.reshape(-1)
     losses = contrastive.sampled(
         queries.reshape(-1, queries.shape[-1]),

@@ -16,13 +16,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
 from nif_jax.config import flatten
-from nif_jax.training.checkpoint_forms import stored_form
+from nif_jax.training.checkpoint_forms import host_like, stored_form
 from nif_jax.training.checkpoint_meta import (
     ANY_ORIGIN,
     CheckpointError,
@@ -35,6 +33,7 @@ from nif_jax.training.checkpoint_meta import (
     require_same_origin,
     require_undamaged,
     unpack,
+    unwritten,
     write_manifest,
 )
 from nif_jax.training.devices.base import Devices
@@ -116,9 +115,9 @@ class Checkpointer:
             manager.wait_until_finished()
             reason = "Orbax skipped it" if manager.latest_step() != step else ""
         except Exception as error:  # Orbax and TensorStore each have errors of their own
-            raise _unwritten(manager, step, _reason(error)) from error
+            raise unwritten(manager.directory, step, _reason(error)) from error
         if reason:
-            raise _unwritten(manager, step, reason)
+            raise unwritten(manager.directory, step, reason)
         if is_writer():
             write_manifest(pathlib.Path(str(manager.directory)), step)
 
@@ -133,8 +132,7 @@ class Checkpointer:
         return _restore(self._best, like, self._origin, *self._like)
 
     def resume(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """State, for Devices.from_checkpoint, and record to go on from; None where the stage has not
-        begun.
+        """State, for Devices.from_checkpoint, and record to go on from; None at the start.
 
         Raises:
           DamagedError: last or best is missing, or is not what was saved.
@@ -166,13 +164,6 @@ class Checkpointer:
             barrier(f"checkpoints of {self.folder.name}")
 
 
-def _unwritten(manager: ocp.CheckpointManager, step: int, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{manager.directory}: step {step} could not be written ({reason}): free some space and "
-        "run the same command again; earlier checkpoints are intact."
-    )
-
-
 def _newest(manager: ocp.CheckpointManager) -> tuple[int | None, pathlib.Path]:
     """Latest step of a manager, None where there is none, and its folder."""
     step = manager.latest_step()
@@ -192,15 +183,11 @@ def _read_meta(manager: ocp.CheckpointManager, step: int, path: pathlib.Path) ->
     return unpack(_read(manager, step, path, {"meta": ocp.args.JsonRestore()})["meta"], path)
 
 
-def _host_like(like: Any) -> Any:
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-
-
 def _restore(
     manager: ocp.CheckpointManager,
     like: Any,
     origin: Mapping[str, Any] = ANY_ORIGIN,
-    read_into: Callable[[Any], Any] = _host_like,
+    read_into: Callable[[Any], Any] = host_like,
     per_shard: Sequence[str] = (),
 ):
     """Arrays and record of the newest checkpoint, verified; None where there is none."""
@@ -211,7 +198,7 @@ def _restore(
     require_same_origin(path, origin, meta)
     stored, convert = stored_form(like, meta["schema"], per_shard)
     require_same_arrays(path, stored, meta)
-    abstract = read_into(stored) if convert is None else _host_like(stored)
+    abstract = read_into(stored) if convert is None else host_like(stored)
     tree = _read(manager, step, path, {"tree": ocp.args.StandardRestore(abstract)})["tree"]
     require_undamaged(path, tree, meta)
     logging.info("restored %s", path)

@@ -16,6 +16,11 @@ from nif_jax.training.checkpoint_meta import describe
 from nif_jax.training.train_state import TrainState
 
 
+def host_like(like: Any) -> Any:
+    """Host arrays of these shapes and types, for what a checkpoint is read into."""
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+
+
 def stored_form(
     like: Any, schema: Mapping[str, str], per_shard: Sequence[str] = ()
 ) -> tuple[Any, Callable[[Any], Any] | None]:
@@ -67,7 +72,7 @@ def _other_form(state: TrainState) -> TrainState:
     ends = np.cumsum([x.size for x in leaves])
 
     def as_parameters(x) -> bool:
-        return jax.tree.structure(x) == own
+        return bool(jax.tree.structure(x) == own)  # type: ignore[operator]
 
     def vector(x):
         if not as_parameters(x):
@@ -78,10 +83,8 @@ def _other_form(state: TrainState) -> TrainState:
         if x.shape != (ends[-1],):
             return x
         parts = zip(jnp.split(x, ends[:-1]), leaves, strict=True)
-        return own.unflatten([part.reshape(like.shape) for part, like in parts])
+        return jax.tree.unflatten(own, [part.reshape(like.shape) for part, like in parts])
 
     kept = jax.tree.leaves(state.opt_state, is_leaf=as_parameters)
     change = vector if any(map(as_parameters, kept)) else arrays
-    return state.replace(
-        opt_state=jax.tree.map(change, state.opt_state, is_leaf=as_parameters)
-    )
+    return state.replace(opt_state=jax.tree.map(change, state.opt_state, is_leaf=as_parameters))

@@ -36,6 +36,14 @@ class DamagedError(CheckpointError):
         )
 
 
+def unwritten(folder: Any, step: int, reason: str) -> CheckpointError:
+    """The error of a step that could not be written."""
+    return CheckpointError(
+        f"{folder}: step {step} could not be written ({reason}): free some space and run the same "
+        "command again; earlier checkpoints are intact."
+    )
+
+
 def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -85,7 +93,7 @@ def _column_digest(x: Any) -> str:
             found[place] = np.frombuffer(hashlib.sha256(_bytes(column)).digest(), np.uint8)
     if _is_spread(x):
         found = gather_processes(found).max(0)  # what a process has not is 0
-    return _BY_COLUMN + hashlib.sha256(found).hexdigest()
+    return _BY_COLUMN + hashlib.sha256(_bytes(found)).hexdigest()
 
 
 def tree_digest(tree: Any) -> str:

@@ -172,7 +172,8 @@ def train_and_evaluate(
     state = parallel.from_checkpoint((best["params"], best["variables"]))
     del best
     step, rate = record["best_step"], record["rate"]
-    return Trained(stage, *parallel.unreplicate(state), metrics, step, rate, state)
+    params, variables = parallel.unreplicate(state)
+    return Trained(stage, params, variables, metrics, step, rate, state)
 
 
 def _train(

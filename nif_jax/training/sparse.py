@@ -88,8 +88,9 @@ def take(
     """The small state: [U, ...] for each table [N, ...] and for what the optimizer keeps of it."""
 
     def one(name, x):
-        get = lambda x: x.at[rows[name].ids].get(mode="clip")  # noqa: E731
-        return jax.tree.map(get, x) if name else x
+        if not name:
+            return x
+        return jax.tree.map(lambda x: x.at[rows[name].ids].get(mode="clip"), x)
 
     return jax.tree.map(one, _state_names(optimizer, state, rows), state)
 

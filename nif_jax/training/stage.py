@@ -100,8 +100,8 @@ class Stage:
       lookups: (constants, batch, rng) -> {table: Lookup}, the rows of each large table that a pass
         of loss_fn with these arguments reads (nif_jax/training/sparse.py); None = no table is
         large. The optimizer then has to keep the shapes of parameters.
-      per_shard: names of variables with an entry for each shard of the run, which start anew where a
-        run goes on with another number of shards.
+      per_shard: names of variables with an entry for each shard of the run, which start anew where
+        a run goes on with another number of shards.
       predict_candidates: for rankers, the function of "scores" for a batch whose count features
         are those of the candidates [C], for candidates [C] and their rows of the batch [C] (None:
         a batch of one row); its constants include what scorers["scores"].prepare gives.

@@ -20,7 +20,7 @@ from configs.text import DATASETS
 from nif_jax import main
 from nif_jax.config import flatten
 from nif_jax.experiment import flag_errors, pipeline, runner, user_errors
-from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Rate, Several
+from nif_jax.experiment.setting_kinds import Choice, Kind, Number, Rate, Rules, Several
 from nif_jax.experiment.settings import SETTINGS, require_valid_settings
 from nif_jax.stages import step_counts
 from nif_jax.variants import VARIANTS, variant_config
@@ -150,6 +150,8 @@ def outside(setting):
     values = [NAN, math.inf, -math.inf, "x"]
     if isinstance(setting, Rate):
         return [*values, 1 / 257, 256 / 257, *([] if setting.one else [1.0]), 1.1, -0.1]
+    if isinstance(setting, Rules):
+        return ["items", (("items",),), (("(", ()),), (("items", ("model", None)),)]
     assert isinstance(setting, Number)
     if setting.whole or setting.even:
         values.append(True)  # which a config makes 1.0 where a number is meant

@@ -1,7 +1,6 @@
 """Whole runs of the baselines and of the hybrid."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 import subprocess
@@ -27,6 +26,13 @@ from tests.end_to_end.runs import (
     best_parameters,
     make_run,
 )
+
+
+def _require_close(path, one, other):
+    # A bias that shifts all keys of an attention alike changes no score: its gradient is rounding,
+    # which Adam brings to full size.
+    if "['key']['bias']" not in jax.tree_util.keystr(path):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=str(path))
 
 
 class TestBaselines:
@@ -124,9 +130,12 @@ class TestHybrid:
             here, there = (
                 best_parameters(folder / "seed_0" / stage) for folder in (tmp_path, finished_hybrid)
             )
-            jax.tree.map(
-                functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), here, there
-            )
+            jax.tree_util.tree_map_with_path(_require_close, here, there)
+        # pmap reads the checkpoints of the mesh.
+        before = results.read_results(tmp_path)["rows"]
+        runner.run(hybrid.get_config(TINY_HYBRID), tmp_path, "evaluate")
+        after = results.read_results(tmp_path)["rows"]
+        assert [r["auc"] for r in after] == pytest.approx([r["auc"] for r in before], abs=1e-6)
 
     def test_every_stage_has_its_checkpoint(self, finished_hybrid):
         folder = finished_hybrid / "seed_0"

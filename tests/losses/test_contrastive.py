@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from nif_jax.losses import contrastive
+from nif_jax.losses import contrastive, info_nce
 from nif_jax.losses.contrastive import Candidates, draw_candidates
 
 N, D, Q = 7, 4, 5
@@ -20,7 +20,7 @@ def exact(queries, table, targets, temperature):
     """[...] losses one by one, each the sum over a single query."""
 
     def one(query, target):
-        return contrastive.exact(query, table, target, jnp.ones(()), temperature)
+        return info_nce.exact(query, table, target, jnp.ones(()), temperature)
 
     flat = jax.vmap(one)(queries.reshape(-1, queries.shape[-1]), targets.reshape(-1))
     return flat.reshape(targets.shape)
@@ -100,7 +100,7 @@ def test_sums_and_gradients_are_those_of_softmax_cross_entropy(block):
         return 3.0 * (weights * losses).sum()
 
     def found(queries, table):
-        return 3.0 * contrastive.exact(queries, table, targets, weights, 0.1, block)
+        return 3.0 * info_nce.exact(queries, table, targets, weights, 0.1, block)
 
     there = jax.jit(jax.value_and_grad(expected, (0, 1)))(queries, table)
     here = jax.jit(jax.value_and_grad(found, (0, 1)))(queries, table)
@@ -113,7 +113,7 @@ def test_what_has_no_weight_may_be_anything():
     weights = np.array([1, 0, 1, 0], np.float32)
 
     def total(queries, table, targets):
-        return contrastive.exact(queries, table, targets, weights, 0.1, 3)
+        return info_nce.exact(queries, table, targets, weights, 0.1, 3)
 
     call = jax.jit(jax.value_and_grad(total, (0, 1)))
     odd = np.where(weights[:, None] > 0, queries, np.nan)
@@ -275,7 +275,7 @@ def test_rounded_factors_change_nothing_but_the_factors(form, batch):
 
     def loss(queries, table, dtype):
         if form == "exact":
-            return contrastive.exact(queries, table, targets, jnp.ones(Q), 0.1, 2, dtype)
+            return info_nce.exact(queries, table, targets, jnp.ones(Q), 0.1, 2, dtype)
         positives, negatives = table[targets], table[1:]
         candidates = Candidates(jnp.arange(1, N + 1), jnp.zeros(N), jnp.ones(N, bool))
         arguments = (queries, positives, targets, negatives, candidates, 0.1, dtype)

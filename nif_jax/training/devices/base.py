@@ -1,8 +1,8 @@
 """The interface to the devices of a run: what is sharded over them, and what is replicated.
 
-Training is data parallel. Users are assigned to shards, and shard d belongs to device d of the
-run, whichever process that device belongs to. Two processes with one device each therefore compute
-what one process with two devices does.
+Training is data parallel. Users are assigned to shards. Shard d belongs to device d of the run, or
+to group d of devices that share tables, whichever process they belong to. Two processes with one
+device each therefore compute what one process with two devices does.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ class Devices(Protocol):
 
     @property
     def num_shards(self) -> int:
-        """Number of devices of the whole run."""
+        """Number of shards of the whole run: of its devices, or of groups that share tables."""
 
     @property
     def local_shards(self) -> Sequence[int]:
-        """Shard numbers of the devices of this process."""
+        """Numbers of the shards that devices of this process have."""
 
     @property
     def splits_tables(self) -> bool:
@@ -65,8 +65,11 @@ class Devices(Protocol):
         """Host copy of a replicated tree."""
 
     def to_checkpoint(self, tree: Any) -> Any:
-        """A replicated tree as checkpoints save it: host arrays, which process 0 writes, or arrays on
-        devices, of which every process writes a part."""
+        """A replicated tree as checkpoints save it.
+
+        Host arrays, which process 0 writes, or arrays on devices, of which each process writes a
+        part.
+        """
 
     def checkpoint_like(self, like: Any) -> Any:
         """What a checkpoint is read into, for a tree of shapes and types."""

@@ -10,6 +10,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from nif_jax.data.schema import ConfigError
 from nif_jax.data.table_columns import MODEL, Columns, is_columns
 from nif_jax.training.devices.base import AXIS, Devices
 from nif_jax.training.devices.processes import on_host
@@ -53,7 +54,7 @@ class Mesh(Devices):
 
     @property
     def local_shards(self) -> Sequence[int]:
-        """See Devices. A shard whose devices belong to several processes is local to all of them."""
+        """See Devices. A shard with devices of several processes is local to all of them."""
         return self._local
 
     @property
@@ -98,7 +99,7 @@ class Mesh(Devices):
           x: the array, or its shape and type.
 
         Raises:
-          ValueError: the devices along "model" do not divide the columns that a rule spreads.
+          ConfigError: the devices along "model" do not divide the columns that a rule spreads.
         """
         name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
         axes = next((axes for pattern, axes in self._rules if pattern.search(name)), ())
@@ -106,7 +107,7 @@ class Mesh(Devices):
         if devices == 1 or axes != COLUMNS or not np.issubdtype(x.dtype, np.floating):
             return NamedSharding(self._mesh, P())
         if not x.ndim or x.shape[-1] % devices:
-            raise ValueError(
+            raise ConfigError(
                 f"config.mesh.rules spread the columns of {name!r}, an array {list(x.shape)}, over "
                 f"{devices} devices, which do not divide them. Put the rule ({re.escape(name)!r}, "
                 "()) before the others, or change config.mesh.model or the width of the table."
@@ -161,7 +162,7 @@ def _start_copies(tree: Any) -> None:
 
 def _kind(x: jax.Array) -> str:
     """ "shard" (an entry for each shard), "columns" or "whole"."""
-    axes = x.sharding.spec
+    axes = x.sharding.spec  # type: ignore[attr-defined]  # a NamedSharding
     return "shard" if AXIS in axes else "columns" if MODEL in axes else "whole"
 
 

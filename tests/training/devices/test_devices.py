@@ -4,20 +4,30 @@ import jax
 import numpy as np
 import pytest
 
+from nif_jax.data.table_columns import whole
 from nif_jax.training.devices.base import AXIS
+from nif_jax.training.devices.mesh import Mesh
 from nif_jax.training.devices.placed import Placed
 from nif_jax.training.devices.pmap import Pmap
 
+LAYOUTS = {
+    "one device": lambda: Pmap(jax.devices()[:1]),
+    "two devices": lambda: Pmap(jax.devices()[:2]),
+    "two groups": lambda: Mesh(2, 1, (), jax.devices()[:2]),
+    "a group of two": lambda: Mesh(1, 2, ((r"(^|/)a$", (None, "model")),), jax.devices()[:2]),
+}
 
-@pytest.fixture(scope="module", params=[1, 2])
+
+@pytest.fixture(scope="module", params=LAYOUTS)
 def devices(request):
-    return Pmap(jax.devices()[: request.param])
+    return LAYOUTS[request.param]()
 
 
 def tree(devices):
     """Host leaves [D_local, ...] that differ between shards."""
     count = devices.num_shards
-    return {"a": np.arange(6.0 * count).reshape(count, 2, 3), "b": [np.arange(count) + 10]}
+    a = np.arange(8.0 * count, dtype=np.float32).reshape(count, 2, 4)
+    return {"a": a, "b": [np.arange(count) + 10]}
 
 
 def assert_equal(a, b):
@@ -37,15 +47,17 @@ def test_trees_come_back_as_they_were_put(devices):
 
 def test_a_mapped_function_has_no_device_axis(devices):
     def add(shared, part):
-        assert shared["a"].shape == (devices.num_shards, 2, 3) and part["a"].shape == (2, 3)
-        return shared["b"][0].sum() + jax.lax.psum(part["a"], AXIS), part["b"][0]
+        assert shared["a"].shape == (devices.num_shards, 2, 4) and part["a"].shape == (2, 4)
+        return shared["a"], shared["b"][0].sum() + jax.lax.psum(part["a"], AXIS)
 
     given = tree(devices)
-    equal, own = devices.map(add)(devices.replicate(given), devices.shard(given))
-    np.testing.assert_array_equal(
-        devices.unreplicate(equal), given["b"][0].sum() + given["a"].sum(0)
-    )
-    np.testing.assert_array_equal(devices.unshard(own), given["b"][0])
+    arguments = (devices.replicate(given), devices.shard(given))
+    table, total = devices.unreplicate(devices.map(add)(*arguments))
+    np.testing.assert_array_equal(table, given["a"])
+    np.testing.assert_array_equal(total, given["b"][0].sum() + given["a"].sum(0))
+    own = devices.map(lambda shared, part: part["b"][0] + whole(shared["a"]).sum(), sharded=True)
+    found = devices.unshard(own(*arguments))
+    np.testing.assert_array_equal(found, given["b"][0] + given["a"].sum())
 
 
 def test_the_first_part_is_used_where_it_is(devices):
