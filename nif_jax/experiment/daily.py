@@ -120,8 +120,8 @@ def _run_way(
 ) -> None:
     """Trains one way's model for a day, predicts the day and keeps the metrics.
 
-    On the first day the ways are one model. The model that is never updated predicts all days in
-    one pass.
+    On the first day the ways are one model. The model that is never updated predicts all days that
+    are left in one pass.
     """
     first = config.daily.first_days
     if way == UPDATED and index == first:
@@ -130,7 +130,8 @@ def _run_way(
     logging.info("%s, %s", days[index].name, way)
     source = _source(config, workdir, days, index, way)
     own = way_config(config, days, index, way, source)
-    predicted = days[first:] if way == NEVER else days[index : index + 1]
+    candidates = days[first:] if way == NEVER else days[index : index + 1]
+    predicted = [day for day in candidates if not _file(workdir, day, way).exists()]
     rows: list[dict[str, Any]] = []
     clock = _CpuClock()
     dataset = context.load_dataset(own, parallel)

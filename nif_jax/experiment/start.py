@@ -98,7 +98,7 @@ def _require_same_columns(
         "Name the same columns in the same order with config.source.item_columns and user_columns, "
         "or start without config.init_from."
     )
-    if gone := sorted(there.keys() - here.keys()):
+    if gone := sorted(key for key in there.keys() - here.keys() if not key.startswith(COUNTED)):
         raise ConfigError(
             f"config.init_from: {workdir} was trained with {', '.join(gone)}, which this run does "
             f"not have. {remedy}"

@@ -136,18 +136,19 @@ class TestDaily:
         def files():
             return {path: path.read_text() for path in sorted(finished.glob("*/*.json"))}
 
-        def numbers():
-            record = json.loads((finished / DAYS[2] / "updated.json").read_text())
-            return [{key: row[key] for key in results.METRICS} for row in record["rows"]]
+        def numbers(path):
+            rows = json.loads(path.read_text())["rows"]
+            return [{key: row[key] for key in results.METRICS} for row in rows]
 
-        there, resumed = files(), numbers()
+        lost = [finished / DAYS[1] / "never.json", finished / DAYS[2] / "updated.json"]
+        there, before = files(), list(map(numbers, lost))
         shutil.rmtree(finished / DAYS[2] / "updated")
-        (finished / DAYS[2] / "updated.json").unlink()
+        for path in lost:
+            path.unlink()
         daily.run(write_log(log / "shop"), finished)
-        assert numbers() == resumed
-        # Nothing else was repeated: CPU seconds would differ.
-        changed = [path.name for path, text in files().items() if there[path] != text]
-        assert changed == ["updated.json"]
+        assert list(map(numbers, lost)) == before
+        # No other day was repeated: CPU seconds would differ.
+        assert [path for path, text in files().items() if there[path] != text] == lost
 
     def test_a_finished_workdir_trains_nothing_and_refuses_another_config(
         self, finished, log, monkeypatch
