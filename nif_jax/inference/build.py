@@ -130,7 +130,8 @@ def _arrays(restored: Restored, functions: Functions) -> dict[str, Any]:
         constants["generator_item_emb"] = np.concatenate([constants["generator_item_emb"], added])
     arrays = {"params": _with_unknown(restored), "variables": trained.variables}
     arrays = jax.tree.map(jnp.asarray, arrays | {"constants": constants})
-    prepared = jax.jit(trained.stage.scorers["scores"].prepare)(*arrays.values())
+    given = (arrays[name] for name in ("params", "variables", "constants"))
+    prepared = jax.jit(trained.stage.scorers["scores"].prepare)(*given)
     arrays["constants"] = arrays["constants"] | prepared
     return arrays
 
