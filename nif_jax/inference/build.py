@@ -1,5 +1,6 @@
 """From a restored variant to a Model: functions, arrays, vocabularies, encoder."""
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,9 @@ from nif_jax.stages.generator import flow_decoder
 from nif_jax.variants import VARIANTS, variant_config
 
 
-def load(workdir: str | pathlib.Path, variant: str = "selected", seed: int | None = None) -> Model:
+def load(
+    workdir: str | os.PathLike[str], variant: str = "selected", seed: int | None = None
+) -> Model:
     """See nif_jax.load."""
     return build(restore(pathlib.Path(workdir), variant, seed))
 
@@ -36,6 +39,7 @@ def build(restored: Restored) -> Model:
     config = variant_config(run.for_stage(restored.name).config, restored.name)
     own = VARIANTS[restored.name]
     flow = flow_input.configured(config, own.flow)
+    assert trained.stage.predict_candidates is not None and trained.calibration is not None
     functions = Functions(
         predict_candidates=trained.stage.predict_candidates,
         generator=flow_decoder(run) if own.flow else None,

@@ -100,10 +100,10 @@ class Model:
 
     def number_table(self, kind: str, table: pa.Table, candidates: bool) -> Numbered:
         """See `number`; `kind` is what a row is called."""
-        found, reasons = number(table, self.vocabulary, self.base, candidates)
-        bad = np.flatnonzero(~np.equal(reasons, None))
-        if len(bad):
-            raise RequestError(f"{kind} {bad[0]}: {reasons[bad[0]]}")
+        found, bad = number(table, self.vocabulary, self.base, candidates)
+        if bad:
+            row, reason = bad[0]
+            raise RequestError(f"{kind} {row}: {reason}")
         return found
 
     def score(self, requests: Requests, state: UserState | None = None) -> Scores:

@@ -90,7 +90,7 @@ PAST = {"item_id": "i", "timestamp": 1_600_000_000, "scene": "scene0", "action":
         ({"moveline": [PAST | {"timestamp": 1_600_000_001}]}, "is later than the request"),
         (
             {"moveline": [PAST, PAST | {"timestamp": 1}]},
-            "request 0: moveline: events at 1 are not in order",
+            "moveline: events at 1 are not in order",
         ),
         ({"moveline": [PAST | {"label": 2}]}, "event 0: label is 2; choose from 1, 0 and -1"),
         ({"moveline": [PAST | {"item_id": None}]}, "request 0: moveline: no item_id"),
