@@ -102,7 +102,8 @@ def _record(model: "Model", encoded: Encoded) -> tuple[np.ndarray, dict[str, np.
         return found
 
     with nn.intercept_methods(keep):
-        logit = model.functions.score(model.arrays, *tuple(encoded))
+        score: Callable[..., jax.Array] = model.functions.score
+        logit = score(model.arrays, *encoded)
     return np.asarray(logit), seen
 
 

@@ -126,11 +126,14 @@ class Model:
 
     def logits(self, encoded: Encoded) -> np.ndarray:
         """[R] float32 calibrated logits."""
+        return self.calibration(self.raw_logits(encoded))
+
+    def raw_logits(self, encoded: Encoded) -> np.ndarray:
+        """[R] float32 logits before calibration."""
         # Every call is on its way before the first result is read back.
         found = [(self._score(self.arrays, *piece), size) for piece, size in pieces(encoded)]
         parts = [np.asarray(logit)[:size] for logit, size in found]
-        raw = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return self.calibration(raw)
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def flow(self, movelines: Iterable[Sequence[Event]] | UserState) -> np.ndarray:
         """[G, T, D] Next Interest Flow after the last event of each moveline; [T, D] of a state.
