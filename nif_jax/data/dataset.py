@@ -162,8 +162,9 @@ def build_dataset(
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
     label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
-    kept = [int((values[train] != NO_LABEL).sum()) for values in (ranked.label, label)]
-    labels.require_share(label_share, *kept)
+    labels.require_share(
+        label_share, *((x[train] != NO_LABEL).sum() for x in (ranked.label, label))
+    )
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
     drawn = (negatives, negatives_exclude, seed, negatives_days)
@@ -176,7 +177,7 @@ def build_dataset(
     users, user_sizes = with_ids(movelines.user_features, seen_user)
     bounds = visible_rows(complete, period, ties)
     columns = history_bounds(complete, history, bounds, sampled)
-    shard_rows, stores = lay_out(complete, trained, columns, users, num_shards, local_shards)
+    shards, stores = lay_out(complete, trained, columns, users, num_shards, local_shards)
     return Dataset(
         movelines=movelines,
         split=period,
@@ -186,7 +187,7 @@ def build_dataset(
         user_sizes=user_sizes,
         num_scenes=int(movelines.scene.max()),
         num_actions=int(movelines.action.max()),
-        shard_rows=shard_rows,
+        shard_rows=shards,
         eligible=columns[0],
         sampled=sampled,
         event_label=complete.label,

@@ -168,3 +168,22 @@ boolean = Kind(bool, "True or False")
 text = Kind(str, "text")
 widths = Several(whole(1))
 rules = Rules()
+
+
+TRAINING: Mapping[str, Setting] = {
+    "batch_size": even,
+    "epochs": at_least(0),
+    "eval_epochs": positive,
+    "patience": whole(0),
+    "learning_rate": at_least(0, "a positive number, or 0 with epochs=0"),
+    "warmup_steps": whole(0),
+    "decay": one_of("constant", "cosine"),
+    "weight_decay": at_least(0),
+    "clip_norm": at_least(0),
+    "steps_per_dispatch": whole(1),
+    "accelerator_steps_per_dispatch": whole(1),
+    "log_dispatches": whole(1),
+    "microbatch": whole(0),
+    "accelerator_microbatch": whole(0),
+}
+"""Keys of each section of METRICS: train, pretrain and tokenize."""

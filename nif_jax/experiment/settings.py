@@ -18,6 +18,7 @@ from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.data.sources import SOURCES
 from nif_jax.experiment.selection import METRICS
 from nif_jax.experiment.setting_kinds import (
+    TRAINING,
     Choice,
     Setting,
     Several,
@@ -39,24 +40,6 @@ from nif_jax.experiment.setting_kinds import (
 )
 from nif_jax.experiment.setting_relations import require_relations, require_variant_relations
 from nif_jax.variants import LABEL_HEADS, VARIANTS, require_variants, variant_config
-
-TRAINING: Mapping[str, Setting] = {
-    "batch_size": even,
-    "epochs": at_least(0),
-    "eval_epochs": positive,
-    "patience": whole(0),
-    "learning_rate": at_least(0, "a positive number, or 0 with epochs=0"),
-    "warmup_steps": whole(0),
-    "decay": one_of("constant", "cosine"),
-    "weight_decay": at_least(0),
-    "clip_norm": at_least(0),
-    "steps_per_dispatch": whole(1),
-    "accelerator_steps_per_dispatch": whole(1),
-    "log_dispatches": whole(1),
-    "microbatch": whole(0),
-    "accelerator_microbatch": whole(0),
-}
-"""Keys of each section of METRICS: train, pretrain and tokenize."""
 
 SETTINGS: Mapping[str, Setting] = {
     **{f"{section}.{key}": setting for section in METRICS for key, setting in TRAINING.items()},

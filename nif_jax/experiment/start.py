@@ -63,7 +63,7 @@ def _continued(run: Context, folder: pathlib.Path, params: Any, variables: Any) 
     Moments of the optimizer start at 0: they belong to the last step, not to the best one, and the
     warm-up is there to estimate them.
     """
-    stage, described = folder.name, checkpoint.best_description(folder)
+    stage, described = folder.name, checkpoint.description(folder)
     if described is None:
         logging.info("%s: not in %s, starts as usual", stage, run.config.init_from)
         return params, variables

@@ -1,5 +1,6 @@
 """From a restored variant to a Model: functions, arrays, vocabularies, encoder."""
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,9 @@ from nif_jax.stages.generator import flow_decoder
 from nif_jax.variants import VARIANTS, variant_config
 
 
-def load(workdir: str | pathlib.Path, variant: str = "selected", seed: int | None = None) -> Model:
+def load(
+    workdir: str | os.PathLike[str], variant: str = "selected", seed: int | None = None
+) -> Model:
     """See nif_jax.load."""
     return build(restore(pathlib.Path(workdir), variant, seed))
 
@@ -36,6 +39,7 @@ def build(restored: Restored) -> Model:
     config = variant_config(run.for_stage(restored.name).config, restored.name)
     own = VARIANTS[restored.name]
     flow = flow_input.configured(config, own.flow)
+    assert trained.stage.predict_candidates is not None and trained.calibration is not None
     functions = Functions(
         predict_candidates=trained.stage.predict_candidates,
         generator=flow_decoder(run) if own.flow else None,
@@ -130,7 +134,8 @@ def _arrays(restored: Restored, functions: Functions) -> dict[str, Any]:
         constants["generator_item_emb"] = np.concatenate([constants["generator_item_emb"], added])
     arrays = {"params": _with_unknown(restored), "variables": trained.variables}
     arrays = jax.tree.map(jnp.asarray, arrays | {"constants": constants})
-    prepared = jax.jit(trained.stage.scorers["scores"].prepare)(*arrays.values())
+    given = (arrays[name] for name in ("params", "variables", "constants"))
+    prepared = jax.jit(trained.stage.scorers["scores"].prepare)(*given)
     arrays["constants"] = arrays["constants"] | prepared
     return arrays
 

@@ -139,9 +139,8 @@ def _stream(
             reasons = list(chunk.bad)
             for first, table in _pieces(chunk.table):
                 numbers = chunk.rows[first : first + len(table)]
-                found, why = _number(source, model, table, candidates)
-                places = np.flatnonzero(~np.equal(why, None))
-                reasons += [(int(numbers[place]), why[place]) for place in places]
+                found, wrong = _number(source, model, table, candidates)
+                reasons += [(int(numbers[row]), reason) for row, reason in wrong]
                 if len(found.row):
                     made = of_piece(table, numbers, found)
                     writer.write(made)

@@ -97,12 +97,13 @@ def _record(model: "Model", encoded: Encoded) -> tuple[np.ndarray, dict[str, np.
         if isinstance(module.parent, SemanticAlignment) and module.name in ("query", "key"):
             seen[module.name] = found
         if isinstance(module, SemanticAlignment):
-            step = module.get_variable("params", "step")
+            step: Any = module.get_variable("params", "step")
             seen["flow"] = _weights(seen["query"], seen["key"] + step, module.heads)
         return found
 
     with nn.intercept_methods(keep):
-        logit = model.functions.score(model.arrays, *encoded)
+        score: Callable[..., jax.Array] = model.functions.score
+        logit = score(model.arrays, *encoded)
     return np.asarray(logit), seen
 
 

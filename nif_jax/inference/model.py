@@ -100,10 +100,10 @@ class Model:
 
     def number_table(self, kind: str, table: pa.Table, candidates: bool) -> Numbered:
         """See `number`; `kind` is what a row is called."""
-        found, reasons = number(table, self.vocabulary, self.base, candidates)
-        bad = np.flatnonzero(~np.equal(reasons, None))
-        if len(bad):
-            raise RequestError(f"{kind} {bad[0]}: {reasons[bad[0]]}")
+        found, bad = number(table, self.vocabulary, self.base, candidates)
+        if bad:
+            row, reason = bad[0]
+            raise RequestError(f"{kind} {row}: {reason}")
         return found
 
     def score(self, requests: Requests, state: UserState | None = None) -> Scores:
@@ -126,11 +126,14 @@ class Model:
 
     def logits(self, encoded: Encoded) -> np.ndarray:
         """[R] float32 calibrated logits."""
+        return self.calibration(self.raw_logits(encoded))
+
+    def raw_logits(self, encoded: Encoded) -> np.ndarray:
+        """[R] float32 logits before calibration."""
         # Every call is on its way before the first result is read back.
         found = [(self._score(self.arrays, *piece), size) for piece, size in pieces(encoded)]
         parts = [np.asarray(logit)[:size] for logit, size in found]
-        raw = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return self.calibration(raw)
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def flow(self, movelines: Iterable[Sequence[Event]] | UserState) -> np.ndarray:
         """[G, T, D] Next Interest Flow after the last event of each moveline; [T, D] of a state.

@@ -91,11 +91,11 @@ def append(
 
 def lines_of(state: UserState, log: Log, requests: int) -> Lines:
     """The moveline of a state, which each of some requests sees whole."""
-    rows = state.rows.take(np.arange(state.size))
+    rows = state.rows.take(np.arange(max(state.size, 1)))  # the first is no event yet
     every = np.zeros(requests, np.int32)
     return Lines(
         rows=rows,
-        user=np.zeros(state.size, np.int32),
+        user=np.zeros(len(rows.item), np.int32),
         store=store_of(log, rows),
         line=every,
         first=every.astype(np.int64),

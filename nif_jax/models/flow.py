@@ -70,8 +70,7 @@ class FlowDecoder(nn.Module):
         self.blocks = [CausalBlock(*sizes, output, self.dtype) for output in outputs]
         self.drop = Dropout(self.dropout)
         # The name `responder` stays: the random keys of its parameters depend on it.
-        sizes = (self.dim, self.heads, self.label_head, self.dropout)
-        self.responder = LabelHead(*sizes, self.dtype)
+        self.responder = LabelHead(self.dim, self.heads, self.label_head, self.dropout, self.dtype)
 
     def label_logits(
         self,

@@ -12,25 +12,29 @@ _WHOLE = r"^\s*[+-]?\d{1,18}(\.0*)?\s*$"
 
 
 class Reasons:
-    """Why rows cannot be scored; the first reason of a row counts.
-
-    Attributes:
-      text: [n] object array, None for a good row.
-    """
+    """Why rows cannot be scored; the first reason of a row counts."""
 
     def __init__(self, rows: int):
-        self.text = np.full(rows, None, object)
+        """For so many rows, which are good as yet."""
+        self._rows, self._text = rows, dict[int, str]()
 
     @property
     def good(self) -> np.ndarray:
         """[n] bool."""
-        return np.equal(self.text, None)
+        found = np.ones(self._rows, bool)
+        found[list(self._text)] = False
+        return found
+
+    @property
+    def bad(self) -> list[tuple[int, str]]:
+        """(row, reason) of the bad rows in order."""
+        return sorted(self._text.items())
 
     def add(self, rows: np.ndarray, reason: Callable[[int], str]) -> None:
         """Of rows (their numbers); `reason` is called with the place in `rows`."""
-        for place, row in enumerate(rows):
-            if self.text[row] is None:
-                self.text[row] = reason(place)
+        for place, row in enumerate(rows.tolist()):
+            if row not in self._text:
+                self._text[row] = reason(place)
 
 
 def as_text(name: str, column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -146,5 +146,5 @@ def generator_windows(lines: Lines, context: int, chunked: bool, past: bool) -> 
         end = np.minimum(end, begin + np.maximum(last, 0))
     else:
         first = np.maximum(begin, end - context)
-    bounds = (x.astype(np.int32).reshape(-1) for x in np.broadcast_arrays(first, end))
-    return gather_history(lines.store, *bounds, context)[0]
+    first, end = (x.astype(np.int32).reshape(-1) for x in np.broadcast_arrays(first, end))
+    return gather_history(lines.store, first, end, context)[0]

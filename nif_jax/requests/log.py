@@ -126,19 +126,15 @@ def lay_out(log: Log, requests: Numbered) -> Lines:
     users, place = np.unique(requests.user[stored], return_inverse=True)
     sizes = np.diff(log.offsets)[users]
     number = np.flatnonzero(requests.given)
-    # A last moveline without rows, of unknown users.
-    all_sizes = np.concatenate([sizes, requests.sizes[number], [0]])
+    # A last moveline of unknown users: one row that is no event, so that no column is empty.
+    all_sizes = np.concatenate([sizes, requests.sizes[number], [1]])
     first = np.append(0, np.cumsum(all_sizes))
     line = np.full(len(requests.user), len(all_sizes) - 1)
     line[stored], line[number] = place, len(users) + np.arange(len(number))
     source = np.repeat(log.offsets[users] - first[: len(users)], sizes)
     source = source + np.arange(len(source))
-    rows = Rows(
-        *(
-            np.concatenate([own, more])
-            for own, more in zip(log.rows.take(source), _given(log, requests), strict=True)
-        )
-    )
+    parts = zip(log.rows.take(source), _given(log, requests), strict=True)
+    rows = Rows(*(np.concatenate([own, more, np.zeros(1, more.dtype)]) for own, more in parts))
     user = np.repeat(np.arange(len(all_sizes), dtype=np.int32), all_sizes)
     row = first[line].copy()
     row[stored] += log.before(requests.user[stored], requests.until[stored])

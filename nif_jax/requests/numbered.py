@@ -54,8 +54,8 @@ class Numbered(NamedTuple):
 
 def number(
     table: pa.Table, vocabulary: Vocabulary, base: int, candidates: bool = True
-) -> tuple[Numbered, np.ndarray]:
-    """The good rows of a table, and [n] the reason of each bad one, None for a good one.
+) -> tuple[Numbered, list[tuple[int, str]]]:
+    """The good rows of a table, and (row, reason) of the bad ones.
 
     Args:
       table: columns as in objects.COLUMNS, where item_id is one candidate a row in place of items:
@@ -106,7 +106,7 @@ def number(
         candidate_row=owner[kept],
         candidate=candidate.filter(pa.array(kept)),
     )
-    return found, reasons.text
+    return found, reasons.bad
 
 
 def take(requests: Numbered, begin: int, end: int) -> Numbered:
@@ -116,15 +116,19 @@ def take(requests: Numbered, begin: int, end: int) -> Numbered:
     bounds = np.append(0, np.cumsum(np.where(requests.given, requests.sizes, 0)))
     events = slice(bounds[begin], bounds[min(end, len(requests.row))])
     return Numbered(
-        *(getattr(requests, name)[chosen] for name in ("row", "user", "time", "scene", "until")),
-        {name: values[chosen] for name, values in requests.profile.items()},
-        requests.given[chosen],
-        requests.sizes[chosen],
-        Given(*(column[events] for column in requests.events)),
-        requests.owner[rows] - begin,
-        requests.item[rows],
-        requests.candidate_row[rows],
-        requests.candidate[rows],
+        row=requests.row[chosen],
+        user=requests.user[chosen],
+        time=requests.time[chosen],
+        scene=requests.scene[chosen],
+        until=requests.until[chosen],
+        profile={name: values[chosen] for name, values in requests.profile.items()},
+        given=requests.given[chosen],
+        sizes=requests.sizes[chosen],
+        events=Given(*(column[events] for column in requests.events)),
+        owner=requests.owner[rows] - begin,
+        item=requests.item[rows],
+        candidate_row=requests.candidate_row[rows],
+        candidate=requests.candidate[rows],
     )
 
 

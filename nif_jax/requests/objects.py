@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -74,7 +74,7 @@ class Request:
     profile: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-Requests = Request | Mapping[str, Any] | Iterable[Request | Mapping[str, Any]] | pa.Table
+Requests: TypeAlias = Request | Mapping[str, Any] | Iterable[Request | Mapping[str, Any]] | pa.Table
 
 
 def as_table(requests: Requests) -> pa.Table:

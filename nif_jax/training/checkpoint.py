@@ -214,28 +214,25 @@ def load_best(folder: pathlib.Path, like: Any) -> Any | None:
     return None if found is None else found[0]
 
 
-def best_description(folder: pathlib.Path) -> Mapping[str, Any] | None:
-    """See checkpoint_meta.unpack: of a stage's best checkpoint, or None where there is none."""
-    if not (folder / BEST).is_dir():
+def description(folder: pathlib.Path, kind: str = BEST) -> Mapping[str, Any] | None:
+    """See checkpoint_meta.unpack: of a stage's newest checkpoint, or None where there is none."""
+    if not (folder / kind).is_dir():
         return None
-    with contextlib.closing(_manager(folder / BEST)) as manager:
+    with contextlib.closing(_manager(folder / kind)) as manager:
         step, path = _newest(manager)
         return None if step is None else _read_meta(manager, step, path)
 
 
 def best_digest(folder: pathlib.Path) -> str | None:
     """`tree_digest` of what load_best reads, or None, without reading the arrays."""
-    described = best_description(folder)
+    described = description(folder)
     return None if described is None else described_digest(described)
 
 
 def is_finished(folder: pathlib.Path) -> bool:
     """Whether a stage's last checkpoint is of its end."""
-    if not (folder / LAST).is_dir():
-        return False
-    with contextlib.closing(_manager(folder / LAST)) as manager:
-        step, path = _newest(manager)
-        return step is not None and _read_meta(manager, step, path)["record"]["done"]
+    described = description(folder, LAST)
+    return described is not None and described["record"]["done"]
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:

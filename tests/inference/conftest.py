@@ -1,10 +1,12 @@
 """One finished run with variants of all three configs, and its models."""
 
+import functools
+
 import pytest
 
-import nif_jax
 from configs import hybrid
-from nif_jax.experiment import runner
+from nif_jax.experiment import restore, runner
+from nif_jax.inference import build
 from tests.end_to_end.runs import TINY_HYBRID
 
 ROWS = ("base", "amen_labels", "popularity", "genci", "hybrid", "selected")
@@ -22,13 +24,12 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def load(finished):
-    """variant -> its model, loaded once."""
-    models = {}
+def restored(finished):
+    """variant -> what is read of the run for it."""
+    return functools.cache(lambda variant: restore.restore(finished, variant))
 
-    def of(variant):
-        if variant not in models:
-            models[variant] = nif_jax.load(finished, variant)
-        return models[variant]
 
-    return of
+@pytest.fixture(scope="session")
+def load(restored):
+    """variant -> its model, as nif_jax.load makes it."""
+    return functools.cache(lambda variant: build.build(restored(variant)))
