@@ -76,8 +76,8 @@ def checkpoints(folder: pathlib.Path, state: list, report: Callable[[str], None]
 
     parallel = Pmap()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state[0])
-    with Checkpointer(folder, {}, {"data": {}, "stages": {}}) as kept:
-        host_state = parallel.unreplicate(state[0])
+    with Checkpointer(folder, {}, {"data": {}, "stages": {}}, parallel) as kept:
+        host_state = parallel.to_checkpoint(state[0])
         report("to host")
         kept.save_best(3, host_state.params, host_state.variables, {})
         report("save best")
@@ -87,7 +87,7 @@ def checkpoints(folder: pathlib.Path, state: list, report: Callable[[str], None]
         state.clear()
         host_state, _ = kept.resume(like) or (None, None)
         report("resume")
-        state.append(parallel.replicate(host_state))
+        state.append(parallel.from_checkpoint(host_state))
         report("to device")
 
 

@@ -17,6 +17,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 from absl import app, flags
 
@@ -55,6 +56,7 @@ class RecBole:
         self._expect("")
 
     def _expect(self, text: str) -> None:
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(text):
                 return
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> None:
     size = f"train.batch_size={recbole_steps.BATCH}"
     run = common.make_run(nif.get_config, size)
     wide = common.make_run(nif.get_config, f"{size},ranker.attention=128+64")
-    candidates = {
+    candidates: dict[str, Callable[[], None]] = {
         "DIN of RecBole": RecBole(FLAGS.recbole_python, FLAGS.steps),
         "base": common.stepper(run, "base", None, FLAGS.steps),
         "din": common.stepper(run, "din", GeneratorOutputs(), FLAGS.steps),

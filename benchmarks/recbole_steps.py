@@ -50,9 +50,9 @@ def batches(config: Any) -> tuple[Any, Iterator[Any]]:
 def main(steps: int) -> None:
     """Answers each line of input."""
     # RecBole imports ray for its search of settings only.
-    ray = types.ModuleType("ray")
-    ray.tune = types.ModuleType("ray.tune")
-    sys.modules.update({"ray": ray, "ray.tune": ray.tune})
+    ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
+    vars(ray)["tune"] = tune
+    sys.modules.update({"ray": ray, "ray.tune": tune})
     import recbole
     import torch
     from recbole.config import Config

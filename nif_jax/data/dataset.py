@@ -147,8 +147,7 @@ def build_dataset(
       negatives, negatives_exclude, negatives_days: see negatives.sample_negatives; sampled rows are
         in the period of their event.
       seed: of the random split, of the label sample and of sampled negatives.
-      num_shards: devices of the whole run.
-      local_shards: those of this process.
+      num_shards: devices of the whole run; local_shards: those of this process.
 
     Raises:
       ConfigError: for a bad choice.
@@ -162,9 +161,8 @@ def build_dataset(
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
     label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
-    labels.require_share(
-        label_share, *((x[train] != NO_LABEL).sum() for x in (ranked.label, label))
-    )
+    kept = [np.count_nonzero(x[train] != NO_LABEL) for x in (ranked.label, label)]
+    labels.require_share(label_share, *kept)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
     drawn = (negatives, negatives_exclude, seed, negatives_days)

@@ -11,8 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nif_jax.data import splits
-from nif_jax.data.dataset import OOV, Dataset
+from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import NO_LABEL
+from nif_jax.data.vocabulary import OOV
 from nif_jax.experiment.restore import Restored, restore
 from nif_jax.inference.functions import Functions
 from nif_jax.inference.model import Model

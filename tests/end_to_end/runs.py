@@ -52,9 +52,8 @@ def make_run(
     folder: pathlib.Path, text: str = TINY_NIF, devices: int | Devices = 1
 ) -> context.Context:
     """A run of the first seed that trains nothing yet."""
-    config, parallel = nif.get_config(text), devices
-    if isinstance(devices, int):
-        parallel = Pmap(jax.devices()[:devices])
+    config = nif.get_config(text)
+    parallel = Pmap(jax.devices()[:devices]) if isinstance(devices, int) else devices
     writer = MetricWriter(folder)
     WRITERS.append(writer)
     return context.Context(
