@@ -62,7 +62,8 @@ def run_part(name: str, seconds: float, quick: bool) -> None:
     for case in CASES[name](quick):
         started = time.monotonic()
         if started - begin + longest > seconds:
-            print(ROW + json.dumps({"case": case.name, "error": "no time left"}), flush=True)
+            row = {"case": case.name, "dtype": case.dtype, "error": "no time left"}
+            print(ROW + json.dumps(row), flush=True)
             continue
         print(f"{name}: {case.name}, {case.dtype}", flush=True)
         try:
