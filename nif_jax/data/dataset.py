@@ -161,7 +161,7 @@ def build_dataset(
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
     label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
-    kept = [np.count_nonzero(x[train] != NO_LABEL) for x in (ranked.label, label)]
+    kept = [int((x[train] != NO_LABEL).sum()) for x in (ranked.label, label)]
     labels.require_share(label_share, *kept)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
