@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common
+from benchmarks import checkpoint_memory, common
 
 flags.DEFINE_integer("rounds", 7, "Counted rounds.")
 flags.DEFINE_bool("quick", False, "Fewer rounds and sizes, and not the memory at 1e7 rows.")
@@ -192,31 +192,7 @@ def memory(rows: int) -> None:
         run()
     report("train")
     with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
-        checkpoints(pathlib.Path(folder), state, report)
-
-
-def checkpoints(folder: pathlib.Path, state: list, report: Callable[[str], None]) -> None:
-    """What nif_jax/training/loop.py does with a state at an evaluation and at the end."""
-    import jax
-
-    from nif_jax.training.checkpoint import Checkpointer
-    from nif_jax.training.devices.pmap import Pmap
-
-    parallel = Pmap()
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state[0])
-    with Checkpointer(folder, {}, {"data": {}, "stages": {}}) as kept:
-        host_state = parallel.unreplicate(state[0])
-        report("to host")
-        kept.save_best(3, host_state.params, host_state.variables, {})
-        report("save best")
-        kept.save_last(3, host_state, {"done": False, "best_step": 3})
-        report("save last")
-        del host_state
-        state.clear()
-        host_state, _ = kept.resume(like) or (None, None)
-        report("resume")
-        state.append(parallel.replicate(host_state))
-        report("to device")
+        checkpoint_memory.save_and_restore(pathlib.Path(folder), state, report)
 
 
 def page(sizes, dense, rounds: int) -> None:
