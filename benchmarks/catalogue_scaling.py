@@ -5,7 +5,8 @@
 Ranker: batch 1024, L = 50, as many users as items, ids drawn uniformly, so that nearly all of the
 52,000 look-ups of a step are of different rows. Generator: 16 rows of 54 events, in-batch or
 uniform negatives, label head. Sizes take turns; a time is the CPU time of a step. Memory is the
-peak of a process that trains tables of items and users, which have half of the rows each.
+peak of a process that trains tables of items and users, which have half of the rows each, saves
+them as an evaluation does, and restores them.
 """
 
 import pathlib
@@ -18,7 +19,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from benchmarks import built_steps, common
+from benchmarks import built_steps, checkpoint_memory, common
 from nif_jax.training.devices.base import Devices
 
 flags.DEFINE_integer("rounds", 7, "Counted rounds.")
@@ -64,31 +65,7 @@ def memory(rows: int) -> None:
         run()
     report("train")
     with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
-        checkpoints(pathlib.Path(folder), state, report)
-
-
-def checkpoints(folder: pathlib.Path, state: list, report: Callable[[str], None]) -> None:
-    """What nif_jax/training/loop.py does with a state at an evaluation and at the end."""
-    import jax
-
-    from nif_jax.training.checkpoint import Checkpointer
-    from nif_jax.training.devices.pmap import Pmap
-
-    parallel = Pmap()
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state[0])
-    with Checkpointer(folder, {}, {"data": {}, "stages": {}}, parallel) as kept:
-        host_state = parallel.to_checkpoint(state[0])
-        report("to host")
-        kept.save_best(3, host_state.params, host_state.variables, {})
-        report("save best")
-        kept.save_last(3, host_state, {"done": False, "best_step": 3})
-        report("save last")
-        del host_state
-        state.clear()
-        host_state, _ = kept.resume(like) or (None, None)
-        report("resume")
-        state.append(parallel.from_checkpoint(host_state))
-        report("to device")
+        checkpoint_memory.save_and_restore(pathlib.Path(folder), state, report)
 
 
 def page(sizes, dense, rounds: int) -> None:
@@ -100,6 +77,8 @@ def page(sizes, dense, rounds: int) -> None:
         "generator, in_batch": (built_steps.generator, ("in_batch",)),
         "generator, uniform": (built_steps.generator, ("uniform",)),
     }
+    if FLAGS.quick:
+        del makers["generator, uniform"]
     print(f"{common.machine()}, {rounds} rounds of 4 steps")
     print(f"{'step':22s}{'items':>10s} {'tables':8s}{'ms':>8s}   over the first, median (range)")
     for name, (make, settings) in makers.items():
