@@ -10,12 +10,14 @@ import tempfile
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before JAX starts: whole runs then cross two devices, on any machine.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-# Many tests run the same small config: each program is compiled once a session, for this process
-# and for those that tests start.
-_COMPILED = tempfile.mkdtemp(prefix="nif_jax_tests_")
-atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Many tests run the same small config: each program is compiled once a session, for all processes
+# of it and for those that tests start. JAX locks the folder only if its size is limited.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have the variables of the first process
+    _COMPILED = tempfile.mkdtemp(prefix="nif_jax_tests_")
+    atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(16 * 2**30)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import numpy as np
