@@ -62,6 +62,30 @@ def test_exact_is_softmax_cross_entropy_over_items(batch):
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("devices", [2, 4])  # shares of 4 + 3 items, and of 2 + 2 + 2 + 1
+def test_shares_of_the_catalogue_give_loss_and_gradient_of_the_whole(batch, devices):
+    queries, table, targets = batch
+    weights = np.array([1, 0.5, 2, 0, 1], np.float32)
+    shares = np.pad(table[1:], [(0, -N % devices), (0, 0)]).reshape(devices, -1, D)
+
+    def of_share(queries, items):
+        settings = (targets, weights, 0.1, "model", 2)  # blocks of two queries
+        return contrastive.exact_of_share(queries, items, N, *settings)
+
+    def of_all(queries, items):
+        return contrastive.exact(queries, items, targets, weights, 0.1)
+
+    one = jax.value_and_grad(of_share, (0, 1))
+    found, (by_query, by_share) = jax.jit(jax.vmap(one, (None, 0), axis_name="model"))(
+        queries, shares
+    )
+    value, (expected, by_item) = jax.jit(jax.value_and_grad(of_all, (0, 1)))(queries, table)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    close(found, [value] * devices)
+    close(by_query, [expected] * devices)
+    close(by_share.reshape(-1, D)[:N], by_item[1:])
+
+
 def test_padding_row_is_no_candidate(batch):
     queries, table, targets = batch
     other = table.copy()
