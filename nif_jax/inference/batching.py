@@ -9,7 +9,7 @@ import numpy as np
 
 from nif_jax.requests.encode import Encoded
 
-SIZES = (1, 16, 64, 256)
+SIZES = (1, 16, 128, 1024)
 """Lengths that arrays are padded to; what is longer is cut."""
 
 

@@ -22,7 +22,7 @@ from nif_jax.requests.objects import RequestError
 if TYPE_CHECKING:
     from nif_jax.inference.model import Model
 
-REQUESTS = 64
+REQUESTS = 128
 """Requests that are worked on at a time."""
 
 

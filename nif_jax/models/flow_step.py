@@ -39,8 +39,9 @@ def num_windows(context: int) -> int:
 def empty_state(decoder: FlowDecoder, context: int) -> FlowState:
     """The state of a moveline without entries."""
     head = (decoder.heads, decoder.dim // decoder.heads)
-    memory = jnp.zeros((num_windows(context), context, *head))
-    memories = [KeyValue(memory, memory) for _ in range(decoder.layers)]
+    shape = (num_windows(context), context, *head)
+    # No array is there twice: a state that is donated needs buffers of its own.
+    memories = [KeyValue(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(decoder.layers)]
     return FlowState(memories, jnp.zeros((context, 2, *head)), jnp.zeros(head))
 
 
