@@ -156,8 +156,7 @@ def build_dataset(
     """
     movelines = dates.before_end(movelines, split, time_zone)
     require_shardable(movelines, num_shards)
-    # Labels that rankers may use; histories and generators see the complete store.
-    ranked = labels.of_scenes(movelines, label_scenes)
+    ranked = labels.of_scenes(movelines, label_scenes)  # histories have the complete store
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
     label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
