@@ -39,7 +39,7 @@ def attend(
         mask = jnp.ones((1, keys), bool)
     tiles = _tiles(jnp.broadcast_to(mask, (*lead, queries, keys)).reshape(-1, queries, keys))
     found = _by_tile(*(_split(x) for x in (query * scale, key, value)), tiles)
-    found = found.swapaxes(2, 3).reshape(len(found), -1, heads, width)
+    found = found.swapaxes(2, 3).reshape(found.shape[0], -1, heads, width)
     return found[:, :queries].reshape(query.shape)
 
 
@@ -77,7 +77,7 @@ def _split(x: jax.Array) -> jax.Array:
     """[R, n, H, TILE, d] for x [..., n TILE or fewer, H, d]."""
     x = x.reshape(-1, *x.shape[-3:])
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % TILE), (0, 0), (0, 0)))
-    return x.reshape(len(x), -1, TILE, *x.shape[2:]).swapaxes(2, 3)
+    return x.reshape(x.shape[0], -1, TILE, *x.shape[2:]).swapaxes(2, 3)
 
 
 def _at(x: jax.Array, row, tile) -> jax.Array:

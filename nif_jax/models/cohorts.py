@@ -145,7 +145,7 @@ class CohortNetwork(nn.Module):
         """
         assert generated.beams is not None
         cohorts, mask = cohort_vectors(means, generated.beams, self.form)
-        batch = len(cohorts)
+        batch = cohorts.shape[0]
         mask = mask.reshape(batch, -1)
         states = self.states(generated.states)
         shared = self.attention == "shared"
@@ -175,7 +175,7 @@ class CohortNetwork(nn.Module):
         Returns:
           [B, D]; 0 for a user without cohorts.
         """
-        query = target.reshape(len(refined), -1, self.dim)  # [U, B / U, D]
+        query = target.reshape(refined.shape[0], -1, self.dim)  # [U, B / U, D]
         if self.attention == "shared":
             r = self.over_history(query, refined)
         else:
@@ -198,7 +198,7 @@ class DeepFm(nn.Module):
     @nn.compact
     def __call__(self, fields: jax.Array, train: bool) -> jax.Array:
         """[B] logits of fields [B, F, D]."""
-        flat = fields.reshape(len(fields), -1)
+        flat = fields.reshape(fields.shape[0], -1)
         deep = Mlp((*self.widths, 1), self.dropout, self.dtype)(flat, train)[:, 0]
         linear = nn.Dense(1, dtype=jnp.float32, name="linear")(flat)[:, 0]
         return linear + second_order(fields) + deep

@@ -63,6 +63,15 @@ def _mean(table: Table, ids: jax.Array) -> Table:
     return (table[ids] * real).sum(-2) / jnp.maximum(real.sum(-2), 1.0)
 
 
+def catalogue_is_shorter(rows: int, ids: jax.Array) -> bool:
+    """Whether a catalogue has no more rows than `ids` has entries.
+
+    False where their number is symbolic (jax.export): a program for every number may not read the
+    whole catalogue for one item.
+    """
+    return isinstance(ids.size, int) and rows <= ids.size
+
+
 class ItemEmbed(nn.Module):
     """Sum over features of the mean embedding of an item's values; the id is one feature.
 
@@ -108,7 +117,7 @@ class ItemEmbed(nn.Module):
     ) -> jax.Array:
         """[..., D] for item ids [...]: from one pass over the catalogue where that is shorter."""
         complete = not any(_has_rows(table) for table in self.tables.values())
-        if complete and features["id"].shape[0] <= ids.size:
+        if complete and catalogue_is_shorter(features["id"].shape[0], ids):
             return self.table(features, train)[ids]
         return whole(self.table({name: values[ids] for name, values in features.items()}, train))
 

@@ -184,7 +184,7 @@ class Intent(nn.Module):
         if self.history == "item":
             x, mask = tokens.sum(2) + self.context(history), history.mask
         else:
-            x = tokens.reshape(len(tokens), -1, self.dim)
+            x = tokens.reshape(tokens.shape[0], -1, self.dim)
             mask = jnp.repeat(history.mask, self.num_digits, axis=1)
         x = (x * self.dim**0.5).astype(self.dtype)  # embeddings start small
         position = jnp.arange(x.shape[1])
@@ -221,7 +221,7 @@ class Intent(nn.Module):
         constrained: bool = True,
     ) -> Beams:
         """The G likeliest next items of each row; no gradient flows through the choice."""
-        batch = len(states)
+        batch = states.shape[0]
         states = jax.lax.stop_gradient(states)
         memories = [block.memory(states, width * self.num_digits) for block in self.decoder]
         own = self.decoder[0].own

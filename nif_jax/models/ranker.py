@@ -16,7 +16,14 @@ from nif_jax.models.align import SemanticAlignment
 from nif_jax.models.cohorts import CohortNetwork, DeepFm, Generated
 from nif_jax.models.cpu import over_positions
 from nif_jax.models.dropout import Dropout
-from nif_jax.models.embed import ContextEmbed, ItemEmbed, Mlp, UserEmbed, embedding_init
+from nif_jax.models.embed import (
+    ContextEmbed,
+    ItemEmbed,
+    Mlp,
+    UserEmbed,
+    catalogue_is_shorter,
+    embedding_init,
+)
 from nif_jax.models.semantic_ids import SemanticIds
 
 NUM_LENGTHS = 33
@@ -116,7 +123,7 @@ class Ranker(nn.Module):
         vectors = self.items(shown, items, train)
         if generator_item_emb is None:
             return vectors
-        if len(generator_item_emb) <= shown.size:
+        if catalogue_is_shorter(len(generator_item_emb), shown):
             # Dropped out as a table, so once an item and pass: a mask for every entry of every
             # history would cost more than the rest of the table's return.
             added = self._returned(whole(generator_item_emb), train)[shown]
@@ -217,7 +224,7 @@ class Ranker(nn.Module):
         stacked = jnp.stack([field.astype(self.dtype) for field in fields], axis=1)  # [B, F, D]
         left, right = np.triu_indices(len(fields), k=1)
         products = jnp.einsum("bfd,bgd->bfg", stacked, stacked)[:, left, right]
-        x = jnp.concatenate([stacked.reshape(len(stacked), -1), products], axis=-1)
+        x = jnp.concatenate([stacked.reshape(stacked.shape[0], -1), products], axis=-1)
         if batch.statistics is not None:
             x = jnp.concatenate([x, batch.statistics], axis=-1)  # float32, rounded by the head
         calibration = self.calibrate(evidence, target)

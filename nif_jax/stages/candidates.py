@@ -18,12 +18,12 @@ def for_candidates(
       candidates: [C] items.
       owner: [C] the row of the batch that each candidate is for; None: all are for the only row.
     """
-    statistics = batch.statistics
-    if statistics is not None and len(statistics) != len(candidates):
-        raise ValueError(f"{len(statistics)} count features of {len(candidates)} candidates")
+    # Sizes are read from shapes, not by len: those of a program that is exported are symbolic.
+    statistics, size = batch.statistics, candidates.shape[0]
+    if statistics is not None and statistics.shape[0] != size:
+        raise ValueError(f"{statistics.shape[0]} count features of {size} candidates")
     batch = batch._replace(pair=None, statistics=None)
-    if owner is None or len(batch.scene) == 1:
-        size = len(candidates)
+    if owner is None or batch.scene.shape[0] == 1:
         many = jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape[1:])), batch)
     else:
         many = jax.tree.map(lambda x: x[owner], batch)
@@ -32,7 +32,7 @@ def for_candidates(
 
 def generated_for(generated: Generated | None, owner: jax.Array | None) -> Generated | None:
     """The intent model's output of the user of each candidate; that of one user serves them all."""
-    if generated is None or owner is None or len(generated.mask) == 1:
+    if generated is None or owner is None or generated.mask.shape[0] == 1:
         return generated
     means = generated.means  # of the catalogue
     chosen = jax.tree.map(lambda x: x[owner], generated._replace(means=None))

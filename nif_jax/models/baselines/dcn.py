@@ -59,7 +59,7 @@ class DeepCross(Baseline):
         """[B]."""
         sizes = (self.item_sizes, self.user_sizes, self.num_scenes)
         fields = Fields(*sizes, self.dim, self.id_dropout, name="fields")(batch, items, train)
-        x = with_statistics(fields.reshape(len(fields), -1), batch)  # [B, X]
+        x = with_statistics(fields.reshape(fields.shape[0], -1), batch)  # [B, X]
         crossed = CrossNetwork(self.cross_layers, self.dtype, name="cross")(x)
         deep = Mlp((*self.tower, 1), self.dropout, self.dtype, name="deep")(x, train)
         from_cross = nn.Dense(1, use_bias=False, dtype=jnp.float32, name="from_cross")

@@ -43,7 +43,7 @@ class DeepFactorization(Baseline):
         return (
             first_order.score(batch, items, train)
             + second_order(fields)
-            + deep(with_statistics(fields.reshape(len(fields), -1), batch), train)[:, 0]
+            + deep(with_statistics(fields.reshape(fields.shape[0], -1), batch), train)[:, 0]
         )
 
 

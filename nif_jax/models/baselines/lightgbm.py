@@ -73,7 +73,7 @@ class Trees(Baseline):
             return total + _leaves(own, x).sum(1)
 
         blocks = jnp.ceil(number / BLOCK).astype(jnp.int32)
-        return jax.lax.fori_loop(0, blocks, add_block, jnp.zeros(len(x)))
+        return jax.lax.fori_loop(0, blocks, add_block, jnp.zeros(x.shape[0]))
 
     @staticmethod
     def fit(data: FitData) -> dict:
@@ -109,7 +109,7 @@ def _leaves(trees: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     def moves(state):
         return (state[0] != state[1]).any()
 
-    start = jnp.zeros((len(x), len(place)), jnp.int32)
+    start = jnp.zeros((x.shape[0], len(place)), jnp.int32)
     node, _ = jax.lax.while_loop(moves, lambda s: (step(s[0]), s[0]), (step(start), start))
     return trees["value"][place, node]
 
