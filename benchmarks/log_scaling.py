@@ -61,7 +61,7 @@ def start(path: pathlib.Path, cache_dir: pathlib.Path, until: str) -> dict[str, 
     from benchmarks import common
     from configs import base
     from nif_jax.data.preparation.cache import load_movelines
-    from nif_jax.training.devices.processes import enable_compilation_cache
+    from nif_jax.data.storage import enable_compilation_cache
 
     imported, wall = time.process_time(), time.perf_counter()
     if until == "read":

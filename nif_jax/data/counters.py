@@ -23,7 +23,7 @@ import numpy as np
 from nif_jax.data import rates
 from nif_jax.data.groups import Bounds, in_blocks
 from nif_jax.data.own_events import Block, OwnEvents
-from nif_jax.data.past_events import Moments, PastEvents, PastValues, stacked
+from nif_jax.data.past_events import Moments, Past, PastEvents, PastTotals, PastValues, stacked
 
 USER_PRIOR, PAIR_PRIOR, ITEM_PRIOR = 3.0, 2.0, 5.0
 """Events at the expected rate that are added to each count of a user, of a user with a value, and
@@ -58,11 +58,9 @@ class Queries(NamedTuple):
     later: np.ndarray
     order_only: np.ndarray | None = None
 
-
-def known_times(time: np.ndarray, order_only: np.ndarray | None) -> np.ndarray:
-    """The times, as float64 with NaN where only the order is known: what is computed from them is
-    NaN."""
-    return time if order_only is None else np.where(order_only, np.nan, time)
+    def ids(self, name: str) -> np.ndarray:
+        """[Q] ids that have the values of a feature."""
+        return self.scene if name == "scene" else self.item
 
 
 class _Seen(NamedTuple):
@@ -103,7 +101,7 @@ class Counters:
     def __init__(
         self, user, item, scene, time, label, event, train, features: Mapping, order_only=None
     ):
-        self._time = known_times(time, order_only)
+        self._time = rates.known_times(time, order_only)
         # An item may have features and no event.
         items = max([1 + int(item.max()), *(len(ids) for ids in features.values())])
         self._values = {"item": np.arange(items, dtype=np.int32)[:, None]} | {
@@ -113,24 +111,37 @@ class Counters:
         self._ids = {name: scene if name == "scene" else item for name in self._values}
         self._own = OwnEvents(user, label, event)
         used = event & train
-        self._past = PastEvents(time, label, used)
+        events = PastEvents(time, label, used)
+        self._past: PastEvents | PastTotals = events
         self._first = np.full(len(self._values["item"]), np.inf)
         np.fmin.at(self._first, item[used], self._time[used])
 
-        past_ids = {of: ids.take(self._past.row) for of, ids in (("item", item), ("scene", scene))}
+        past_ids = {of: ids.take(events.row) for of, ids in (("item", item), ("scene", scene))}
 
         def past(name: str) -> PastValues:
             ids = past_ids["scene" if name == "scene" else "item"]
-            return PastValues(self._values[name], ids, self._past.label)
+            return PastValues(self._values[name], ids, events.label)
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             self._past_values = dict(zip(self._values, pool.map(past, self._values), strict=True))
+
+    @classmethod
+    def of_past(cls, past: Past) -> "Counters":
+        """What `past` gives, without a store: only with_movelines makes queries of it possible."""
+        found = cls.__new__(cls)
+        found._values, found._past, found._past_values, found._first = past
+        return found
+
+    @property
+    def past(self) -> Past:
+        """What queries read of all users."""
+        return Past(self._values, self._past, self._past_values, self._first)
 
     def with_movelines(self, user, item, scene, time, label, event, order_only=None) -> "Counters":
         """The same past of all users, with other movelines: `user` and `row` of queries count in
         them. Arguments [E] as in the constructor."""
         found = copy.copy(self)
-        found._time = known_times(time, order_only)
+        found._time = rates.known_times(time, order_only)
         found._ids = {name: scene if name == "scene" else item for name in self._values}
         found._own = OwnEvents(user, label, event)
         return found
@@ -191,7 +202,7 @@ class Counters:
         bounds = self._own.bounds(queries.user, queries.row)
         own = self._own.counts(bounds)
         rate = rates.smooth(own.positive, own.labelled, prior, USER_PRIOR)
-        time = known_times(queries.time, queries.order_only)
+        time = rates.known_times(queries.time, queries.order_only)
         return _Seen(queries, time, moments, bounds, self._own.blocks(queries.user), prior, rate)
 
     def _of_user(self, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
@@ -204,14 +215,14 @@ class Counters:
             yield f"user rate of last {number}", rate
 
     def _of_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
-        ids = _ids(name, seen.queries).take(seen.moments.order)
+        ids = seen.queries.ids(name).take(seen.moments.order)
         value = self._past_values[name].before(ids, seen.moments)
         yield f"{name} events", rates.log1p(value.events)
         rate = rates.smoothed_log_odds(value.positive, value.labelled, seen.prior, ITEM_PRIOR)
         yield f"{name} rate", rate
 
     def _of_user_and_value(self, name: str, seen: _Seen) -> Iterator[tuple[str, np.ndarray]]:
-        ids, end = _ids(name, seen.queries), seen.bounds[1]
+        ids, end = seen.queries.ids(name), seen.bounds[1]
         met = self._own.with_values(self._values[name], self._ids[name], ids, end, seen.blocks)
         yield f"user and {name} events", rates.log1p(met.counts.events)
         positive, labelled = met.counts.positive, met.counts.labelled
@@ -235,8 +246,3 @@ class Counters:
             return np.where(row < 0, np.nan, rates.log1p(seconds))
 
         return in_blocks(since, row, time)
-
-
-def _ids(name: str, queries: Queries) -> np.ndarray:
-    """[Q] ids that have the values of a feature."""
-    return queries.scene if name == "scene" else queries.item

@@ -5,7 +5,7 @@ Letters: P events, Q queries, n ids of items or scenes, M values of a feature.
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +66,27 @@ class PastEvents(Ordered):
         return Counts(*(column.take(moments.place) for column in found))
 
 
+class PastTotals:
+    """PastEvents without the events, for queries that see all of them.
+
+    Args of the constructor: counts [3], numbers of all events, labelled and positive ones.
+    """
+
+    def __init__(self, counts: np.ndarray):
+        self.counts = counts
+
+    def moments(self, time: np.ndarray, later: np.ndarray) -> Moments:
+        """See PastEvents.moments; raises ValueError for a query that does not see all events."""
+        if not later.all():
+            raise ValueError("totals have no times: every query has to be after the train period")
+        order = np.arange(len(time))
+        return Moments(np.zeros(len(time), np.int32), order, order)
+
+    def before(self, moments: Moments) -> Counts:
+        """See PastEvents.before."""
+        return Counts(*(np.full(len(moments.until), count, np.int32) for count in self.counts))
+
+
 class PastValues:
     """Events of all users with each value of a feature.
 
@@ -120,6 +141,19 @@ class PastValues:
         found._values = stacked(self._values, known)
         return found
 
+    @property
+    def totals(self) -> tuple[np.ndarray, np.ndarray]:
+        """[n, M] values of each id, and [3, values] events of each value; see `of_totals`."""
+        return self._values, self._total
+
+    @classmethod
+    def of_totals(cls, values: np.ndarray, total: np.ndarray) -> "PastValues":
+        """PastValues without the events, for queries that see all of them; see `totals`."""
+        none = np.zeros(0, np.int32)
+        found = cls(np.zeros((1, 1), np.int32), none, none)
+        found._values, found._total = values, total
+        return found
+
     def _none(self) -> np.ndarray:
         """[3, values] int32 events of each value without a label, with 0 and with 1."""
         return np.zeros((3, 1 + self._largest), np.int32)
@@ -127,6 +161,45 @@ class PastValues:
     def _wanted(self, ids: np.ndarray) -> Iterator[np.ndarray]:
         """M times [q] int64 values of some ids."""
         yield from self._values.take(ids, axis=0).T.astype(np.int64)
+
+
+class Past(NamedTuple):
+    """What count features read of all users.
+
+    Attributes:
+      values: feature -> [n, M] int32 of each id, padded with 0, in the order of the statistics.
+      events: of all users.
+      of_values: feature -> events with each value.
+      first: [N] second of the first event of each item, or infinity.
+    """
+
+    values: dict[str, np.ndarray]
+    events: PastEvents | PastTotals
+    of_values: dict[str, PastValues]
+    first: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What queries after the train period read, as plain arrays; see `of_arrays`."""
+        events = self.events
+        if isinstance(events, PastEvents):
+            label = np.bincount(_kind(events.label), minlength=3)
+            events = PastTotals(np.array([label.sum(), label[1:].sum(), label[2]]))
+        found = {"past/first": self.first, "past/counts": events.counts}
+        for name, values in self.values.items():
+            known, total = self.of_values[name].totals
+            found |= {f"values/{name}": values, f"known/{name}": known, f"total/{name}": total}
+        return found
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Past":
+        """The inverse of `arrays`, which keep their order."""
+        names = [name.removeprefix("values/") for name in arrays if name.startswith("values/")]
+        return cls(
+            {name: arrays[f"values/{name}"] for name in names},
+            PastTotals(arrays["past/counts"]),
+            {n: PastValues.of_totals(arrays[f"known/{n}"], arrays[f"total/{n}"]) for n in names},
+            arrays["past/first"],
+        )
 
 
 def stacked(values: np.ndarray, more: np.ndarray) -> np.ndarray:

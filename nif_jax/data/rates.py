@@ -8,6 +8,12 @@ import numpy as np
 from nif_jax.data.groups import in_blocks
 
 
+def known_times(time: np.ndarray, order_only: np.ndarray | None) -> np.ndarray:
+    """The times, as float64 with NaN where only the order is known: what is computed from them is
+    NaN."""
+    return time if order_only is None else np.where(order_only, np.nan, time)
+
+
 def smooth(positive, labelled, expected, prior: float) -> np.ndarray:
     """Posterior mean of a rate under a Beta prior at `expected` that weighs `prior` events."""
     return (positive + np.float32(prior) * expected) / (labelled + np.float32(prior))

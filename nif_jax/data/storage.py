@@ -1,4 +1,4 @@
-"""Where downloaded and prepared data is kept, and writes that are whole or absent."""
+"""Where data and compiled programs are kept, and writes that are whole or absent."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from nif_jax.data.files import naming
@@ -22,6 +23,18 @@ def cache_dir(override: str = "") -> pathlib.Path:
         return pathlib.Path(chosen).expanduser()
     caches = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
     return pathlib.Path(caches).expanduser() / "nif_jax"
+
+
+def enable_compilation_cache(folder: pathlib.Path) -> None:
+    """Keeps compiled programs in a folder, for other seeds and runs, and for processes that serve.
+
+    Has to be called before the first compilation. JAX's own variables take precedence:
+    $JAX_COMPILATION_CACHE_DIR, and $JAX_ENABLE_COMPILATION_CACHE=false.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        # Seconds. The default is 1, but most programs of a seed take less.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def mapped_zeros(folder: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:

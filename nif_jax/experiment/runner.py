@@ -26,12 +26,7 @@ from nif_jax.reports.scores import SCORES_FILE, Scores, write_scores
 from nif_jax.reports.workdirs import WorkdirError, is_finished, list_files
 from nif_jax.stages import context
 from nif_jax.training.checkpoint import CheckpointError
-from nif_jax.training.devices.processes import (
-    barrier,
-    enable_compilation_cache,
-    is_writer,
-    set_compiler_flags,
-)
+from nif_jax.training.devices.processes import barrier, is_writer, set_compiler_flags
 from nif_jax.training.loop import NonFiniteLossError
 from nif_jax.training.profile import Profiler
 from nif_jax.variants import SELECTED, missing_packages
@@ -80,7 +75,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
         )
     config = _installed(config)
     set_compiler_flags(config.xla_flags)
-    enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
+    storage.enable_compilation_cache(storage.cache_dir(config.data.cache_dir) / "programs")
     return config
 
 

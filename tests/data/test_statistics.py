@@ -110,6 +110,24 @@ def test_blocks_change_nothing(random_movelines, monkeypatch, block):
         np.testing.assert_array_equal(found[name], column, err_msg=name)
 
 
+def test_totals_give_later_queries_what_the_events_give(random_movelines):
+    lines = random_movelines(3, users=8, events=(4, 12))
+    split = splits.assign_splits(lines, "temporal_global", 0.6, 0.2, 0)
+    train = split == splits.TRAIN
+    whole = counters_of(lines, train)
+    columns = (lines.user, lines.item, lines.scene, lines.time, lines.label)
+    totals = Counters.of_past(past_events.Past.of_arrays(whole.past.arrays()))
+    totals = totals.with_movelines(*columns, np.ones(lines.num_events, bool))
+    queries = every_row(lines, train, np.arange(lines.num_events))
+    with pytest.raises(ValueError, match="every query has to be after the train period"):
+        dict(totals.columns(queries))
+    later = queries._replace(later=np.ones(lines.num_events, bool))
+    expected, found = (dict(counters.columns(later)) for counters in (whole, totals))
+    assert list(found) == list(expected)
+    for name, column in expected.items():
+        np.testing.assert_array_equal(found[name], column)
+
+
 def test_candidates_equal_a_row_that_has_them(random_movelines):
     """A candidate after the last event of its user has the statistics of such a row."""
     lines = random_movelines(6, users=8, events=(4, 12))

@@ -3,7 +3,6 @@
 import glob
 import importlib.util
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -44,18 +43,6 @@ def set_compiler_flags(flags: str) -> None:
     wanted = [flag for flag in flags.split() if flag.partition("=")[0] not in gone]
     present = os.environ.get("XLA_FLAGS", "").split()
     os.environ["XLA_FLAGS"] = " ".join([f for f in wanted if f not in present] + present)
-
-
-def enable_compilation_cache(folder: pathlib.Path) -> None:
-    """Keeps compiled programs in a folder, for other seeds, resumed runs and the runs of a sweep.
-
-    Has to be called before the first compilation. JAX's own variables take precedence:
-    $JAX_COMPILATION_CACHE_DIR, and $JAX_ENABLE_COMPILATION_CACHE=false.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        # Seconds. The default is 1, but most programs of a seed take less.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def gather_processes(tree: Any) -> Any:

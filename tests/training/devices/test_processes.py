@@ -1,15 +1,11 @@
-"""When processes are joined, compiler flags, and the compilation cache."""
+"""When processes are joined, and compiler flags."""
 
 import os
 
 import jax
 import pytest
 
-from nif_jax.training.devices.processes import (
-    enable_compilation_cache,
-    initialize,
-    set_compiler_flags,
-)
+from nif_jax.training.devices.processes import initialize, set_compiler_flags
 
 # What a batch script of four tasks has, and what srun adds in a step.
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
@@ -47,18 +43,3 @@ def test_a_removed_flag_is_left_out_and_the_users_win(monkeypatch, version, kept
     set_compiler_flags("--xla_cpu_use_fusion_emitters=false --other=2")
     gone = ["--xla_cpu_use_fusion_emitters=false"] if kept else []
     assert os.environ["XLA_FLAGS"].split() == [*gone, "--other=2", "--mine=1"]
-
-
-@pytest.mark.parametrize("mine", [None, "/there/already"])
-def test_programs_are_kept_unless_the_user_says_where(tmp_path, mine):
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    try:
-        jax.config.update(names[0], mine)
-        enable_compilation_cache(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == (mine or str(tmp_path))
-        changed = getattr(jax.config, names[1]) != before[names[1]]
-        assert changed == (mine is None)
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
