@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
     'array_record>=0.8.1; sys_platform != "win32"',
     "grain>=0.2.12",  # order and position of the batches
     "ml_collections>=1.0.0",  # configs and their flags
+    "flatbuffers>=24.3.25",  # the format of programs that jax.export writes
     "absl-py>=2.2.0",  # flags and logging
     "numpy>=2.0.0",  # everything on the host
     # Tables of users' own events, and of predictions. With pandas 2.2.2 and 2.3.3, whose strings

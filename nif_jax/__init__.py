@@ -7,14 +7,14 @@ import typing
 if typing.TYPE_CHECKING:
     import os
 
-    from nif_jax.inference.model import Model
+    from nif_jax.inference.model import RunModel
 
 __version__ = "0.1.0"
 
 
 def load(
     workdir: str | os.PathLike[str], variant: str = "selected", seed: int | None = None
-) -> Model:
+) -> RunModel:
     """A variant of a finished run, ready to score requests.
 
     Args:

@@ -4,6 +4,7 @@ python -m nif_jax.main --config=configs/nif.py --workdir=runs/nif
 python -m nif_jax.main --mode=report --workdirs='runs/*' --output=report.html
 python -m nif_jax.main --mode=score --workdir=runs/nif --input=requests.parquet \
     --output=scores.parquet
+python -m nif_jax.main --mode=export --workdir=runs/nif --output=artefacts/nif
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nif_jax.experiment import daily, flag_errors, runner, user_errors
-from nif_jax.inference import build, command
+from nif_jax.inference import build, command, export
 from nif_jax.reports import page, workdirs
 from nif_jax.training.devices import preemption, processes
 
@@ -28,26 +29,28 @@ flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config>-<
 flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict", "ab", "daily", "report", "score", "recommend"],
+    ["train", "evaluate", "predict", "ab", "daily", "report", "score", "recommend", "export"],
     "train: train what is missing, then evaluate. evaluate: score finished stages. predict: write "
     "the scores of the test impressions to <workdir>/predictions.parquet. ab: rank simulated "
     "traffic with the finished stages and write the lifts in clicks to <workdir>/ab.json. daily: "
     "predict each day of the log, then train on it (docs/daily.md). report: compare finished "
     "--workdirs on one page. score, recommend: score the requests of --input, or choose --k items "
-    "for each, with a --variant of the finished --workdir (docs/serving.md).",
+    "for each, with a --variant of the finished --workdir. export: write that variant to the "
+    "folder --output, which nif_jax.serving loads (docs/serving.md).",
 )
 flags.DEFINE_list("workdirs", [], "With --mode=report: finished workdirs, or patterns (runs/*).")
 flags.DEFINE_string(
     "output",
     None,
     "With --mode=report: the page (.html, default report.html), or its tables alone (.md). With "
-    "--mode=score or recommend: the file of scores (.parquet, .csv or .jsonl).",
+    "--mode=score or recommend: the file of scores (.parquet, .csv or .jsonl). With --mode=export: "
+    "a folder, new or of an earlier export.",
 )
 flags.DEFINE_string("input", None, "With --mode=score or recommend: the file of requests.")
-flags.DEFINE_string("variant", "selected", "With --mode=score or recommend: one of the run's rows.")
+flags.DEFINE_string("variant", "selected", "With a finished --workdir: one of the run's rows.")
 flags.DEFINE_integer("k", 10, "With --mode=recommend: items for each request.", lower_bound=1)
 flags.DEFINE_bool("exclude_seen", True, "With --mode=recommend: leave out items of the moveline.")
-flags.DEFINE_integer("seed", None, "With --mode=score or recommend: model seed; default the first.")
+flags.DEFINE_integer("seed", None, "With --variant: model seed; default the first.")
 flags.DEFINE_bool(
     "profile",
     False,
@@ -57,7 +60,7 @@ flags.DEFINE_bool(
 flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
 flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
 flags.DEFINE_integer("process_id", None, "Number of this process, with --coordinator.")
-FINISHED = ("report", "score", "recommend")
+FINISHED = ("report", "score", "recommend", "export")
 """Modes that read the config of a finished run."""
 SERVING = ("score", "recommend")
 flags.register_multi_flags_validator(
@@ -69,6 +72,11 @@ flags.register_multi_flags_validator(
     ["workdir", "input", "output", "mode"],
     lambda given: given["mode"] not in SERVING or None not in given.values(),
     message="--mode=score and --mode=recommend need --workdir, --input and --output",
+)
+flags.register_multi_flags_validator(
+    ["workdir", "output", "mode"],
+    lambda given: given["mode"] != "export" or None not in given.values(),
+    message="--mode=export needs --workdir and --output",
 )
 flags.register_multi_flags_validator(
     ["input", "mode"],
@@ -108,10 +116,13 @@ def report() -> None:
     print(f"{path} has {', '.join(FLAGS.workdirs)}.")
 
 
-def serve_file() -> None:
-    """Scores --input, or recommends for it."""
-    paths = pathlib.Path(FLAGS.input), pathlib.Path(FLAGS.output)
-    model = build.load(FLAGS.workdir, FLAGS.variant, FLAGS.seed)
+def serve() -> None:
+    """Exports a variant of --workdir, or scores --input with it, or recommends for it."""
+    model, output = build.load(FLAGS.workdir, FLAGS.variant, FLAGS.seed), pathlib.Path(FLAGS.output)
+    if FLAGS.mode == "export":
+        export.export(model, output)
+        return
+    paths = pathlib.Path(FLAGS.input), output
     if FLAGS.mode == "score":
         command.score(model, *paths)
     else:
@@ -129,8 +140,8 @@ def run_mode() -> None:
     processes.initialize(*joined)
     logging.set_verbosity(logging.INFO)
     silence_library_logs()
-    if FLAGS.mode in SERVING:
-        serve_file()
+    if FLAGS.mode in (*SERVING, "export"):
+        serve()
         return
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default_workdir()
     train = FLAGS.mode in ("train", "daily")

@@ -11,12 +11,12 @@ ALLOWED = {
     "main": ["inference", "experiment", "reports", "training.devices"],
     "inference": [
         "experiment",
+        "serving",
         "requests",
         "stages",
         "variants",
         "models.baselines",
         "models",
-        "metrics",
         "data",
     ],
     "experiment": [
@@ -51,6 +51,7 @@ ALLOWED = {
     "training.devices": ["data"],
     "config": ["variants"],
     "variants": ["data"],
+    "serving": ["requests", "metrics", "data"],
     "requests": ["data"],
     "models.baselines": ["models", "data"],
     "models": ["data"],
@@ -103,7 +104,7 @@ def test_the_graph_is_small_and_points_down():
     print(f"{len(nodes)} packages, {len(edges)} imports")
     for node in nodes:
         print(node, "->", ", ".join(sorted(target for own, target in edges if own == node)))
-    assert len(nodes) <= 18 and len(edges) <= 60
+    assert len(nodes) <= 19 and len(edges) <= 62
     order = list(ALLOWED)
     assert all(order.index(own) < order.index(target) for own, target in edges)
     assert edges == {(own, target) for own, targets in ALLOWED.items() for target in targets}

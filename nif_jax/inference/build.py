@@ -1,4 +1,4 @@
-"""From a restored variant to a Model: functions, arrays, vocabularies, encoder."""
+"""From a restored variant to a RunModel: functions, arrays, vocabularies, encoder."""
 
 import os
 import pathlib
@@ -16,10 +16,10 @@ from nif_jax.data.schema import NO_LABEL
 from nif_jax.data.vocabulary import OOV
 from nif_jax.experiment.restore import Restored, restore
 from nif_jax.inference.functions import Functions
-from nif_jax.inference.model import Model
+from nif_jax.inference.model import RunModel
 from nif_jax.models.baselines.interface import log_odds
 from nif_jax.requests.encode import Encoder
-from nif_jax.requests.log import make_log
+from nif_jax.requests.log import Log, Rows
 from nif_jax.requests.vocabulary import Vocabulary, action_labels
 from nif_jax.stages import cohort_input, flow_input
 from nif_jax.stages.cohort_input import CohortInput
@@ -29,12 +29,12 @@ from nif_jax.variants import VARIANTS, variant_config
 
 def load(
     workdir: str | os.PathLike[str], variant: str = "selected", seed: int | None = None
-) -> Model:
+) -> RunModel:
     """See nif_jax.load."""
     return build(restore(pathlib.Path(workdir), variant, seed))
 
 
-def build(restored: Restored) -> Model:
+def build(restored: Restored) -> RunModel:
     """The model of a restored variant."""
     run, trained, dataset = restored.run, restored.trained, restored.run.dataset
     config = variant_config(run.for_stage(restored.name).config, restored.name)
@@ -55,7 +55,7 @@ def build(restored: Restored) -> Model:
         unknown, named = _unknown_features(dataset), np.zeros(1, bool)
         statistics = statistics.with_items(unknown, named, lines.num_items + 1)
     encoder = Encoder(
-        log=make_log(dataset, run.config.data.history, run.config.data.label_scenes),
+        log=_log(dataset, run.config.data.history, run.config.data.label_scenes),
         user_features=_user_features(dataset),
         length=config.data.history_length,
         statistics=statistics,
@@ -75,10 +75,11 @@ def build(restored: Restored) -> Model:
         profile={key[5:]: values for key, values in names.items() if key.startswith("user/")},
         action_label=labels,
     )
-    return Model(
+    return RunModel(
         run=run,
         variant=restored.name,
         functions=functions,
+        programs=functions.compiled(encoder.context, encoder.chunked),
         arrays=_arrays(restored, functions),
         vocabulary=vocabulary,
         encoder=encoder,
@@ -92,6 +93,33 @@ def _cohorts(restored: Restored, config: ConfigDict) -> CohortInput:
     ids = restored.outputs.ids[config.tokenizer.form]
     # The steps, over which a weight of the loss fades, have no influence here.
     return cohort_input.configured(restored.run, config, 1, ids.num_codes, ids.num_digits)[0]
+
+
+def _log(dataset: Dataset, history: str, label_scenes: str) -> Log:
+    """The movelines of a data set; history and label_scenes: see configs/common.py."""
+    lines = dataset.movelines
+    unknown = lines.order_only
+    if unknown is None:
+        unknown = np.zeros(lines.num_events, bool)
+    names = lines.vocabulary["scene"]
+    ranked = np.isin(names, label_scenes.split("+")) | (not label_scenes)
+    return Log(
+        Rows(
+            lines.item,
+            lines.scene,
+            lines.action,
+            lines.time,
+            dataset.event_label,
+            lines.label,
+            ~dataset.sampled,
+            dataset.eligible,
+            unknown,
+        ),
+        lines.user_offsets,
+        int(lines.time.min()),
+        history,
+        np.append(False, ranked),
+    )
 
 
 def _user_features(dataset: Dataset) -> dict[str, np.ndarray]:

@@ -17,11 +17,11 @@ from scipy.special import expit
 
 from nif_jax.data.files import naming
 from nif_jax.data.schema import DataError
-from nif_jax.inference.model import Model
-from nif_jax.inference.recommend import shortlist_of
 from nif_jax.requests import files
 from nif_jax.requests.columns import as_text, as_whole
 from nif_jax.requests.numbered import Numbered, number
+from nif_jax.serving.model import Model
+from nif_jax.serving.recommend import shortlist_of
 
 CANDIDATES = 1 << 18
 """Candidates of a piece, about: requests with many items are cut into more pieces."""

@@ -18,7 +18,7 @@ from nif_jax.requests.log import lay_out
 from nif_jax.requests.numbered import Numbered
 
 if TYPE_CHECKING:
-    from nif_jax.inference.model import Model
+    from nif_jax.inference.model import RunModel
 
 NEAREST = 5
 """Items that are named for each state of the flow."""
@@ -49,8 +49,8 @@ class Explanation(NamedTuple):
     generated: list[str]
 
 
-def explain(model: "Model", requests: Numbered) -> Explanation:
-    """See Model.explain, for one numbered request."""
+def explain(model: "RunModel", requests: Numbered) -> Explanation:
+    """See RunModel.explain, for one numbered request."""
     lines = lay_out(model.encoder.log, requests)
     encoded = model.encoder.encode(requests, lines)
     mask = encoded.batch.history.mask[0]
@@ -70,7 +70,7 @@ def explain(model: "Model", requests: Numbered) -> Explanation:
     generated: list[str] = []
     if model.functions.cohorts.beams and known:
         history, width = encoded.batch.history, model.functions.cohorts.beams
-        items = np.asarray(model.generate(model.arrays, history, width))[0]
+        items = np.asarray(model.functions.generate(model.arrays, history, width))[0]
         generated = list(names[items[items > 0] - 1])
     values = encoded.statistics
     columns = () if model.encoder.statistics is None else model.encoder.statistics.names
@@ -86,7 +86,7 @@ def explain(model: "Model", requests: Numbered) -> Explanation:
     )
 
 
-def _record(model: "Model", encoded: Encoded) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _record(model: "RunModel", encoded: Encoded) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits, and the weights "interest" [R, L] and "flow" [R, T] as far as there are any."""
     seen: dict[str, Any] = {}
 

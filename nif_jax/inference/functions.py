@@ -4,15 +4,19 @@ Letters: G requests, R candidates, C windows of a request, S context, T horizon,
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from nif_jax.data.buckets import gap_bucket
 from nif_jax.data.chunks import stride_of
 from nif_jax.data.windows import Impressions, Window
 from nif_jax.models.flow import FlowDecoder
+from nif_jax.models.flow_step import FlowState, add_event, empty_state, flow_of
+from nif_jax.serving.programs import Programs, StatePrograms
 from nif_jax.stages.cohort_input import CohortInput, items_of
 from nif_jax.stages.flow_input import FlowInput, current_generator
 
@@ -69,14 +73,14 @@ class Functions:
         weights, vectors = self.current_generator(arrays)
         bound, items = self.generator.bind({"params": weights}), arrays["constants"]["items"]
         context = windows.item.shape[1]
-        shaped = jax.tree.map(lambda x: x.reshape(len(entries), -1, context), windows)
+        shaped = jax.tree.map(lambda x: x.reshape(entries.shape[0], -1, context), windows)
         last = jax.tree.map(lambda x: x[:, 0], shaped)
         rolled, past = bound.roll_out(last, items, self.flow.horizon, 1, vectors)
         count, mask = shaped.item.shape[1], last.mask
         if count > 1:
             others = jax.tree.map(lambda x: x[:, 1:].reshape(-1, context), shaped)
             _, named = bound(others, items, vectors=vectors)
-            earlier = named["past"].reshape(len(entries), count - 1, *past.shape[1:])
+            earlier = named["past"].reshape(entries.shape[0], count - 1, *past.shape[1:])
             past = jnp.concatenate([past[:, None], earlier], axis=1)
             past, mask = _last_of_chunks(past, entries)
         return self.rounded(rolled[:, 0], past, mask)
@@ -92,7 +96,7 @@ class Functions:
         """The batch [G] with what the ranker reads of the generator; one row serves all G."""
 
         def of_all(x):
-            return jnp.broadcast_to(x, (len(batch.scene), *x.shape[1:]))
+            return jnp.broadcast_to(x, (batch.scene.shape[0], *x.shape[1:]))
 
         batch = batch._replace(flow=of_all(flow))
         if self.flow.uses_label_head(train=False):
@@ -136,6 +140,64 @@ class Functions:
             batch = self.with_flow(batch, *self.flows(arrays, windows, entries))
         return self.logits(arrays, batch, item, owner, statistics)
 
+    def item_vectors(self, arrays: Arrays) -> jax.Array:
+        """[N + 2, D] the generator's unit vectors; the last row is that of an unknown item."""
+        return self.current_generator(arrays)[1]
+
+    def empty_state(self, context: int) -> FlowState:
+        """The generator's state before the first event, S = `context`."""
+        assert self.generator is not None
+        return empty_state(self.generator, context)
+
+    def add_event(self, arrays: Arrays, state: FlowState, entry: jax.Array) -> FlowState:
+        """The state after one more entry [6], see serving.state.append."""
+        assert self.generator is not None
+        weights, vectors = self.current_generator(arrays)
+        number, item, scene, action, seconds, known = entry
+        bound, gap = self.generator.bind({"params": weights}), gap_bucket(seconds, known)
+        return add_event(bound, state, number, vectors[item], scene, action, gap)
+
+    def flow_of_state(
+        self, arrays: Arrays, state: FlowState, entries: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What `flows` returns, for G = 1, after `entries` [] entries, at least one."""
+        assert self.generator is not None
+        bound = self.generator.bind({"params": self.current_generator(arrays)[0]})
+        found = self.rounded(*flow_of(bound, state, entries, self.flow.horizon))
+        flow, past, mask = (x[None] for x in found)
+        return flow, past, mask
+
+    def score_with_flow(
+        self,
+        arrays: Arrays,
+        flow: jax.Array,
+        past: jax.Array,
+        mask: jax.Array,
+        batch: Impressions,
+        owner: jax.Array,
+        item: jax.Array,
+        statistics: jax.Array | None,
+    ) -> jax.Array:
+        """[R] logits before calibration; flow, past and mask are those of one row or of all G."""
+        batch = self.with_flow(batch, flow, past, mask)
+        return self.logits(arrays, batch, item, owner, statistics)
+
+    def compiled(self, context: int, chunked: bool) -> Programs:
+        """The functions for a Model; arguments as in requests.encode.Encoder."""
+        score, generate = jax.jit(self.score), None
+        if self.cohorts.intent is not None:
+            generate = jax.jit(self.generate, static_argnums=2)
+        if self.generator is None:
+            return Programs(score, generate=generate)
+        state = StatePrograms(
+            empty=functools.partial(self.empty_state, context),
+            update=jax.jit(self.add_event, donate_argnums=1),
+            flow=jax.jit(self.flow_of_state),
+            score=jax.jit(self.score_with_flow),
+        )
+        flows, vectors = jax.jit(self.flows), jax.jit(self.item_vectors)
+        return Programs(score, flows, vectors, state if chunked else None, generate)
+
 
 def _last_of_chunks(past: jax.Array, entries: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The last S entries of movelines, each as the window gives it that adds it.
@@ -154,5 +216,5 @@ def _last_of_chunks(past: jax.Array, entries: jax.Array) -> tuple[jax.Array, jax
     entry = jnp.maximum(entry, 0)
     back = (entries[:, None] - 1) // stride - entry // stride
     end = jnp.minimum(entries[:, None], (entry // stride + 1) * stride)
-    group = jnp.arange(len(entries))[:, None]
+    group = jnp.arange(entries.shape[0])[:, None]
     return past[group, jnp.maximum(back, 0), context - jnp.maximum(end - entry, 1)], mask

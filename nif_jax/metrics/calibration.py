@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 from scipy.special import logit
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from nif_jax.metrics import ctr
 
@@ -65,6 +63,10 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray, users: np.ndarray) -
 
 def _fit(method: str, labels: np.ndarray, logits: np.ndarray) -> Calibration:
     """A map fitted to labels [R]; without both labels there is nothing to fit."""
+    # A second of imports that serving, which only applies a map, does without.
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression
+
     if method == "none" or len(np.unique(labels)) < 2:
         return Calibration(method)
     if method == "platt":

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nif_jax.data.dataset import Dataset
 from nif_jax.data.schema import NO_LABEL
 from nif_jax.data.windows import Store
 from nif_jax.requests.numbered import Numbered
@@ -69,33 +68,6 @@ class Log:
         """[G] number of rows of users [G] before seconds [G]."""
         second = np.clip(until - self.base, 0, (1 << 33) - 1)
         return np.searchsorted(self._moment, (user << 33) + second) - self.offsets[user]
-
-
-def make_log(dataset: Dataset, history: str, label_scenes: str) -> Log:
-    """The movelines of a data set; history and label_scenes: see configs/common.py."""
-    lines = dataset.movelines
-    unknown = lines.order_only
-    if unknown is None:
-        unknown = np.zeros(lines.num_events, bool)
-    names = lines.vocabulary["scene"]
-    ranked = np.isin(names, label_scenes.split("+")) | (not label_scenes)
-    return Log(
-        Rows(
-            lines.item,
-            lines.scene,
-            lines.action,
-            lines.time,
-            dataset.event_label,
-            lines.label,
-            ~dataset.sampled,
-            dataset.eligible,
-            unknown,
-        ),
-        lines.user_offsets,
-        int(lines.time.min()),
-        history,
-        np.append(False, ranked),
-    )
 
 
 class Lines(NamedTuple):

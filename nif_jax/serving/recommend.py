@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit
 
-from nif_jax.inference.batching import padded, size_of
-from nif_jax.inference.retrieval import Pool
 from nif_jax.requests.encode import Encoded
 from nif_jax.requests.log import Lines, lay_out
 from nif_jax.requests.numbered import Numbered, take
 from nif_jax.requests.objects import RequestError
+from nif_jax.serving.batching import padded, size_of
+from nif_jax.serving.retrieval import Pool
 
 if TYPE_CHECKING:
-    from nif_jax.inference.model import Model
+    from nif_jax.serving.model import Model
 
 REQUESTS = 128
 """Requests that are worked on at a time."""
@@ -106,9 +106,9 @@ class Recommender:
         """Items of each request: `count` of them, or all where nothing retrieves."""
         left_out = [seen[group == g] for g in range(len(lines.row))]
         model = self._model
-        if model.functions.generator is not None:
+        if model.programs.flows is not None:
             rows = self._by_flow(lines, group, seen, count)
-        elif model.functions.cohorts.intent is not None:
+        elif model.programs.generate is not None:
             rows = self._by_beams(requests, lines, count)
         else:
             pool = self._pool.item
@@ -144,7 +144,8 @@ class Recommender:
         encoded: Encoded = model.encoder.encode(requests, lines, with_windows=False)
         most = min(count, len(model.vocabulary.item))
         history = padded(encoded.batch.history, size_of(len(lines.row)))
-        found = np.asarray(model.generate(model.arrays, history, most))
+        assert model.programs.generate is not None
+        found = np.asarray(model.programs.generate(model.arrays, history, most))
         return [row[row > 0] for row in found][: len(lines.row)]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nif_jax.inference import retrieval
+from nif_jax.serving import retrieval
 
 
 @pytest.mark.parametrize("chunk", [4, 7, 100])

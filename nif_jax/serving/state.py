@@ -9,17 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nif_jax.data.buckets import gap_bucket
 from nif_jax.data.schema import NO_LABEL
-from nif_jax.inference.batching import pieces
-from nif_jax.inference.functions import Arrays, Functions
-from nif_jax.models.flow_step import FlowState, add_event, empty_state, flow_of
 from nif_jax.requests.encode import Encoder, generator_windows
 from nif_jax.requests.events import number_event
 from nif_jax.requests.log import Lines, Log, Rows, store_of
 from nif_jax.requests.numbered import Numbered
 from nif_jax.requests.objects import Event, RequestError
 from nif_jax.requests.vocabulary import Vocabulary
+from nif_jax.serving.batching import pieces
+from nif_jax.serving.programs import Programs
 
 SPACE = 64
 """Rows that a state begins with; where they are full, there is space for twice as many."""
@@ -33,8 +31,8 @@ class UserState(NamedTuple):
       rows: [E] the events so far, of which the first `size` are real.
       size: events so far.
       entries: those of them that stand in a history; last: second of the last one.
-      generator: keys and values of the flow generator, or None for a variant that has none, or
-        whose windows are no chunks (config.flow.cache=False).
+      generator: arrays of the flow generator (keys and values), or None for a variant that has
+        none, or whose windows are no chunks (config.flow.cache=False).
     """
 
     user_features: Mapping[str, np.ndarray]
@@ -42,7 +40,7 @@ class UserState(NamedTuple):
     size: int
     entries: int
     last: int
-    generator: FlowState | None
+    generator: Any
 
 
 def empty_rows() -> Rows:
@@ -106,74 +104,58 @@ def lines_of(state: UserState, log: Log, requests: int) -> Lines:
 
 
 class StateFunctions:
-    """The functions of a variant for states, compiled."""
+    """The functions of a variant for states."""
 
-    def __init__(self, functions: Functions, arrays: Arrays, encoder: Encoder):
+    def __init__(self, programs: Programs, arrays: Any, encoder: Encoder):
         """See Model."""
-        self._arrays, self._encoder, self._functions = arrays, encoder, functions
-        self._steps = functions.generator is not None and encoder.chunked
-        if functions.generator is not None:
-            weights, vectors = functions.current_generator(arrays)
-            self._generator = {"params": weights}, vectors
-        self._add = jax.jit(self._add_event, donate_argnums=0)
-        self._flow = jax.jit(self._flow_of)
-        self._score = jax.jit(functions.score)
-        self._flows = jax.jit(functions.flows)
+        self._programs, self._arrays, self._encoder = programs, arrays, encoder
 
     def new(self, user_features: Mapping[str, np.ndarray]) -> UserState:
         """The state before the first event."""
-        decoder, context = self._functions.generator, self._encoder.context
-        generator = empty_state(decoder, context) if self._steps and decoder else None
+        state = self._programs.state
+        generator = None if state is None else state.empty()
         return UserState(user_features, empty_rows(), 0, 0, 0, generator)
 
     def update(self, state: UserState, event: Event, vocabulary: Vocabulary) -> UserState:
         """See Model.update."""
         state, entry = append(state, event, vocabulary, self._encoder.log)
-        if entry is None or state.generator is None:
+        if entry is None or self._programs.state is None:
             return state
-        return state._replace(generator=self._add(state.generator, entry, *self._generator))
+        generator = self._programs.state.update(self._arrays, state.generator, entry)
+        return state._replace(generator=generator)
 
-    def _add_event(self, state: FlowState, entry: jax.Array, weights, vectors) -> FlowState:
-        assert self._functions.generator is not None
-        number, item, scene, action, seconds, known = entry
-        bound = self._functions.generator.bind(weights)
-        gap = gap_bucket(seconds, known)
-        return add_event(bound, state, number, vectors[item], scene, action, gap)
-
-    def _flow_of(self, state: FlowState, entries: jax.Array, weights):
-        assert self._functions.generator is not None
-        bound = self._functions.generator.bind(weights)
-        found = flow_of(bound, state, entries, self._functions.flow.horizon)
-        return self._functions.rounded(*found)
-
-    def _given(self, state: UserState) -> tuple[Any, Any, Any]:
-        """Flow, past and its mask of a state whose generator is kept."""
-        return self._flow(state.generator, np.int32(max(state.entries, 1)), self._generator[0])
+    def _given(self, state: UserState) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Flow, past and its mask, [1, ...], of a state whose generator is kept."""
+        assert self._programs.state is not None
+        entries = np.int32(max(state.entries, 1))
+        return self._programs.state.flow(self._arrays, state.generator, entries)
 
     def flow(self, state: UserState) -> np.ndarray:
         """[T, D]; raises RequestError for a state without events in its history."""
         if not state.entries:
             raise RequestError("the state has no events: nothing follows from it")
-        if state.generator is not None:
-            return np.asarray(self._given(state)[0])
+        if self._programs.state is not None:
+            return np.asarray(self._given(state)[0][0])
+        assert self._programs.flows is not None
         lines, context = lines_of(state, self._encoder.log, 1), self._encoder.context
         windows = generator_windows(lines, context, False, False)
-        return np.asarray(self._flows(self._arrays, windows, lines.end)[0][0])
+        return np.asarray(self._programs.flows(self._arrays, windows, lines.end)[0][0])
 
     def logits(self, state: UserState, requests: Numbered) -> np.ndarray:
         """[R] logits before calibration of requests that all see the state's moveline."""
         groups = len(requests.row)
         lines = lines_of(state, self._encoder.log, groups)
         users = {name: np.repeat(ids, groups) for name, ids in state.user_features.items()}
-        kept = state.generator is not None
-        encoded = self._encoder.encode(requests, lines, with_windows=not kept)
+        kept = self._programs.state
+        encoded = self._encoder.encode(requests, lines, with_windows=kept is None)
         encoded = encoded._replace(batch=encoded.batch._replace(user_features=users))
-        flow = [x[None] for x in self._given(state)] if kept else None
+        flow = None if kept is None else self._given(state)
         found = []
         for piece, size in pieces(encoded):
-            batch = piece.batch
-            if flow is not None:
-                batch = self._functions.with_flow(batch, *flow)
-            logit = self._score(self._arrays, *piece._replace(batch=batch))
+            if kept is None or flow is None:
+                logit = self._programs.score(self._arrays, *piece)
+            else:
+                rest = (piece.batch, piece.owner, piece.item, piece.statistics)
+                logit = kept.score(self._arrays, *flow, *rest)
             found.append(np.asarray(logit)[:size])
         return np.concatenate(found)

@@ -1,0 +1,238 @@
+"""--mode=export: a variant of a finished run as an artefact, which nif_jax.serving loads.
+
+Every function has parameters and tables as arguments, so that a program is small and independent of
+their values. Letters as in functions.py.
+"""
+
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from nif_jax.data import storage
+from nif_jax.data.files import naming, write_json
+from nif_jax.data.schema import ConfigError
+from nif_jax.inference.model import RunModel
+from nif_jax.requests.encode import Encoded, generator_windows
+from nif_jax.requests.log import lay_out
+from nif_jax.serving import artefact
+from nif_jax.serving.batching import pieces
+from nif_jax.serving.loading import load
+from nif_jax.serving.programs import GIVEN_WIDTH
+from nif_jax.serving.selftest import TOLERANCE, largest_difference, sample
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+SAMPLES, EVENTS = 4, 20
+"""Users of the sample requests, and events of their movelines at most."""
+LIBRARIES = ("nif_jax", "jax", "jaxlib", "flax", "numpy", "pyarrow")
+
+
+def export(model: RunModel, output: pathlib.Path) -> None:
+    """Writes an artefact, whole or not at all, in place of one that is there.
+
+    Args:
+      model: see nif_jax.load.
+      output: a folder that is new, empty, or an artefact.
+
+    Raises:
+      ConfigError: the folder has other files, JAX does not run on the CPU, a function cannot be
+        exported, or the artefact has other scores than the run.
+      OSError: the folder cannot be written.
+    """
+    begin = time.monotonic()
+    if output.exists() and not (
+        output.is_dir() and ((output / artefact.MANIFEST).exists() or not any(output.iterdir()))
+    ):
+        raise ConfigError(
+            f"--output={output} is no artefact, and not empty; give a new folder, or remove it."
+        )
+    if jax.default_backend() != "cpu":
+        raise ConfigError(
+            "--mode=export needs JAX on the CPU, where models use functions that all platforms "
+            "have: set JAX_PLATFORMS=cpu. The artefact runs on accelerators too."
+        )
+    with naming(output), storage.scratch_directory(output.absolute().parent) as scratch:
+        folder = scratch / "artefact"
+        folder.mkdir()
+        _write(model, folder)
+        loaded = load(folder)
+        worst = largest_difference(loaded, artefact.read_manifest(folder)["samples"])
+        if not worst <= TOLERANCE:
+            raise ConfigError(
+                f"the artefact's scores differ from the run's by {worst:.1e}: nothing was written. "
+                "Score with --mode=score."
+            )
+        storage.discard_directory(output.absolute())
+        folder.rename(output)
+    print(
+        f"{output}: variant {model.variant} for {', '.join(PLATFORMS)} in "
+        f"{time.monotonic() - begin:.1f} s; largest difference of the samples: {worst:.1e}"
+    )
+
+
+def _write(model: RunModel, folder: pathlib.Path) -> None:
+    tables = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(model.arrays)}
+    manifest = {
+        "kind": artefact.KIND,
+        "format": artefact.FORMAT,
+        "variant": model.variant,
+        "seed": model.run.seed,
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "platforms": list(PLATFORMS),
+        "programs": _write_programs(model, folder),
+        "tables": artefact.write_arrays(folder, "tables", tables),
+        "encoder": artefact.write_encoder(folder, model.encoder),
+        "vocabulary": artefact.write_vocabulary(folder, model.vocabulary),
+        "calibration": artefact.as_json(model.calibration),
+        "samples": _samples(model),
+    }
+    manifest["files"] = artefact.describe_files(folder)
+    write_json(folder / artefact.MANIFEST, manifest)
+
+
+def _write_programs(model: RunModel, folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Exports every function of a model; returns file, inputs and outputs of each."""
+    (folder / "programs").mkdir()
+    found: dict[str, dict[str, Any]] = {}
+    for name, function, inputs, more in _functions(model):
+        try:
+            exported = _exported(function, model.arrays, inputs)
+            content = exported.serialize()
+        except Exception as error:  # JAX has many errors for what it cannot export
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"variant {model.variant!r} cannot be exported: {name} has no StableHLO for "
+                f"{', '.join(PLATFORMS)} ({reason}). Score with --mode=score, or export another "
+                "variant."
+            ) from error
+        file = f"programs/{name}.stablehlo"
+        (folder / file).write_bytes(content)
+        shapes = jax.tree.leaves_with_path(inputs)
+        found[name] = more | {
+            "file": file,
+            "calling_convention": exported.calling_convention_version,
+            "inputs": [_described(x) | {"name": jax.tree_util.keystr(p)} for p, x in shapes],
+            "outputs": [_described(x) for x in exported.out_avals],
+        }
+    return found
+
+
+def _described(x: Any) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else str(size) for size in x.shape]
+    return {"shape": shape, "dtype": jnp.dtype(x.dtype).name}
+
+
+def _exported(function: Callable, arrays: Any, inputs: Any) -> jax.export.Exported:
+    """A function of flat tuples: the leaves of arrays, and those of the inputs."""
+    tables, tree = jax.tree.flatten(arrays)
+    shapes, given = jax.tree.flatten(inputs)
+
+    def flat(tables, values):
+        found = function(jax.tree.unflatten(tree, tables), *jax.tree.unflatten(given, values))
+        return tuple(jax.tree.leaves(found))
+
+    specs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in tables)
+    return jax.export.export(jax.jit(flat), platforms=PLATFORMS)(specs, tuple(shapes))
+
+
+def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str, Any]]]:
+    """Name, function, shapes of its inputs and further entries of the manifest.
+
+    Numbers of requests, g, and of candidates, r, are symbolic.
+    """
+    functions, encoder = model.functions, model.encoder
+    g, r = jax.export.symbolic_shape("g, r")
+    example, windows, entries = _example(model)
+    batch = _leading(g, example.batch)
+    candidates = [_leading(r, x) for x in (example.owner, example.item, example.statistics)]
+    some_windows = None
+    if example.windows is not None:
+        each = len(example.windows.item) // len(example.entries)
+        some_windows = _leading(each * g, example.windows)
+    inputs = (batch, _leading(g, example.entries), some_windows, *candidates)
+    yield "score", functions.score, inputs, {}
+    if functions.cohorts.intent is not None:
+        width = min(GIVEN_WIDTH, len(model.vocabulary.item))
+        generate = functools.partial(functions.generate, width=width)
+        yield "generate", generate, (batch.history,), {"width": width}
+    if functions.generator is None:
+        return
+    yield "flow", functions.flows, (_leading(g, windows), _leading(g, entries)), {}
+    yield "item_vectors", functions.item_vectors, (), {}
+    if not encoder.chunked:
+        return
+    state = jax.eval_shape(functools.partial(functions.empty_state, encoder.context))
+    entry = jax.ShapeDtypeStruct((6,), np.int32)
+    more = {"state": [_described(x) for x in jax.tree.leaves(state)]}
+    yield "update", functions.add_event, (state, entry), more
+    inputs = (state, jax.ShapeDtypeStruct((), np.int32))
+    yield "state_flow", functions.flow_of_state, inputs, {}
+    given = jax.eval_shape(functions.flow_of_state, model.arrays, *inputs)
+    owner, item, statistics = candidates
+    yield "state_score", functions.score_with_flow, (*given, batch, owner, item, statistics), {}
+
+
+def _example(model: RunModel) -> tuple[Encoded, Any, np.ndarray]:
+    """Arrays of a sample request, and windows and entries of its flow (None without one)."""
+    encoder = model.encoder
+    numbered = model.number([_requests(model)[0]])
+    encoded, _ = next(pieces(encoder.encode(numbered)))
+    lines = lay_out(encoder.log, numbered)
+    windows = None
+    if encoder.context:
+        windows = generator_windows(lines, encoder.context, encoder.chunked, False)
+    return encoded, windows, lines.end - lines.begin
+
+
+def _leading(size: Any, tree: Any) -> Any:
+    """Shapes of leaves [n, ...] with another first size."""
+
+    def of(x: Any) -> jax.ShapeDtypeStruct:
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        return jax.ShapeDtypeStruct((size, *x.shape[1:]), dtype)
+
+    return jax.tree.map(of, tree)
+
+
+def _requests(model: RunModel) -> list[dict[str, Any]]:
+    """Sample requests: known users, the same with given movelines, and an unknown user."""
+    names, log = model.vocabulary, model.encoder.log
+    items = [str(x) for x in names.item[:: max(1, len(names.item) // 7)]] + ["an unknown item"]
+    found = []
+    for user in np.unique(np.linspace(0, len(names.user) - 1, SAMPLES).astype(int)):
+        rows = np.arange(*log.offsets[user : user + 2])
+        rows = rows[log.rows.event[rows]]
+        if not len(rows):
+            continue
+        moment = {
+            "timestamp": int(log.rows.time[rows[-1]]) + 60,
+            "scene": str(names.scene[log.rows.scene[rows[-1]] - 1]),
+            "items": items,
+            "user_id": str(names.user[user]),
+        }
+        events = [_event(names, log.rows, row) for row in rows[-EVENTS:]]
+        found += [moment, moment | {"moveline": events}]
+    profile = {name: str(values[0]) for name, values in names.profile.items() if len(values)}
+    return [*found, found[0] | {"user_id": None, "moveline": [], "profile": profile}]
+
+
+def _event(names: Any, rows: Any, row: int) -> dict[str, Any]:
+    """An event of the run's data."""
+    return {
+        "item_id": str(names.item[rows.item[row] - 1]),
+        "timestamp": int(rows.time[row]),
+        "scene": str(names.scene[rows.scene[row] - 1]),
+        "action": str(names.action[rows.action[row] - 1]),
+        "label": int(rows.label[row]),
+    }
+
+
+def _samples(model: RunModel) -> list[Mapping[str, Any]]:
+    return [sample(model, request) for request in _requests(model)]

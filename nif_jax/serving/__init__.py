@@ -1,0 +1,13 @@
+"""Scores by an artefact, without the code of models and of training; see docs/serving.md.
+
+    from nif_jax import serving
+
+    model = serving.load("artefacts/nif")
+    model.score(requests)
+
+`Model` is the class of `nif_jax.load` too: only its compiled functions come from elsewhere.
+"""
+
+from nif_jax.serving.loading import load
+
+__all__ = ["load"]

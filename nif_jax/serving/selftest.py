@@ -1,0 +1,89 @@
+"""Checks an artefact: digests of its files, and scores of its sample requests.
+
+python -m nif_jax.serving.selftest --artefact=<folder>
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nif_jax.requests.objects import Event
+from nif_jax.serving import artefact
+from nif_jax.serving.loading import load
+from nif_jax.serving.model import Model
+
+TOLERANCE = 1e-5
+"""Largest difference of logits."""
+
+
+def largest_difference(model: Model, samples: Sequence[Mapping[str, Any]]) -> float:
+    """Between the logits of samples and those of a model, before calibration and after.
+
+    A moveline is given with the request, and event by event to a state, which has to agree.
+
+    Args:
+      model: of the artefact.
+      samples: {"request", "raw", "logit"}, see `sample`.
+    """
+    worst = 0.0
+    for one in samples:
+        request = one["request"]
+        found = [_logits(model, request)]
+        if request.get("moveline"):
+            events = [Event(**event) for event in request["moveline"]]
+            state = model.new_state(request.get("user_id"), request.get("profile"), events)
+            found.append(_logits(model, request | {"moveline": []}, state))
+        kept = np.array([one["raw"], one["logit"]], np.float32)
+        worst = max(worst, *(float(np.abs(logits - kept).max()) for logits in found))
+    return worst
+
+
+def sample(model: Model, request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request and its logits, before calibration ("raw") and after."""
+    raw, logit = _logits(model, request).tolist()
+    return {"request": request, "raw": raw, "logit": logit}
+
+
+def _logits(model: Model, request: Mapping[str, Any], state: Any = None) -> np.ndarray:
+    """[2, R] before calibration and after."""
+    raw = model.uncalibrated(model.number([request]), state)
+    return np.stack([raw, model.calibration(raw)])
+
+
+def check(folder: pathlib.Path) -> tuple[float, int, int]:
+    """Largest difference of the samples, and numbers of samples and of files.
+
+    Raises:
+      ArtefactError: damage, or a difference above TOLERANCE.
+    """
+    manifest = artefact.read_manifest(folder)
+    artefact.check_digests(folder, manifest)
+    worst = largest_difference(load(folder), manifest["samples"])
+    if not worst <= TOLERANCE:
+        raise artefact.ArtefactError(
+            f"{folder}: scores of the samples differ by {worst:.1e}, more than {TOLERANCE:.0e}; "
+            f"{artefact.AGAIN} with the versions of this machine."
+        )
+    return worst, len(manifest["samples"]), len(manifest["files"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the largest difference, or ends with one line and status 1."""
+    parser = argparse.ArgumentParser(prog="python -m nif_jax.serving.selftest")
+    parser.add_argument("--artefact", required=True, type=pathlib.Path, help="folder to check")
+    folder = parser.parse_args(arguments).artefact
+    try:
+        worst, samples, files = check(folder)
+    except artefact.ArtefactError as error:
+        sys.exit(f"error: {error}")
+    print(
+        f"{folder}: {files} files are intact; largest difference of {samples} samples: {worst:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    main()
