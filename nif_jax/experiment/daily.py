@@ -34,13 +34,13 @@ from nif_jax.experiment.days import (
     require_supported,
     way_config,
 )
+from nif_jax.experiment.layout import make_devices
 from nif_jax.experiment.lock import hold
 from nif_jax.metrics import ctr
 from nif_jax.reports.results import METRICS
 from nif_jax.reports.workdirs import CONFIG_FILE
 from nif_jax.stages import context
 from nif_jax.training.devices.base import Devices
-from nif_jax.training.devices.pmap import Pmap
 from nif_jax.training.devices.processes import barrier, is_writer
 from nif_jax.variants import FITTED
 
@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     lines = labels.of_scenes(context.load_lines(config), config.data.label_scenes)
     known = lines.time[lines.label != NO_LABEL]
     days = list_days(known, config.data.time_zone, config.data.validation_share)
-    first, parallel = config.daily.first_days, Pmap()
+    first, parallel = config.daily.first_days, make_devices(config)
     require_days(days, lines.name, first)
     with hold(workdir):
         _claim(flatten(config.to_dict()), workdir)

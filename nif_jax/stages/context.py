@@ -69,8 +69,8 @@ class Context:
     @property
     def scoring_rows(self) -> int:
         """Rows of one device and step when scoring, by the kind of device."""
-        own = self.config.eval
-        return own.batch_size if jax.default_backend() == "cpu" else own.accelerator_batch_size
+        on_cpu, elsewhere = self.config.eval.batch_size, self.config.eval.accelerator_batch_size
+        return on_cpu if jax.default_backend() == "cpu" else elsewhere
 
     @property
     def content(self) -> np.ndarray:
@@ -171,15 +171,13 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         "num_shards": parallel.num_shards,
         "local_shards": tuple(parallel.local_shards),
     }
+    drawn = {
+        "negatives": data.negatives,
+        "negatives_exclude": data.negatives_exclude,
+        "negatives_days": data.negatives_days,
+    }
     if data.negatives or dates.window(data.split, data.time_zone):  # made in memory
-        dataset = build_dataset(
-            read_lines(),
-            **options,
-            **shards,
-            negatives=data.negatives,
-            negatives_exclude=data.negatives_exclude,
-            negatives_days=data.negatives_days,
-        )
+        dataset = build_dataset(read_lines(), **options, **shards, **drawn)
     else:
         dataset = layout.load_dataset(read_lines, data.cache_dir, **options, **shards)
     return with_statistics(dataset, sorted(statistics - {"none"}))

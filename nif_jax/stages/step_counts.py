@@ -61,12 +61,11 @@ def loop_settings(section: ConfigDict, plan: Any) -> Settings:
 
 def _steps_of_call(section: ConfigDict, steps_per_epoch: int) -> int:
     """Steps of a call on this kind of device, which divide those between evaluations."""
-    unit = section.steps_per_dispatch
+    unit, longest = section.steps_per_dispatch, section.accelerator_steps_per_dispatch
     if jax.default_backend() == "cpu":
         return unit
     units = whole_dispatches(section.eval_epochs * steps_per_epoch, unit) // unit
-    most = max(1, section.accelerator_steps_per_dispatch // unit)
-    return unit * max(n for n in range(1, most + 1) if units % n == 0)
+    return unit * max(n for n in range(1, max(1, longest // unit) + 1) if units % n == 0)
 
 
 def make_optimizer(section: ConfigDict, plan: Any, flatten: bool = True):

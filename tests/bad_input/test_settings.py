@@ -277,7 +277,8 @@ def parse(monkeypatch):
     def run(*arguments):
         values, argv = flags.FlagValues(), ["main", *arguments]
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-        for name in ("workdir", "mode", "num_processes", "workdirs", "profile"):
+        own = ("workdir", "mode", "num_processes", "workdirs", "profile", "input", "output")
+        for name in own:
             values[name] = copy.deepcopy(main.FLAGS[name])
         flag_errors.parse(argv, values)
         return values

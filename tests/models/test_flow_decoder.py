@@ -310,7 +310,7 @@ def test_parameter_count(window, items, flow, layers):
 
 def test_rotary_by_hand():
     # Two numbers a head turn by one radian a position.
-    found = rotate(np.ones((1, 3, 1, 2), np.float32) * [1.0, 0.0], np.arange(3))
+    found = rotate(np.ones((1, 3, 1, 2), np.float32) * np.float32([1, 0]), np.arange(3))
     expected = np.stack([np.cos(np.arange(3)), np.sin(np.arange(3))], axis=1)
     np.testing.assert_allclose(found[0, :, 0], expected, atol=1e-6)
 
