@@ -65,7 +65,7 @@ def test_events_of_a_state_are_in_order(load):
         model.update(state, early)
     with pytest.raises(RequestError, match="action 'hum' is none of"):
         model.update(state, Event("i", second.timestamp, second.scene, "hum"))
-    with pytest.raises(ConfigError, match="variant 'base' has no flow; load one of"):
+    with pytest.raises(ConfigError, match="variant 'base' has no flow; load one that has"):
         model.flow(state)
 
 
