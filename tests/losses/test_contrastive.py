@@ -70,10 +70,10 @@ def test_shares_of_the_catalogue_give_loss_and_gradient_of_the_whole(batch, devi
 
     def of_share(queries, items):
         settings = (targets, weights, 0.1, "model", 2)  # blocks of two queries
-        return contrastive.exact_of_share(queries, items, N, *settings)
+        return info_nce.exact_of_share(queries, items, N, *settings)
 
     def of_all(queries, items):
-        return contrastive.exact(queries, items, targets, weights, 0.1)
+        return info_nce.exact(queries, items, targets, weights, 0.1)
 
     one = jax.value_and_grad(of_share, (0, 1))
     found, (by_query, by_share) = jax.jit(jax.vmap(one, (None, 0), axis_name="model"))(
