@@ -346,7 +346,7 @@ def test_a_write_that_fails_names_the_folder_and_the_run_resumes(made, tmp_path,
 
 SMALL_FILES = """
 import os, pathlib, resource, sys
-os.environ.pop("PYTEST_XDIST_WORKER", None)  # compiled programs in a folder of its own: they are cut
+os.environ.pop("PYTEST_XDIST_WORKER", None)  # its own compiled programs: they are cut
 import tests.conftest  # the same number of devices
 from nif_jax.experiment import runner
 from tests.bad_input.workdir_cases import get_config
