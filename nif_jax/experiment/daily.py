@@ -17,7 +17,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from nif_jax.config import differences, flatten
+from nif_jax.config import LAYOUT, differences, flatten
 from nif_jax.data import labels, splits
 from nif_jax.data.files import read_json, write_json
 from nif_jax.data.schema import NO_LABEL, ConfigError
@@ -85,7 +85,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
 def _claim(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
     """Raises ConfigError where a workdir has days of another config."""
     path = workdir / CONFIG_FILE
-    changed = differences(config, read_json(path)) if path.exists() else []
+    found = read_json(path) if path.exists() else config
+    own = [key for key in {**found, **config} if key.split(".")[0] not in LAYOUT]
+    changed = differences(*({k: c[k] for k in own if k in c} for c in (config, found)))
     if changed:
         raise ConfigError(
             f"{workdir} has days of another config (there -> here): {'; '.join(changed)}. Use "

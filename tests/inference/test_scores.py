@@ -110,8 +110,8 @@ def test_requests_that_cannot_be_scored_have_one_line_of_reason(load, change, me
 
 
 def test_what_cannot_be_loaded_is_named(finished, tmp_path):
-    with pytest.raises(ConfigError, match=r"variant='ntf' is none of base.*did you mean"):
-        nif_jax.load(finished, "ntf")
+    with pytest.raises(ConfigError, match=r"variant='hybird' is none of base.*did you mean"):
+        nif_jax.load(finished, "hybird")
     with pytest.raises(ConfigError, match=r"seed=3: .* has seeds 0 to 0"):
         nif_jax.load(finished, seed=3)
     with pytest.raises(WorkdirError, match=r"is no workdir of a run: it has no config\.json"):
