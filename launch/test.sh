@@ -13,5 +13,7 @@ cd "$root"
 "$VENV_PYTHON" -m ruff format --check --quiet .
 "$VENV_PYTHON" -m codespell_lib .
 "$VENV_PYTHON" -m mypy
-# A process a core, whole files at a time, whose tests share runs; a process may take 4 GB.
-exec "$VENV_PYTHON" -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+# A process a core, whole files at a time, whose tests share runs, in the order of tests/conftest.py;
+# a process may take 4 GB.
+exec "$VENV_PYTHON" -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+    --no-loadscope-reorder "$@"

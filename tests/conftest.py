@@ -37,6 +37,26 @@ settings.load_profile("nif_jax")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+LONG = (
+    "bad_input/test_workdirs.py",
+    "end_to_end/",
+    "inference/",
+    "launch/",
+    "test_cluster.py",
+    "test_contributing.py",
+    "test_drift.py",
+    "test_mesh.py",
+    "test_notebooks.py",
+    "test_sweep.py",
+)
+"""Files and folders that train whole runs."""
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that at the end no process works on one alone."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
     """Every compiled program maps memory, of which Linux allows a process 65,530 pieces: with all

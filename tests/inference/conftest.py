@@ -1,7 +1,9 @@
 """One finished run with variants of all three configs, and its models."""
 
 import functools
+import os
 
+import filelock
 import pytest
 
 from configs import hybrid
@@ -14,12 +16,16 @@ ROWS = ("base", "amen_labels", "popularity", "genci", "hybrid", "selected")
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The workdir of a finished run."""
-    folder = tmp_path_factory.mktemp("inference")
+    """The workdir of a finished run; tests do not write to it."""
+    root = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist share what the first of them trains.
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / "inference"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIF_JAX_CACHE", str(folder / "cache"))
         text = f"{TINY_HYBRID},train.epochs=1.0,rows={'+'.join(ROWS)}"
-        runner.run(hybrid.get_config(text), folder / "run", "train")
+        with filelock.FileLock(root / "inference.lock"):
+            runner.run(hybrid.get_config(text), folder / "run", "train")
         yield folder / "run"
 
 

@@ -24,8 +24,8 @@ def test_children_are_those_of_real_items(seed):
     found = {(): 0}
     for digit in range(3):
         for prefix in [p for p in prefixes if len(p) == digit]:
-            for code in range(4):
-                node = int(semantic_ids.children(ids, digit, np.int32(found[prefix]), code))
+            nodes = semantic_ids.children(ids, digit, np.int32(found[prefix]), np.arange(4))
+            for code, node in enumerate(np.asarray(nodes).tolist()):
                 real = (*prefix, code) in prefixes
                 assert (node >= 0) == real == ids.allowed[digit, found[prefix], code]
                 if real:

@@ -77,9 +77,8 @@ def world(random_movelines, random_params):
 
 def evaluate(world, form, axis_name=None, batch=None):
     model, params, frozen, full, *_ = world
-    return generator.loss(
-        model, form, axis_name, params, {}, frozen, batch or full, jax.random.key(0), None
-    )
+    own = functools.partial(generator.loss, model, form, axis_name)
+    return jax.jit(own)(params, {}, frozen, batch or full, jax.random.key(0), None)
 
 
 def test_info_nce_counts_each_next_entry_of_train_once(world):
@@ -122,7 +121,7 @@ def test_windows_of_one_row_do_not_see_each_other(world, form):
             model, spec(**form), None, params, {}, frozen, batch, jax.random.key(0), None
         )[0]
 
-    together, expected = (jax.value_and_grad(objective)(params, x) for x in (batch, alone))
+    together, expected = (jax.jit(jax.value_and_grad(objective))(params, x) for x in (batch, alone))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together, expected
     )
@@ -154,7 +153,7 @@ def test_a_label_loss_that_trains_the_head_alone_leaves_the_flow_as_it_is(world)
             rng = jax.random.key(0)
             return generator.loss(model, form, None, params, {}, frozen, batch, rng, None)[0]
 
-        return jax.value_and_grad(objective)(params)
+        return jax.jit(jax.value_and_grad(objective))(params)
 
     _, plain = gradient(spec())
     (value, alone), (same, whole) = (
@@ -210,13 +209,14 @@ def test_velocity_holds_for_the_states_that_rankers_read(world, form):
     plain, _ = evaluate(world, spec(beta=0.7, velocity=form))
     settings = spec(beta=0.7, velocity=form, velocity_starts=LENGTH, horizon=3)
     total, aux = evaluate(world, settings)
+    roll_out = jax.jit(lambda *given: model.apply(*given, 3, 1, method="roll_out"))
     # Every position but the last of a row, each rolled out by itself.
     expected = 0.0
     for k in range(LENGTH - 1):
         window = jax.tree.map(lambda x, k=k: x[:, : k + 1], batch.window)
         segment = batch.segment[:, : k + 1]
         own = window._replace(mask=window.mask & (segment == segment[:, -1:]))
-        rolled, _ = model.apply({"params": params}, own, frozen["items"], 3, 1, method="roll_out")
+        rolled = np.asarray(roll_out({"params": params}, own, frozen["items"])[0])
         step = (rolled[:, 0, 1:] * rolled[:, 0, :-1]).sum(-1)
         step = np.arccos(np.clip(step, -1, 1)) ** 2 if form == "geodesic" else 2 - 2 * step
         counts = batch.window.mask[:, k] & (batch.segment[:, k] == batch.segment[:, k + 1])
@@ -262,7 +262,7 @@ def test_sampled_forms_learn_from_every_module(world, negatives):
             model, form, None, params, {}, frozen, batch, jax.random.key(1), None
         )[0]
 
-    grads = jax.grad(objective)(params)
+    grads = jax.jit(jax.grad(objective))(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     for module in ("items", "context", "read", "blocks_0", "blocks_1"):
         assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads[module])), module
@@ -294,7 +294,7 @@ def test_sampled_forms_embed_the_items_of_the_pass_only(random_movelines, random
     sizes = []
 
     @functools.partial(jax.vmap, axis_name=AXIS)
-    def on_device(part, constants, key):
+    def mapped(part, constants, key):
         def objective(params):
             sample = draw(form, part, constants["frequency"], key, AXIS)
             sizes.append(sample.shown is None or len(sample.shown))
@@ -306,12 +306,12 @@ def test_sampled_forms_embed_the_items_of_the_pass_only(random_movelines, random
     halves = jax.tree.map(lambda x: jnp.reshape(x, (2, -1, *x.shape[1:])), batch)
     keys = jax.random.split(jax.random.key(3), 2)
     both = jax.tree.map(lambda x: np.stack([x, x]), constants)
-    found, by_found = on_device(halves, both, keys)
+    found, by_found = jax.jit(mapped)(halves, both, keys)
     assert sizes[0] is not True and sizes[0] < 401
     with pytest.MonkeyPatch.context() as patch:
         whole = lambda *args: draw(*args)._replace(shown=None)  # noqa: E731
         patch.setattr(generator, "draw", whole)
-        expected, by_expected = on_device(halves, both, keys)
+        expected, by_expected = jax.jit(lambda *given: mapped(*given))(halves, both, keys)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
     jax.tree.map(compare, by_found, by_expected)
@@ -320,8 +320,10 @@ def test_sampled_forms_embed_the_items_of_the_pass_only(random_movelines, random
 def test_in_batch_negatives_cross_devices(world):
     """Two devices with half a batch each see the candidates that one with the whole sees."""
     model, params, frozen, batch, *_ = world
+    frozen = jax.tree.map(jnp.asarray, frozen)
     form = spec(negatives="in_batch", uniform=0)
 
+    @jax.jit
     @functools.partial(jax.vmap, axis_name=AXIS)
     def on_device(part):
         def objective(params):
