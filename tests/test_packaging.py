@@ -20,6 +20,7 @@ OURS = {"benchmarks", "nif_jax", "configs", "launch", "tests"}
 INDIRECT = {
     "pyarrow": "read_parquet",  # pandas reads Parquet with it
     "array-record": '"array_record"',  # a format of tensorflow-datasets
+    "flatbuffers": "import jax.export",  # serialises programs with it
 }
 # Of the test extra: used without an import, or by notebooks.
 TOOLS = {
