@@ -22,6 +22,8 @@ from nif_jax.reports import page, workdirs
 from nif_jax.training.devices import preemption, processes
 
 FLAGS = flags.FLAGS
+TOP = 10
+"""Items of a recommendation, unless --k says otherwise."""
 config_flags.DEFINE_config_file(
     "config", None, "Configuration, e.g. configs/nif.py:movielens_100k,smoke", lock_config=True
 )
@@ -48,7 +50,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("input", None, "With --mode=score or recommend: the file of requests.")
 flags.DEFINE_string("variant", "selected", "With a finished --workdir: one of the run's rows.")
-flags.DEFINE_integer("k", 10, "With --mode=recommend: items for each request.", lower_bound=1)
+flags.DEFINE_integer("k", TOP, "With --mode=recommend: items for each request.", lower_bound=1)
 flags.DEFINE_bool("exclude_seen", True, "With --mode=recommend: leave out items of the moveline.")
 flags.DEFINE_integer("seed", None, "With --variant: model seed; default the first.")
 flags.DEFINE_bool(
@@ -82,6 +84,25 @@ flags.register_multi_flags_validator(
     ["input", "mode"],
     lambda given: given["mode"] in SERVING or given["input"] is None,
     message="--input goes with --mode=score or recommend",
+)
+flags.register_multi_flags_validator(
+    ["variant", "seed", "mode"],
+    lambda given: (
+        given["mode"] in (*SERVING, "export")
+        or (given["variant"] == "selected" and given["seed"] is None)
+    ),
+    message="--variant and --seed go with --mode=score, recommend or export; a run takes "
+    "--config.rows and --config.seed",
+)
+flags.register_multi_flags_validator(
+    ["k", "exclude_seen", "mode"],
+    lambda given: given["mode"] == "recommend" or (given["k"] == TOP and given["exclude_seen"]),
+    message="--k and --exclude_seen go with --mode=recommend",
+)
+flags.register_multi_flags_validator(
+    ["output", "mode"],
+    lambda given: given["mode"] in FINISHED or given["output"] is None,
+    message="--output goes with --mode=report, score, recommend or export; a run takes --workdir",
 )
 flags.register_multi_flags_validator(
     ["workdirs", "mode"],

@@ -277,9 +277,9 @@ def parse(monkeypatch):
     def run(*arguments):
         values, argv = flags.FlagValues(), ["main", *arguments]
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-        own = ("workdir", "mode", "num_processes", "workdirs", "profile", "input", "output")
-        for name in own:
-            values[name] = copy.deepcopy(main.FLAGS[name])
+        for flag in main.FLAGS.flags_by_module_dict()["nif_jax.main"]:
+            if flag.name != "config":
+                values[flag.name] = copy.deepcopy(flag)
         flag_errors.parse(argv, values)
         return values
 
@@ -294,6 +294,9 @@ BAD_FLAGS = [
     ([NIF, "--config.flow.cache=maybe"], "--config.flow.cache='maybe' has to be True or False"),
     ([NIF, "--config.train=1"], "--config.train='1' names a section; set its keys"),
     ([NIF, "--config.train.batch_size"], "--config.train.batch_size has no value"),
+    ([NIF, "--seed=3"], "--variant and --seed go with --mode=score, recommend or export"),
+    ([NIF, "--mode=evaluate", "--k=3"], "--k and --exclude_seen go with --mode=recommend"),
+    ([NIF, "--output=runs/a"], "--output goes with --mode=report, score, recommend or export"),
     ([NIF, "--num_processes=two"], "--num_processes='two' has to be a whole number"),
     ([NIF, "--mode=evalute"], "--mode='evalute' has to be one of train.*did you mean 'evaluate'"),
     ([NIF, "--wrkdir=1"], "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
