@@ -1,6 +1,7 @@
 """Factories that several tests share; session-wide, so that property tests may use them."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -23,10 +24,12 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.schema import NO_LABEL, Movelines
 from nif_jax.data.windows import Impressions, Window
+from nif_jax.reports import plots
 
 # Compilation makes the first example of a property test slow, and the same commit has to give the
 # same result twice.
@@ -35,6 +38,9 @@ settings.load_profile("nif_jax")
 
 # Tests compile much and compute little: this halves their time.
 jax.config.update("jax_disable_most_optimizations", True)
+# Tracing makes many objects that live long, and lowering notes where each came from.
+gc.set_threshold(200_000, 20, 20)
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 LONG = (
@@ -50,6 +56,20 @@ LONG = (
     "test_sweep.py",
 )
 """Files and folders that train whole runs."""
+
+
+PICTURES = ("reports/", "end_to_end/", "notebooks", "test_sweep.py")
+"""Files and folders whose runs render their figures."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _render_few_figures(request):
+    """Elsewhere the figures of a run are made, but not rendered, which takes a third of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(name in request.node.nodeid for name in PICTURES):
+            drawn = plots.png(Figure(figsize=(1, 1)))
+            patch.setattr(plots, "png", lambda figure: drawn)
+        yield
 
 
 def pytest_collection_modifyitems(items):
