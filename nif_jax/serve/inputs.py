@@ -123,6 +123,8 @@ class Inputs:
 
     def _profile(self, profile: Any) -> dict[str, str]:
         """Features that there are, with values that are text."""
+        if not isinstance(profile, Mapping):
+            raise ServiceError(422, f"profile is {profile!r}; give {{feature: value}}", "profile")
         try:
             row = as_row("request", {"profile": profile})
         except RequestError as error:
