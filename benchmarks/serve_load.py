@@ -79,7 +79,7 @@ async def capacity_of(url: str, cases: Sequence[Case], seconds: float) -> tuple[
             place += CLIENTS
 
     await asyncio.gather(*map(client, range(CLIENTS)))
-    connections.close()
+    await connections.aclose()
     return found.count["ok"] / seconds, found
 
 
@@ -97,7 +97,7 @@ async def arrivals(
         sent.add(task)
         task.add_done_callback(sent.discard)
     await asyncio.gather(*sent)
-    connections.close()
+    await connections.aclose()
     assert found.count.total() == len(gaps), "a request has no outcome"
     return found
 

@@ -109,13 +109,19 @@ class Connections:
             headers = dict(line.lower().split(": ", 1) for line in lines if line)
             answer = await reader.readexactly(int(headers["content-length"]))
         except BaseException:
-            writer.close()
+            await _ended(writer)
             raise
         self._free.append((reader, writer))
         return int(first.split()[1]), headers, answer
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Ends the free ones."""
         for _, writer in self._free:
-            writer.close()
+            await _ended(writer)
         self._free.clear()
+
+
+async def _ended(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):  # the other side was first
+        await writer.wait_closed()

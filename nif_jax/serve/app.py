@@ -28,6 +28,9 @@ def make_app(service: Service) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.start()
+        status = await service.states.status()
+        if status != "ok":
+            LOG.warning("%s", status)
         yield
         await service.stop()
 

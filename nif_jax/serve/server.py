@@ -1,13 +1,14 @@
 """The command: flags, and the server from its start to its end."""
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 
@@ -62,23 +63,36 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then answers what is in progress and ends with status 0."""
-    flags = parser().parse_args(arguments)
+    flags, begin = parser().parse_args(arguments), time.monotonic()
+    with _one_line():
+        limits, listening = limits_of(flags), listen(flags.host, flags.port)
+    with contextlib.closing(listening):
+        with _one_line():
+            service = service_of(flags, limits)
+        server = Server(make_app(service), limits, begin)
+        # uvicorn raises the signal that ended it once more.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        server.run([listening])
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Ends with status 1 and one line for what a user can mend."""
     try:
-        limits = limits_of(flags)
-        begin, listening = time.monotonic(), listen(flags.host, flags.port)
-        compiled()
-        model = load(flags.artefact)
-        digest = file_sha256(flags.artefact / MANIFEST)
-        states = states_of(flags, model, digest)
-        warm_up(Work(model, limits.state_events), limits)
+        yield
     except (ArtefactError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def service_of(flags: argparse.Namespace, limits: Limits) -> Service:
+    """The service of an artefact, warm; raises ArtefactError, or ValueError for a wrong --state."""
+    compiled()
+    model, digest = load(flags.artefact), file_sha256(flags.artefact / MANIFEST)
+    states = states_of(flags, model, digest)
+    warm_up(Work(model, limits.state_events), limits)
     about = {"variant": model.variant, "artefact": digest, "version": nif_jax.__version__}
-    server = Server(make_app(Service(model, states, limits, about)), limits, begin)
-    # uvicorn raises the signal that ended it once more.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run([listening])
+    return Service(model, states, limits, about)
 
 
 class Server(uvicorn.Server):

@@ -1,7 +1,7 @@
 """A record of a user as bytes, without pickle: a line of JSON, then the arrays.
 
-The line has the digest of the artefact and a checksum. Shapes and types of the arrays are those of
-the artefact's empty state, so that a value of any other origin is refused.
+A checksum is before the line, which has the digest of the artefact, so that a value of any other
+origin is refused. Shapes and types of the arrays are those of the artefact's empty state.
 """
 
 import json
@@ -39,24 +39,22 @@ class StateBytes:
         head = {
             "format": FORMAT,
             "artefact": self._digest,
-            "crc32": zlib.crc32(content),
             "size": state.size,
             "entries": state.entries,
             "last": state.last,
             "ids": record.ids,
         }
-        return json.dumps(head).encode() + b"\n" + content
+        rest = json.dumps(head).encode() + b"\n" + content
+        return b"%08x " % zlib.crc32(rest) + rest
 
     def read(self, value: bytes) -> Record:
         """What `write` wrote; raises StateFormatError for anything else."""
-        line, _, content = value.partition(b"\n")
-        try:
-            head = json.loads(line)
-            found = head["format"], head["artefact"], head["crc32"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise StateFormatError("it is not in the format of a state") from error
-        if found != (FORMAT, self._digest, zlib.crc32(content)):
-            raise StateFormatError("it is damaged, or of another artefact or version")
+        if value[:9] != b"%08x " % zlib.crc32(value[9:]):
+            raise StateFormatError("it is damaged, or no state")
+        line, _, content = value[9:].partition(b"\n")
+        head = json.loads(line)
+        if (head["format"], head["artefact"]) != (FORMAT, self._digest):
+            raise StateFormatError("it is of another artefact or version")
         size, empty = head["size"], self._empty
         space = len(empty.rows.item)
         while space < size:
@@ -71,8 +69,6 @@ class StateBytes:
             count = int(np.prod(shape, dtype=np.int64))
             arrays.append(np.frombuffer(content, array.dtype, count, place).reshape(shape))
             place += count * array.dtype.itemsize
-        if place != len(content):
-            raise StateFormatError("it has another number of bytes")
         features = dict(zip(names, arrays, strict=False))
         rows = (_padded(x, space) for x in arrays[len(names) : len(names) + len(Rows._fields)])
         tree = jax.tree.structure(empty.generator)

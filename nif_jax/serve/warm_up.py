@@ -29,7 +29,7 @@ def warm_up(work: Work, limits: Limits) -> None:
     of_user = {"user_id": "a user"}
     record = None
     for _ in range(2):
-        (found,) = work.update([OfUser(inputs.events(of_user | {"events": [event]}), record)])
+        (found,) = work.update([OfUser(inputs.events(of_user | {"events": [event] * 2}), record)])
         record = found[0]
     with_state = moment | of_user | {"state": True}
     for rows in SIZES:

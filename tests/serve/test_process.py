@@ -1,6 +1,7 @@
 """The service as a process: killed, ended and started again, under load."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -80,6 +81,7 @@ def test_kills_under_load_lose_and_mix_nothing(artefact, model, cases, redis_ser
             elif number == 20:
                 await asyncio.to_thread(redis_server.start)
         await asyncio.gather(*calls)
+        await sender.connections.aclose()
         statuses = {status for status, _ in sender.failures}
         assert statuses == {503}
         assert all(b"Redis, which has the states" in text for _, text in sender.failures)
@@ -102,8 +104,9 @@ def test_kills_under_load_lose_and_mix_nothing(artefact, model, cases, redis_ser
 
         async def again():
             sender = Sender(url, event)
-            await asyncio.gather(*(sender.send(number) for number in range(36)))
-            return await sender.sizes(ask)
+            async with contextlib.aclosing(sender.connections):
+                await asyncio.gather(*(sender.send(number) for number in range(36)))
+                return await sender.sizes(ask)
 
         found = asyncio.run(again())
         assert [one["events"] for one in found] == [12, 12, 12]
