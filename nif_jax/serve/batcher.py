@@ -14,7 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nif_jax.serve.metrics import Metrics
-from nif_jax.serving.batching import SIZES
+from nif_jax.serving.batching import SIZES, size_of
+
+FEW = 16
+"""Requests to which padding costs little. Where requests are worked on one by one, a batch has no
+more of them:
+others wait for them."""
+
+
+def fitting(waiting: int) -> int:
+    """How many of the requests that wait make a batch: all, if they fill half of the size that they
+    are padded to, or that is small."""
+    if waiting > SIZES[-1]:
+        return waiting
+    size = size_of(waiting)
+    return waiting if size <= FEW or 2 * waiting >= size else max(s for s in SIZES if s < size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,20 +122,22 @@ class Batcher:
             return "", []
         name = min(firsts)[1]
         kind, waiting = self._kinds[name], self._waiting[name]
-        found, rows = [waiting.popleft()], 0
-        rows += found[0].rows
-        while waiting and len(found) < kind.most and rows + waiting[0].rows <= kind.most_rows:
+        most, rows = min(kind.most, fitting(len(waiting))), 0
+        found = list[_Job]()
+        while waiting and len(found) < most:
+            rows += waiting[0].rows
+            if found and rows > kind.most_rows:
+                break
             job = waiting.popleft()
             if not job.answer.done():
                 found.append(job)
-                rows += job.rows
         return name, found
 
     async def _work(self, name: str, jobs: Sequence[_Job]) -> None:
         """Works on a batch; if that fails, on each of its requests alone."""
         loop, begin = asyncio.get_running_loop(), time.perf_counter()
         inputs = [job.given for job in jobs]
-        found = loop.run_in_executor(self._thread, self._kinds[name].work, inputs)
+        found = loop.run_in_executor(self._thread, _worked, self._kinds[name].work, inputs)
         await asyncio.wait([found])
         self._metrics.batch_requests.labels(name).observe(len(jobs))
         self._metrics.batch_seconds.labels(name).observe(time.perf_counter() - begin)
@@ -134,6 +150,13 @@ class Batcher:
         else:
             for job in jobs:
                 await self._work(name, [job])
+
+
+def _worked(work: Callable[[Sequence[Any]], Sequence[Any]], inputs: Sequence[Any]) -> Sequence[Any]:
+    answers = work(inputs)
+    if len(answers) != len(inputs):
+        raise RuntimeError(f"{len(answers)} answers to {len(inputs)} requests")
+    return answers
 
 
 def _give(job: _Job, answer: Any) -> None:

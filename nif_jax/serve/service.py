@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nif_jax.serve.batcher import Batcher, Kind
+from nif_jax.serve.batcher import FEW, Batcher, Kind
 from nif_jax.serve.errors import ServiceError
 from nif_jax.serve.inputs import Inputs, ScoreInput
 from nif_jax.serve.limits import Limits
@@ -12,9 +12,6 @@ from nif_jax.serve.metrics import Metrics
 from nif_jax.serve.states import MemoryStates, Record, States
 from nif_jax.serve.work import OfUser, Work
 from nif_jax.serving.model import Model
-
-FEW = 16
-"""Requests of a batch that are worked on one by one: others wait for no more of them."""
 
 
 class Service:

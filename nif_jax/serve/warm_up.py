@@ -8,7 +8,7 @@ import numpy as np
 from nif_jax.serve.inputs import Inputs
 from nif_jax.serve.limits import Limits
 from nif_jax.serve.work import OfUser, Work
-from nif_jax.serving.batching import SIZES, size_of
+from nif_jax.serving.batching import MOST_REQUESTS, SIZES, size_of
 from nif_jax.serving.recommend import seen_sizes
 
 
@@ -20,9 +20,10 @@ def warm_up(work: Work, limits: Limits) -> None:
     moment: dict[str, Any] = {"timestamp": work.model.base, "scene": str(names.scene[0])}
     item = str(names.item[0])
     given = moment | {"user_id": "", "moveline": []}
+    most = size_of(min(limits.batch, MOST_REQUESTS))
     for rows in SIZES:
         for requests in SIZES:
-            if requests <= min(rows, size_of(limits.batch)):
+            if requests <= min(rows, most):
                 sizes = [1] * (requests - 1) + [rows - requests + 1]
                 work.score([inputs.score(given | {"items": [item] * size}) for size in sizes])
     event = moment | {"item_id": item, "action": str(names.action[0]), "label": 0}

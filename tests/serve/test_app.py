@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import itertools
+import socket
 import threading
 import time
 
@@ -106,16 +107,23 @@ def test_overload_is_refused_and_late_requests_are_answered(model, requests, hel
 
 
 def test_a_body_that_does_not_end_is_given_up(model, requests):
-    def body():
-        yield b'{"timestamp": 1'
-        time.sleep(0.5)
-        yield b"}"
-
-    with serve(model, seconds=0.2) as client:
+    with serve(model, seconds=0.3) as client:
         headers = {"Content-Type": "application/json"}
         endless = itertools.repeat(b" " * 100_000, 100)
-        answer = client.post("/score", content=endless, headers=headers)
-        assert answer.status_code == 413
+        assert client.post("/score", content=endless, headers=headers).status_code == 413
+        address = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(address, timeout=20) as slow:
+            slow.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            slow.sendall(b"Content-Length: 100\r\n\r\n{")
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+        with socket.create_connection(address, timeout=20) as ended:
+            ended.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            ended.sendall(b"Content-Length: 100\r\n\r\n{")
+        with socket.create_connection(address, timeout=20) as other:
+            other.sendall(b"no HTTP\r\n\r\n")
+            assert other.recv(1000).startswith(b"HTTP/1.1 400")
+        assert client.post("/score", json=requests[0]).status_code == 200
+        assert client.service.in_progress == 0
 
 
 def test_recommendations_are_those_of_the_model(model, requests):

@@ -115,13 +115,16 @@ def test_kills_under_load_lose_and_mix_nothing(artefact, model, cases, redis_ser
             np.testing.assert_allclose(one["logit"], model.score(given).logit, atol=1e-5)
 
         async def terminated():
-            scores = asyncio.create_task(arrivals(url, cases, 300, 0.3, 2))
-            await asyncio.sleep(0.2)
-            process.send_signal(signal.SIGTERM)
-            return (await scores).count
+            body = json.dumps(ask | {"user_id": "0", "items": ["1"] * 2000}).encode()
+            async with contextlib.aclosing(Connections(url)) as connections:
+                calls = [asyncio.create_task(connections.post("/score", body)) for _ in range(40)]
+                # The others have been read by then, and wait.
+                await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                process.send_signal(signal.SIGTERM)
+                return [await call for call in calls]
 
-        count = asyncio.run(terminated())
-        assert count["ok"] and count["ok"] + count["lost"] == count.total()
+        for status, _, answer in asyncio.run(terminated()):
+            assert status == 200 and len(json.loads(answer)["logit"]) == 2000
         assert process.wait(30) == 0
     with socket.socket() as closed, pytest.raises(ConnectionRefusedError):
         closed.connect(("127.0.0.1", int(port)))
