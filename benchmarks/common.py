@@ -30,7 +30,7 @@ def machine() -> str:
 
 
 def interleave(
-    candidates: Mapping[str, Callable[[], None]],
+    candidates: Mapping[str, Callable[[], object]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:

@@ -1,10 +1,19 @@
 """Latency of scoring one user's candidates: base, GenCI, and GenCI done row by row.
 
     python -m benchmarks.serve_latency [--rounds=20] [--candidates=1000] [--cores=0]
+    python -m benchmarks.serve_latency --artefacts=artefacts/base,artefacts/amen --rounds=100
+
+The second command measures model.score of artefacts, from a request to its scores in process, with
+100 candidates and with --candidates.
 
 What GenCI generates depends on the history only, so that encoder and beam search run once for all
 candidates of a user; "row by row" runs them for every candidate, as a naive predict would.
 """
+
+import functools
+import statistics
+import time
+from collections.abc import Mapping
 
 from absl import app, flags
 
@@ -12,6 +21,8 @@ from benchmarks import common
 
 flags.DEFINE_integer("rounds", 20, "Counted rounds.")
 flags.DEFINE_integer("candidates", 1000, "Candidates of the user.")
+flags.DEFINE_list("artefacts", [], "Folders; times are compared with those of the first.")
+flags.DEFINE_enum("clock", "wall", ["wall", "cpu"], "Seconds of a clock, or of the processor.")
 FLAGS = flags.FLAGS
 
 
@@ -19,6 +30,9 @@ def main(argv: list[str]) -> None:
     """Prints milliseconds of each variant, and its time over the base's."""
     del argv
     common.pin()
+    if FLAGS.artefacts:
+        of_artefacts()
+        return
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -63,11 +77,38 @@ def main(argv: list[str]) -> None:
     seconds = common.interleave(
         {"base": base, "genci": once, "genci, row by row": every}, FLAGS.rounds
     )
+    report(count, seconds)
+
+
+def of_artefacts() -> None:
+    """Prints milliseconds of model.score of each artefact, for one user."""
+    import numpy as np
+
+    from nif_jax import serving
+
+    rng = np.random.default_rng(0)
+    models = {folder: serving.load(folder) for folder in FLAGS.artefacts}
+    names, log = next(iter(models.values())).vocabulary, next(iter(models.values())).encoder.log
+    clock = time.process_time if FLAGS.clock == "cpu" else time.perf_counter
+    for count in (100, FLAGS.candidates):
+        request = {
+            "timestamp": int(log.rows.time.max()) + 60,
+            "scene": str(names.scene[0]),
+            "items": [str(item) for item in rng.choice(names.item, count)],
+            "user_id": str(names.user[np.diff(log.offsets).argmax()]),
+        }
+        calls = {name: functools.partial(m.score, request) for name, m in models.items()}
+        report(count, common.interleave(calls, FLAGS.rounds, clock))
+
+
+def report(count: int, seconds: Mapping[str, list[float]]) -> None:
+    """Prints a line for each; the first is what times are compared with."""
+    base = next(iter(seconds.values()))
     print(f"{common.machine()}, {count} candidates, {FLAGS.rounds} rounds")
-    print(f"{'variant':20s} {'ms':>8s}   time / base, median (range)")
+    print(f"{'variant':20s} {'ms':>8s}   time / that of the first, median (range)")
     for name, values in seconds.items():
-        ratio = common.paired_ratio(values, seconds["base"])
-        print(f"{name:20s} {1e3 * np.median(values):8.2f}   {ratio}")
+        ratio = common.paired_ratio(values, base)
+        print(f"{name:20s} {1e3 * statistics.median(values):8.2f}   {ratio}")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ LONG = (
     "end_to_end/",
     "inference/",
     "launch/",
+    "serve/",
     "test_cluster.py",
     "test_contributing.py",
     "test_drift.py",

@@ -51,6 +51,7 @@ ALLOWED = {
     "training.devices": ["data"],
     "config": ["variants"],
     "variants": ["data"],
+    "serve": ["serving", "requests", "data"],
     "serving": ["requests", "metrics", "data"],
     "requests": ["data"],
     "models.baselines": ["models", "data"],
@@ -104,7 +105,7 @@ def test_the_graph_is_small_and_points_down():
     print(f"{len(nodes)} packages, {len(edges)} imports")
     for node in nodes:
         print(node, "->", ", ".join(sorted(target for own, target in edges if own == node)))
-    assert len(nodes) <= 19 and len(edges) <= 62
+    assert len(nodes) <= 20 and len(edges) <= 65
     order = list(ALLOWED)
     assert all(order.index(own) < order.index(target) for own, target in edges)
     assert edges == {(own, target) for own, targets in ALLOWED.items() for target in targets}

@@ -74,7 +74,7 @@ def arguments(monkeypatch):
 
 def _optional(arguments):
     extras = arguments["extras_require"]
-    return {_name(line) for line in extras["bench"] + extras["search"]}
+    return {_name(line) for line in extras["bench"] + extras["search"] + extras["serve"]}
 
 
 def test_every_import_is_required_and_every_requirement_is_used(arguments):
@@ -83,7 +83,7 @@ def test_every_import_is_required_and_every_requirement_is_used(arguments):
     imported = _third_party(sources)
     optional = _optional(arguments)
     assert imported - required - optional == set(), "imported, but not in install_requires"
-    assert optional <= imported, "in the extra `bench` or `search`, but not used"
+    assert optional <= imported, "in the extra `bench`, `search` or `serve`, but not used"
     text = "".join(path.read_text() for path in sources)
     indirect = {name for name, sign in INDIRECT.items() if sign in text}
     assert required - imported - indirect == set(), "in install_requires, but not used"

@@ -15,6 +15,7 @@ Letters: E events, Q queries, M values of a feature.
 
 import concurrent.futures
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ NOT_COUNTED = ("title",)
 """Item features whose values are too many for an item."""
 THREADS = 2
 """NumPy's sorts and searches run side by side in threads, each with about 40 bytes a query."""
+FEW = 10_000
+"""Fewer queries take less time than threads take to start."""
 DAY = 24 * 3600
 
 
@@ -180,20 +183,22 @@ class Counters:
         Args:
           queries: Q of them.
           change: a function of the name and the column, [Q] float with NaN where there is nothing
-            to count from. It is called in threads.
+            to count from. It may be called in threads.
         """
         seen = self._seen(queries)
         parts = [self._of_user(seen)]
         for name in self._values:
             parts += [self._of_value(name, seen), self._of_user_and_value(name, seen)]
         parts.append(self._of_time(seen))
+
+        def changed(part: Iterator[tuple[str, np.ndarray]]) -> list[tuple[str, Any]]:
+            return [(name, change(name, column)) for name, column in part]
+
+        if len(queries.row) < FEW:
+            yield from itertools.chain.from_iterable(map(changed, parts))
+            return
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-
-            def changed(part: Iterator[tuple[str, np.ndarray]]) -> list[tuple[str, Any]]:
-                return [(name, change(name, column)) for name, column in part]
-
-            for found in pool.map(changed, parts):
-                yield from found
+            yield from itertools.chain.from_iterable(pool.map(changed, parts))
 
     def _seen(self, queries: Queries) -> _Seen:
         moments = self._past.moments(queries.time, queries.later)

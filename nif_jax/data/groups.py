@@ -132,6 +132,8 @@ def sort_with_places(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def in_blocks(function: Callable[..., np.ndarray], *columns: np.ndarray) -> np.ndarray:
     """function(*columns) of [n] columns, for a function of each element alone: what it allocates
     stays in the cache."""
+    if len(columns[0]) <= BLOCK:
+        return function(*columns)
     first = function(*(column[:BLOCK] for column in columns))
     whole = np.empty(len(columns[0]), first.dtype)
     whole[:BLOCK] = first

@@ -162,6 +162,8 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
         width = min(GIVEN_WIDTH, len(model.vocabulary.item))
         generate = functools.partial(functions.generate, width=width)
         yield "generate", generate, (batch.history,), {"width": width}
+    # What depends on the user only is then computed once, not for every candidate.
+    yield "score_one", functions.score, _of_one_user(inputs, g), {}
     if functions.generator is None:
         return
     yield "flow", functions.flows, (_leading(g, windows), _leading(g, entries)), {}
@@ -189,6 +191,14 @@ def _example(model: RunModel) -> tuple[Encoded, Any, np.ndarray]:
     if encoder.context:
         windows = generator_windows(lines, encoder.context, encoder.chunked, False)
     return encoded, windows, lines.end - lines.begin
+
+
+def _of_one_user(inputs: tuple[Any, ...], g: Any) -> tuple[Any, ...]:
+    """The inputs of `score` for g = 1."""
+    batch, entries, windows, *candidates = inputs
+    if windows is not None:
+        windows = _leading(int(windows.item.shape[0] // g), windows)
+    return (_leading(1, batch), _leading(1, entries), windows, *candidates)
 
 
 def _leading(size: Any, tree: Any) -> Any:

@@ -8,6 +8,7 @@ Letters: P queries, S keys, H heads, d width of a head.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -89,7 +90,9 @@ def attend(
         raise ValueError(f"implementation is {implementation!r}; choose from {IMPLEMENTATIONS}")
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    long = query.shape[-3] * key.shape[-3] >= LONG
+    sizes = query.shape[-3], key.shape[-3]
+    # A number of candidates is symbolic in a program that is exported; calls of it have few.
+    long = all(isinstance(size, int) for size in sizes) and math.prod(sizes) >= LONG
     tiled = own is None and key.shape[-2] == query.shape[-2]
     if implementation is None:
         if jax.default_backend() == "cpu":

@@ -74,10 +74,7 @@ def number(
     names = text_of(table, "user_id")
     nobody = names.is_null().to_numpy(zero_copy_only=False) & ~given
     reasons.add(np.flatnonzero(nobody), lambda _: "has neither user_id nor moveline")
-    until = np.where(given, LATEST, time)
-    if "until" in table.column_names:
-        value, there = as_whole("until", table["until"])
-        until = np.where(there, value, until)
+    until = _untils(table, base, np.where(given, LATEST, time), reasons)
     user = vocabulary.places("user", names)
     profile = {
         name: _profile(table, name, vocabulary)
@@ -166,6 +163,16 @@ def _moments(table, vocabulary: Vocabulary, base: int, reasons: Reasons):
         unknown, lambda place: no_choice("scene", names[int(unknown[place])], vocabulary.scene)
     )
     return time, scene
+
+
+def _untils(table, base: int, default: np.ndarray, reasons: Reasons) -> np.ndarray:
+    """Seconds [n] from which on rows see no events."""
+    if "until" not in table.column_names:
+        return default
+    value, there = as_whole("until", table["until"])
+    bad = np.flatnonzero(there & is_outside(value, base))
+    reasons.add(bad, lambda place: f"until {value[bad[place]]} {range_of(base)}")
+    return np.where(there, value, default)
 
 
 def _profile(table: pa.Table, name: str, vocabulary: Vocabulary) -> np.ndarray:

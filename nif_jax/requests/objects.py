@@ -90,8 +90,8 @@ def as_table(requests: Requests) -> pa.Table:
         return requests
     if isinstance(requests, Request | Mapping):
         requests = [requests]
-    rows = [_row(f"request {number}", request) for number, request in enumerate(requests)]
-    return _table(rows)
+    rows = [as_row(f"request {number}", request) for number, request in enumerate(requests)]
+    return table_of(rows)
 
 
 def rows_as_table(
@@ -109,7 +109,7 @@ def rows_as_table(
             good.append(_of_file(row, features))
         except RequestError as error:
             bad.append((number, str(error).removeprefix("row: ")))
-    return _table(good), bad
+    return table_of(good), bad
 
 
 def _of_file(row: Any, features: Collection[str]) -> dict[str, Any]:
@@ -119,10 +119,11 @@ def _of_file(row: Any, features: Collection[str]) -> dict[str, Any]:
     if "item_id" in fields:
         fields["items"] = [fields.pop("item_id"), *fields.get("items", ())]
     given = {name: row[name] for name in features if row.get(name) is not None}
-    return _row("row", fields | {"profile": given})
+    return as_row("row", fields | {"profile": given})
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table of what `as_row` gives for each of some requests."""
     features = sorted({name for row in rows for name in row if name not in COLUMNS})
     columns = COLUMNS | dict.fromkeys(features, pa.string())
     found = {
@@ -149,15 +150,24 @@ def as_moveline_table(movelines: Iterable[Sequence[Event | Mapping[str, Any]]]) 
     """
     rows = []
     for number, moveline in enumerate(movelines):
-        events = _moveline(f"moveline {number}", moveline)
+        events = as_events(f"moveline {number}", moveline)
         if not events:
             raise RequestError(f"moveline {number} has no events: nothing follows from it")
         moment = {key: events[-1][key] for key in ("timestamp", "scene")}
         rows.append({"moveline": events, "items": []} | moment)
-    return _table(rows)
+    return table_of(rows)
 
 
-def _row(where: str, request: Any) -> dict[str, Any]:
+def as_row(where: str, request: Any) -> dict[str, Any]:
+    """A request as a row of a table: its fields, checked for their types, and its user features.
+
+    Args:
+      where: what messages call the request.
+      request: an object, or a mapping of its fields.
+
+    Raises:
+      RequestError: a field that there is not, or a value of the wrong type.
+    """
     fields = _fields(where, request, Request)
     text = {"user_id": fields.get("user_id"), "scene": fields.get("scene")}
     row: dict[str, Any] = {
@@ -175,11 +185,12 @@ def _row(where: str, request: Any) -> dict[str, Any]:
     for name, value in profile.items():
         row[str(name)] = text_of_value(f"{where}: profile {name!r}", value)
     if fields.get("moveline") is not None:
-        row["moveline"] = _moveline(f"{where}: moveline", fields["moveline"])
+        row["moveline"] = as_events(f"{where}: moveline", fields["moveline"])
     return row
 
 
-def _moveline(where: str, events: Any) -> list[dict[str, Any]]:
+def as_events(where: str, events: Any) -> list[dict[str, Any]]:
+    """The fields of each of some events, checked for their types; raises RequestError."""
     if isinstance(events, str | Mapping) or not isinstance(events, Iterable):
         raise RequestError(f"{where} is {events!r}; give a list of events")
     rows = []

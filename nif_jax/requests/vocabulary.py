@@ -48,7 +48,9 @@ class Vocabulary:
         if not len(names):
             return np.zeros(0, np.int64)
         encoded = names.dictionary_encode()
-        distinct = self._index[kind].get_indexer(encoded.dictionary.to_numpy(zero_copy_only=False))
+        # As objects: pandas would convert text to its own form first, which takes longer.
+        text = pd.Index(encoded.dictionary.to_numpy(zero_copy_only=False), dtype=object)
+        distinct = self._index[kind].get_indexer(text)
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return np.append(distinct, -1)[codes].astype(np.int64)
 

@@ -115,7 +115,8 @@ def read_arrays(
     for one in described:
         path = folder / one["file"]
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            # As a plain array over the mapping: each slice of numpy.memmap makes an object more.
+            array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             if array.dtype.name != one["dtype"]:
                 array = array.view(jnp.dtype(one["dtype"]))
             if list(array.shape) != one["shape"]:

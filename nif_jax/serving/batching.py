@@ -9,8 +9,11 @@ import numpy as np
 
 from nif_jax.requests.encode import Encoded
 
-SIZES = (1, 16, 128, 1024)
-"""Lengths that arrays are padded to; what is longer is cut."""
+SIZES = (1, 16, 128, 512)
+"""Lengths that arrays are padded to; what is longer is cut. In a larger call each row takes longer:
+intermediate arrays leave the cache, and malloc returns their memory after each call."""
+MOST_REQUESTS = 128
+"""Requests of a call; each may have many candidates, and windows of the generator."""
 
 
 def size_of(count: int) -> int:
@@ -32,8 +35,8 @@ def padded(tree: Any, size: int) -> Any:
 
 
 def in_sizes(tree: Any) -> Iterator[tuple[Any, int]]:
-    """Padded pieces of leaves [n, ...], and how much of each is real."""
-    count, most = len(jax.tree.leaves(tree)[0]), SIZES[-1]
+    """Padded pieces of leaves [n, ...] of requests, and how much of each is real."""
+    count, most = len(jax.tree.leaves(tree)[0]), MOST_REQUESTS
     for begin in range(0, count, most):
         end = min(begin + most, count)
         part = jax.tree.map(lambda x, b=begin, e=end: x[b:e], tree)
@@ -41,14 +44,15 @@ def in_sizes(tree: Any) -> Iterator[tuple[Any, int]]:
 
 
 def pieces(encoded: Encoded) -> Iterator[tuple[Encoded, int]]:
-    """Padded pieces of at most SIZES[-1] candidates and requests, and the candidates of each.
+    """Padded pieces of SIZES[-1] candidates and MOST_REQUESTS requests at most, and the candidates
+    of each.
 
     Candidates are in the order of their requests.
     """
     owner, begin, most = encoded.owner, 0, SIZES[-1]
     while begin < len(owner):
         first = int(owner[begin])
-        end = min(begin + most, int(np.searchsorted(owner, first + most)))
+        end = min(begin + most, int(np.searchsorted(owner, first + MOST_REQUESTS)))
         last = int(owner[end - 1]) + 1
         rows, groups = size_of(end - begin), size_of(last - first)
         yield _piece(encoded, slice(begin, end), slice(first, last), rows, groups), end - begin

@@ -67,12 +67,22 @@ def _programs(folder: pathlib.Path, described: Mapping[str, Mapping[str, Any]]) 
         generate = functools.partial(_generate, first("generate"), described["generate"]["width"])
     has_flow = "flow" in found
     return Programs(
-        score=first("score"),
+        score=_score(first("score"), first("score_one")),
         flows=_three(found["flow"]) if has_flow else None,
         item_vectors=first("item_vectors") if has_flow else None,
         state=state,
         generate=generate,
     )
+
+
+def _score(several: Callable[..., jax.Array], one: Callable[..., jax.Array]):
+    """The program of `score` for the number of requests."""
+
+    def found(arrays: Any, batch: Any, entries: np.ndarray, *rest: Any) -> jax.Array:
+        program = one if len(entries) == 1 else several
+        return program(arrays, batch, entries, *rest)
+
+    return found
 
 
 def _three(call: Callable[..., tuple[jax.Array, ...]]):

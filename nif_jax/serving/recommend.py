@@ -26,6 +26,19 @@ REQUESTS = 128
 """Requests that are worked on at a time."""
 
 
+def seen_size(count: int) -> int:
+    """The power of 16 that `count` pairs of a request and an item it has seen are padded to."""
+    return 16 ** max(1, -(-max(0, count - 1).bit_length() // 4))
+
+
+def seen_sizes(most: int) -> list[int]:
+    """Those that up to `most` pairs are padded to."""
+    found = [seen_size(0)]
+    while found[-1] < most:
+        found.append(16 * found[-1])
+    return found
+
+
 def shortlist_of(k: int) -> int:
     """Items that the ranker orders, for k of them."""
     return max(100, 2 * k)
@@ -131,7 +144,7 @@ class Recommender:
         """The items nearest to the first state of each flow."""
         model = self._model
         flow = model.flows_of(lines)[:, 0]
-        groups, pairs = size_of(len(flow)), 1 << max(4, int(len(seen) - 1).bit_length())
+        groups, pairs = size_of(len(flow)), seen_size(len(seen))
         place = np.pad(self._pool.places(seen), (0, pairs - len(seen)), constant_values=-1)
         owner = np.pad(group, (0, pairs - len(group))).astype(np.int32)
         most = min(count, len(self._pool.item))

@@ -23,7 +23,8 @@ TOLERANCE = 1e-5
 def largest_difference(model: Model, samples: Sequence[Mapping[str, Any]]) -> float:
     """Between the logits of samples and those of a model, before calibration and after.
 
-    A moveline is given with the request, and event by event to a state, which has to agree.
+    A moveline is given with the request, and event by event to a state, which has to agree. The
+    samples are scored one by one and all together, which are different programs.
 
     Args:
       model: of the artefact.
@@ -39,7 +40,9 @@ def largest_difference(model: Model, samples: Sequence[Mapping[str, Any]]) -> fl
             found.append(_logits(model, request | {"moveline": []}, state))
         kept = np.array([one["raw"], one["logit"]], np.float32)
         worst = max(worst, *(float(np.abs(logits - kept).max()) for logits in found))
-    return worst
+    together = model.uncalibrated(model.number([one["request"] for one in samples]))
+    kept = np.concatenate([np.array(one["raw"], np.float32) for one in samples])
+    return max(worst, float(np.abs(together - kept).max()))
 
 
 def sample(model: Model, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""What a request is answered with where it cannot be served."""
+
+import re
+
+LONGEST = 400
+"""Characters of a message; values of a request that it quotes may be longer."""
+
+FIELDS = (
+    *("timestamp", "scene", "items", "user_id", "moveline", "until", "profile"),
+    *("events", "state", "k", "exclude_seen", "id", "after", "reset"),
+)
+_FIELD = re.compile(rf"\b({'|'.join(FIELDS)})\b")
+
+
+class ServiceError(Exception):
+    """An answer that is an error.
+
+    Attributes:
+      status: of HTTP.
+      message: one line: value, choices, remedy.
+      field: of the request, or None.
+      retry_after: seconds after which the same request may succeed, or None.
+    """
+
+    def __init__(
+        self, status: int, message: str, field: str | None = None, retry_after: int | None = None
+    ):
+        """See the attributes."""
+        super().__init__(message)
+        self.status, self.message, self.field = status, message, field
+        self.retry_after = retry_after
+
+    @property
+    def content(self) -> dict[str, dict[str, str | None]]:
+        """The JSON of the answer."""
+        message = self.message
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+        return {"error": {"field": self.field, "message": message}}
+
+
+def unusable(reason: str) -> ServiceError:
+    """Of a request whose fields cannot be used; the reason names the field first."""
+    found = _FIELD.search(reason)
+    return ServiceError(422, reason, found[0] if found else None)
