@@ -72,7 +72,8 @@ def build(restored: Restored) -> RunModel:
         item=names["item"],
         scene=names["scene"],
         action=names["action"],
-        profile={key[5:]: values for key, values in names.items() if key.startswith("user/")},
+        profile=_below("user/", names),
+        item_profile=_below("item/", names),
         action_label=labels,
     )
     return RunModel(
@@ -85,6 +86,11 @@ def build(restored: Restored) -> RunModel:
         encoder=encoder,
         calibration=trained.calibration,
     )
+
+
+def _below(prefix: str, names: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Features of users or items -> their values."""
+    return {key.removeprefix(prefix): v for key, v in names.items() if key.startswith(prefix)}
 
 
 def _cohorts(restored: Restored, config: ConfigDict) -> CohortInput:

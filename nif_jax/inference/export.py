@@ -26,11 +26,10 @@ from nif_jax.serving import artefact
 from nif_jax.serving.batching import pieces
 from nif_jax.serving.loading import load
 from nif_jax.serving.programs import GIVEN_WIDTH
+from nif_jax.serving.samples import sample_requests
 from nif_jax.serving.selftest import TOLERANCE, largest_difference, sample
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-SAMPLES, EVENTS = 4, 20
-"""Users of the sample requests, and events of their movelines at most."""
 LIBRARIES = ("nif_jax", "jax", "jaxlib", "flax", "numpy", "pyarrow")
 
 
@@ -78,7 +77,6 @@ def export(model: RunModel, output: pathlib.Path) -> None:
 
 
 def _write(model: RunModel, folder: pathlib.Path) -> None:
-    tables = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(model.arrays)}
     manifest = {
         "kind": artefact.KIND,
         "format": artefact.FORMAT,
@@ -87,7 +85,7 @@ def _write(model: RunModel, folder: pathlib.Path) -> None:
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "platforms": list(PLATFORMS),
         "programs": _write_programs(model, folder),
-        "tables": artefact.write_arrays(folder, "tables", tables),
+        "tables": artefact.write_arrays(folder, "tables", model.tables),
         "encoder": artefact.write_encoder(folder, model.encoder),
         "vocabulary": artefact.write_vocabulary(folder, model.vocabulary),
         "calibration": artefact.as_json(model.calibration),
@@ -182,7 +180,7 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
 def _example(model: RunModel) -> tuple[Encoded, Any, np.ndarray]:
     """Arrays of a sample request, and windows and entries of its flow (None without one)."""
     encoder = model.encoder
-    numbered = model.number([_requests(model)[0]])
+    numbered = model.number([sample_requests(model.vocabulary, encoder)[0]])
     encoded, _ = next(pieces(encoder.encode(numbered)))
     lines = lay_out(encoder.log, numbered)
     windows = None
@@ -201,38 +199,5 @@ def _leading(size: Any, tree: Any) -> Any:
     return jax.tree.map(of, tree)
 
 
-def _requests(model: RunModel) -> list[dict[str, Any]]:
-    """Sample requests: known users, the same with given movelines, and an unknown user."""
-    names, log = model.vocabulary, model.encoder.log
-    items = [str(x) for x in names.item[:: max(1, len(names.item) // 7)]] + ["an unknown item"]
-    found = []
-    for user in np.unique(np.linspace(0, len(names.user) - 1, SAMPLES).astype(int)):
-        rows = np.arange(*log.offsets[user : user + 2])
-        rows = rows[log.rows.event[rows]]
-        if not len(rows):
-            continue
-        moment = {
-            "timestamp": int(log.rows.time[rows[-1]]) + 60,
-            "scene": str(names.scene[log.rows.scene[rows[-1]] - 1]),
-            "items": items,
-            "user_id": str(names.user[user]),
-        }
-        events = [_event(names, log.rows, row) for row in rows[-EVENTS:]]
-        found += [moment, moment | {"moveline": events}]
-    profile = {name: str(values[0]) for name, values in names.profile.items() if len(values)}
-    return [*found, found[0] | {"user_id": None, "moveline": [], "profile": profile}]
-
-
-def _event(names: Any, rows: Any, row: int) -> dict[str, Any]:
-    """An event of the run's data."""
-    return {
-        "item_id": str(names.item[rows.item[row] - 1]),
-        "timestamp": int(rows.time[row]),
-        "scene": str(names.scene[rows.scene[row] - 1]),
-        "action": str(names.action[rows.action[row] - 1]),
-        "label": int(rows.label[row]),
-    }
-
-
 def _samples(model: RunModel) -> list[Mapping[str, Any]]:
-    return [sample(model, request) for request in _requests(model)]
+    return [sample(model, request) for request in sample_requests(model.vocabulary, model.encoder)]

@@ -20,7 +20,7 @@ class Vocabulary:
 
     Attributes:
       user, item, scene, action: [n] object arrays of str.
-      profile: user feature -> [n] values.
+      profile: user feature -> [n] values; item_profile: item feature -> [n] values.
       action_label: [A + 1] int8, the label that all events of an action have, or SEVERAL.
     """
 
@@ -29,20 +29,23 @@ class Vocabulary:
     scene: np.ndarray
     action: np.ndarray
     profile: Mapping[str, np.ndarray]
+    item_profile: Mapping[str, np.ndarray]
     action_label: np.ndarray
 
     @functools.cached_property
     def _index(self) -> dict[str, pd.Index]:
         kinds = {kind: getattr(self, kind) for kind in ("user", "item", "scene", "action")}
         return {kind: pd.Index(names, dtype=object) for kind, names in kinds.items()} | {
-            f"user/{name}": pd.Index(names, dtype=object) for name, names in self.profile.items()
+            f"{of}/{name}": pd.Index(names, dtype=object)
+            for of, profile in (("user", self.profile), ("item", self.item_profile))
+            for name, names in profile.items()
         }
 
     def places(self, kind: str, names: pa.Array) -> np.ndarray:
         """[n] place of each of the names [n] in order, -1 for one that is unknown or null.
 
         Args:
-          kind: "user", "item", "scene", "action", or "user/<feature>".
+          kind: "user", "item", "scene", "action", "user/<feature>" or "item/<feature>".
           names: text.
         """
         if not len(names):

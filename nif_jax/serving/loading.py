@@ -41,7 +41,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
     return Model(
         variant=manifest["variant"],
         programs=_programs(folder, manifest["programs"]),
-        arrays=tuple(map(jax.device_put, tables.values())),
+        arrays={name: jax.device_put(table) for name, table in tables.items()},
         vocabulary=artefact.read_vocabulary(folder, manifest["vocabulary"]),
         encoder=artefact.read_encoder(folder, manifest["encoder"]),
         calibration=Calibration(**calibration),
@@ -95,7 +95,7 @@ def _call(path: pathlib.Path) -> Callable[..., tuple[jax.Array, ...]]:
             f"{path} cannot be read by JAX {jax.__version__} ({reason}); {AGAIN}."
         ) from error
     call = jax.jit(exported.call)
-    return lambda arrays, *inputs: call(arrays, tuple(jax.tree.leaves(inputs)))
+    return lambda arrays, *inputs: call(tuple(arrays.values()), tuple(jax.tree.leaves(inputs)))
 
 
 def _zeros(shapes: list[Mapping[str, Any]]) -> tuple[np.ndarray, ...]:

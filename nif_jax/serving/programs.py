@@ -4,10 +4,11 @@ Letters: G requests, R candidates, C windows of a request, S context, T horizon,
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 GIVEN_WIDTH = 100
 """Items that the beam search of an artefact gives; that of a run gives any number."""
@@ -51,3 +52,24 @@ class Programs:
     item_vectors: Callable[[Any], jax.Array] | None = None
     state: StatePrograms | None = None
     generate: Callable[..., jax.Array] | None = None
+
+
+ITEM_FEATURES = "['constants']['items']"
+"""Path of the tables of item features among the arrays of a variant."""
+
+
+def named_arrays(arrays: Any) -> dict[str, Any]:
+    """Path -> array, as in the manifest of an artefact, whose arrays are such a dictionary."""
+    leaves = jax.tree.leaves_with_path(arrays)
+    if all(len(path) == 1 for path, _ in leaves):
+        return dict(arrays)
+    return {jax.tree_util.keystr(path): x for path, x in leaves}
+
+
+def item_features(named: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Feature -> [N + 2, M] int32 of each item; the last row is that of an unknown item."""
+    return {
+        name.removeprefix(ITEM_FEATURES)[2:-2]: np.asarray(table)
+        for name, table in named.items()
+        if name.startswith(ITEM_FEATURES)
+    }

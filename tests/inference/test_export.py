@@ -146,8 +146,8 @@ def test_other_scores_fail_the_selftest(artefacts, tmp_path):
     with pytest.raises(SystemExit, match=r"differ by 2\.\de-05, more than 1e-05"):
         selftest.main([f"--artefact={folder}"])
     (folder / "manifest.json").unlink()
-    write_json(folder / "manifest.json", content | {"format": 2})
-    with pytest.raises(SystemExit, match=r"format 2; this version reads .*, format 1"):
+    write_json(folder / "manifest.json", content | {"format": 1})
+    with pytest.raises(SystemExit, match=r"format 1; this version reads .*, format 2"):
         selftest.main([f"--artefact={folder}"])
 
 
