@@ -19,8 +19,8 @@ from nif_jax.serving.samples import sample_requests
 
 MOST_ROWS = 10_000
 """Rows of --input that are encoded and scored on both sides, about."""
-MOST_NAMED = 20
-"""Further features that are named."""
+MOST_NAMED = 12
+"""Features that a line names."""
 
 
 def compare(left: str, right: str, source: pathlib.Path | None) -> bool:
@@ -61,9 +61,9 @@ def compare(left: str, right: str, source: pathlib.Path | None) -> bool:
 def _of_files(left: str, right: str) -> bool:
     differences, names = parity_tables.of_files(*map(_table, (left, right)))
     if not differences:
-        print(f"{left} and {right} are equal in {', '.join(names)}.")
+        print(f"{left} and {right} are equal in {_listed(names)}.")
         return False
-    print(f"{left} (left) and {right} (right) differ; compared: {', '.join(names)}.")
+    print(f"{left} (left) and {right} (right) differ; compared: {_listed(names)}.")
     _show(differences)
     return True
 
@@ -73,8 +73,12 @@ def _show(differences: list[Difference]) -> None:
     print(f"{first.feature}: {first.extent}, first in {first.where}")
     print(f"  left:   {first.values[0]}\n  right:  {first.values[1]}\n  reason: {first.reason}")
     if rest:
-        more = f", and {len(rest) - MOST_NAMED} more" if len(rest) > MOST_NAMED else ""
-        print(f"also different: {', '.join(d.feature for d in rest[:MOST_NAMED])}{more}")
+        print(f"also different: {_listed([one.feature for one in rest])}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _table(side: str) -> pa.Table:

@@ -76,16 +76,20 @@ def _reason(name: str, columns, rows: np.ndarray, left: pa.Table, right: pa.Tabl
     one, other = (column.at(some) for column in columns)
     if one.bounds is not None:
         lists = [[column.row(row) for row in range(len(some))] for column in (one, other)]
-        found = patterns.of_lists(lists[0], lists[1], _own(name, right, some), time)
+        if name.startswith("history/"):
+            found = patterns.of_lists(lists[0], lists[1], _own(name, right, some), time)
+        else:
+            found = patterns.of_sets(lists[0], lists[1])
     elif one.numeric and other.numeric:
         found = patterns.of_numbers(one.values, other.values, time)
     else:
-        found = patterns.of_names(columns[0].values[: ROWS * 10], columns[1].values[: ROWS * 10])
+        seen = np.union1d(np.arange(min(len(right), ROWS)), some)
+        found = patterns.of_names(columns[0].values[seen], columns[1].values[seen])
     if name not in KEYS:
         found = _other_column(name, one, some, right) or found
     if found is None:
         found = "no simple relation holds: compare the code that computes it"
-    if name in SCORES and not found.startswith(("most", "no")):
+    elif name in ("logit", "probability"):
         found += ": another calibration"
     return found + _only(rows, right)
 

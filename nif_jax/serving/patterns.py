@@ -55,10 +55,12 @@ def _linear(left: np.ndarray, right: np.ndarray, time: bool) -> str | None:
     if set(np.unique([left, right])) <= {-1.0, 0.0, 1.0}:
         flipped = np.where(right < 0, right, 1 - right)
         return "labels are flipped: 0 is 1, and 1 is 0" if (left == flipped).all() else None
-    slope, shift = np.polyfit(right, left, 1)
-    if np.abs(slope * right + shift - left).max() <= 1e-4 * np.ptp(left):
-        unit = ": another unit of time" if time else ""
-        return f"left is {slope:.6g} x right {shift:+.6g}{unit}"
+    centred = right - right.mean()
+    slope = (centred * left).sum() / (centred**2).sum()
+    shift = left.mean() - slope * right.mean()
+    if np.abs(slope * centred + left.mean() - left).max() <= 1e-4 * np.ptp(left):
+        plus = f" {shift:+.6g}" if np.abs(shift) > 1e-6 * np.abs(left).max() else ""
+        return f"left is {slope:.6g} x right{plus}" + (": another unit of time" if time else "")
     rising = np.diff(left[np.argsort(right, kind="stable")]) >= -1e-6
     if len(left) > 9 and rising.all():
         return "left is a rising function of right, so that ranks are equal"
@@ -155,6 +157,20 @@ def of_lists(
     if all(sorted(map(str, a)) == sorted(map(str, b)) for a, b, _ in rows):
         return "both sides have the same events, in another order"
     return found
+
+
+def of_sets(left: Sequence[list], right: Sequence[list]) -> str | None:
+    """Of lists [R] without an order, such as the values of an item's feature."""
+    rows = [(set(a), set(b)) for a, b in zip(left, right, strict=True)]
+    for side, turned in (("left", rows), ("right", [(b, a) for a, b in rows])):
+        if not any(a for a, _ in turned):
+            return f"{side} has no values"
+        if all(a < b for a, b in turned):
+            return f"{side} lacks some of the values"
+    if all(len(a) == len(b) for a, b in zip(left, right, strict=True)):
+        one, other = ([x for row in side for x in row] for side in (left, right))
+        return of_names(one, other)
+    return None
 
 
 def _leaks(events: list, other: list, own: Any) -> bool:

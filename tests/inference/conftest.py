@@ -8,7 +8,7 @@ import pytest
 
 from configs import hybrid
 from nif_jax.experiment import restore, runner
-from nif_jax.inference import build
+from nif_jax.inference import build, export
 from tests.end_to_end.runs import TINY_HYBRID
 
 ROWS = ("base", "amen_labels", "popularity", "genci", "hybrid", "selected")
@@ -39,3 +39,16 @@ def restored(finished):
 def load(restored):
     """variant -> its model, as nif_jax.load makes it."""
     return functools.cache(lambda variant: build.build(restored(variant)))
+
+
+@pytest.fixture(scope="session")
+def artefacts(load, tmp_path_factory):
+    """variant -> the folder of its artefact, exported once; tests do not write to it."""
+    parent = tmp_path_factory.mktemp("artefacts")
+
+    @functools.cache
+    def of(variant):
+        export.export(load(variant), parent / variant)
+        return parent / variant
+
+    return of

@@ -40,20 +40,6 @@ print(json.dumps(model.uncalibrated(model.number(requests)).tolist()))
 """
 
 
-@pytest.fixture(scope="module")
-def artefacts(load, tmp_path_factory):
-    """variant -> the folder of its artefact, exported once."""
-    parent, found = tmp_path_factory.mktemp("artefacts"), {}
-
-    def of(variant):
-        if variant not in found:
-            found[variant] = parent / variant
-            export.export(load(variant), found[variant])
-        return found[variant]
-
-    return of
-
-
 def damaged(folder, tmp_path):
     """A copy whose files are links: writing a new file in place of one leaves the original."""
     copy = tmp_path / "copy"
