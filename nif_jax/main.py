@@ -63,6 +63,7 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "features", False, "With --mode=score: also write what each score is computed from."
 )
+flags.DEFINE_bool("onnx", False, "With --mode=export: also write the score as an ONNX program.")
 flags.DEFINE_string("left", None, "With --mode=parity: a file of scores, an artefact or a workdir.")
 flags.DEFINE_string("right", None, "With --mode=parity: what --left should equal.")
 flags.DEFINE_string("variant", "selected", "With a finished --workdir: one of the run's rows.")
@@ -117,6 +118,11 @@ flags.register_multi_flags_validator(
     message="--mode=parity needs --left and --right, no --workdir; no other mode has them",
 )
 flags.register_multi_flags_validator(
+    ["onnx", "mode"],
+    lambda given: given["mode"] == "export" or not given["onnx"],
+    message="--onnx goes with --mode=export",
+)
+flags.register_multi_flags_validator(
     ["features", "mode"],
     lambda given: given["mode"] == "score" or not given["features"],
     message="--features goes with --mode=score",
@@ -168,7 +174,7 @@ def serve() -> None:
     """Exports a variant of --workdir, or scores --input with it, or recommends for it."""
     model, output = build.load(FLAGS.workdir, FLAGS.variant, FLAGS.seed), pathlib.Path(FLAGS.output)
     if FLAGS.mode == "export":
-        export.export(model, output)
+        export.export(model, output, FLAGS.onnx)
         return
     paths = pathlib.Path(FLAGS.input), output
     if FLAGS.mode == "score":

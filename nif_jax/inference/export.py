@@ -19,12 +19,14 @@ import numpy as np
 from nif_jax.data import storage
 from nif_jax.data.files import naming, write_json
 from nif_jax.data.schema import ConfigError
+from nif_jax.inference import onnx_export
 from nif_jax.inference.model import RunModel
-from nif_jax.requests.encode import Encoded, generator_windows
+from nif_jax.requests.encode import generator_windows
 from nif_jax.requests.log import lay_out
 from nif_jax.serving import artefact
 from nif_jax.serving.batching import pieces
 from nif_jax.serving.loading import load
+from nif_jax.serving.onnx_score import onnx_difference
 from nif_jax.serving.programs import GIVEN_WIDTH
 from nif_jax.serving.samples import sample_requests
 from nif_jax.serving.selftest import TOLERANCE, largest_difference, sample
@@ -33,16 +35,17 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 LIBRARIES = ("nif_jax", "jax", "jaxlib", "flax", "numpy", "pyarrow")
 
 
-def export(model: RunModel, output: pathlib.Path) -> None:
+def export(model: RunModel, output: pathlib.Path, onnx: bool = False) -> None:
     """Writes an artefact, whole or not at all, in place of one that is there.
 
     Args:
       model: see nif_jax.load.
       output: a folder that is new, empty, or an artefact.
+      onnx: whether `score` is also written as ONNX, see onnx_export.
 
     Raises:
       ConfigError: the folder has other files, JAX does not run on the CPU, a function cannot be
-        exported, or the artefact has other scores than the run.
+        exported, the artefact has other scores than the run, or ONNX cannot be written here.
       OSError: the folder cannot be written.
     """
     begin = time.monotonic()
@@ -57,12 +60,17 @@ def export(model: RunModel, output: pathlib.Path) -> None:
             "--mode=export needs JAX on the CPU, where models use functions that all platforms "
             "have: set JAX_PLATFORMS=cpu. The artefact runs on accelerators too."
         )
+    if onnx:
+        onnx_export.require_converter()
     with naming(output), storage.scratch_directory(output.absolute().parent) as scratch:
         folder = scratch / "artefact"
         folder.mkdir()
-        _write(model, folder)
-        loaded = load(folder)
-        worst = largest_difference(loaded, artefact.read_manifest(folder)["samples"])
+        _write(model, folder, onnx)
+        loaded, manifest = load(folder), artefact.read_manifest(folder)
+        worst = largest_difference(loaded, manifest["samples"])
+        if onnx:
+            by_onnx = onnx_difference(folder, manifest, loaded, manifest["samples"])
+            worst = max(worst, by_onnx or 0.0)
         if not worst <= TOLERANCE:
             raise ConfigError(
                 f"the artefact's scores differ from the run's by {worst:.1e}: nothing was written. "
@@ -74,9 +82,11 @@ def export(model: RunModel, output: pathlib.Path) -> None:
         f"{output}: variant {model.variant} for {', '.join(PLATFORMS)} in "
         f"{time.monotonic() - begin:.1f} s; largest difference of the samples: {worst:.1e}"
     )
+    if onnx and "not_converted" in manifest["onnx"]["score"]:
+        print(f"score has no ONNX program: {manifest['onnx']['score']['not_converted']}.")
 
 
-def _write(model: RunModel, folder: pathlib.Path) -> None:
+def _write(model: RunModel, folder: pathlib.Path, onnx: bool) -> None:
     manifest = {
         "kind": artefact.KIND,
         "format": artefact.FORMAT,
@@ -85,6 +95,7 @@ def _write(model: RunModel, folder: pathlib.Path) -> None:
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "platforms": list(PLATFORMS),
         "programs": _write_programs(model, folder),
+        "onnx": onnx_export.write(model, _score_inputs(model, 1), folder) if onnx else None,
         "tables": artefact.write_arrays(folder, "tables", model.tables),
         "encoder": artefact.write_encoder(folder, model.encoder),
         "vocabulary": artefact.write_vocabulary(folder, model.vocabulary),
@@ -146,15 +157,9 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
     Numbers of requests, g, and of candidates, r, are symbolic.
     """
     functions, encoder = model.functions, model.encoder
-    g, r = jax.export.symbolic_shape("g, r")
-    example, windows, entries = _example(model)
-    batch = _leading(g, example.batch)
-    candidates = [_leading(r, x) for x in (example.owner, example.item, example.statistics)]
-    some_windows = None
-    if example.windows is not None:
-        each = len(example.windows.item) // len(example.entries)
-        some_windows = _leading(each * g, example.windows)
-    inputs = (batch, _leading(g, example.entries), some_windows, *candidates)
+    g, _ = symbols = jax.export.symbolic_shape("g, r")
+    inputs = _score_inputs(model, *symbols)
+    batch, _, _, owner, item, statistics = inputs
     yield "score", functions.score, inputs, {}
     if functions.cohorts.intent is not None:
         width = min(GIVEN_WIDTH, len(model.vocabulary.item))
@@ -162,6 +167,7 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
         yield "generate", generate, (batch.history,), {"width": width}
     if functions.generator is None:
         return
+    windows, entries = _flow_example(model)
     yield "flow", functions.flows, (_leading(g, windows), _leading(g, entries)), {}
     yield "item_vectors", functions.item_vectors, (), {}
     if not encoder.chunked:
@@ -170,23 +176,34 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
     entry = jax.ShapeDtypeStruct((6,), np.int32)
     more = {"state": [_described(x) for x in jax.tree.leaves(state)]}
     yield "update", functions.add_event, (state, entry), more
-    inputs = (state, jax.ShapeDtypeStruct((), np.int32))
-    yield "state_flow", functions.flow_of_state, inputs, {}
-    given = jax.eval_shape(functions.flow_of_state, model.arrays, *inputs)
-    owner, item, statistics = candidates
+    of_state = (state, jax.ShapeDtypeStruct((), np.int32))
+    yield "state_flow", functions.flow_of_state, of_state, {}
+    given = jax.eval_shape(functions.flow_of_state, model.arrays, *of_state)
     yield "state_score", functions.score_with_flow, (*given, batch, owner, item, statistics), {}
 
 
-def _example(model: RunModel) -> tuple[Encoded, Any, np.ndarray]:
-    """Arrays of a sample request, and windows and entries of its flow (None without one)."""
+def _score_inputs(model: RunModel, g: Any, r: Any = None) -> tuple[Any, ...]:
+    """Shapes of Encoded for g requests with r candidates, a symbol if r is None."""
+    r = jax.export.symbolic_shape("r")[0] if r is None else r
     encoder = model.encoder
     numbered = model.number([sample_requests(model.vocabulary, encoder)[0]])
-    encoded, _ = next(pieces(encoder.encode(numbered)))
-    lines = lay_out(encoder.log, numbered)
+    example, _ = next(pieces(encoder.encode(numbered)))
     windows = None
-    if encoder.context:
-        windows = generator_windows(lines, encoder.context, encoder.chunked, False)
-    return encoded, windows, lines.end - lines.begin
+    if example.windows is not None:
+        each = len(example.windows.item) // len(example.entries)
+        windows = _leading(each * g, example.windows)
+    of_requests = _leading(g, (example.batch, example.entries))
+    candidates = _leading(r, (example.owner, example.item, example.statistics))
+    return (*of_requests, windows, *candidates)
+
+
+def _flow_example(model: RunModel) -> tuple[Any, np.ndarray]:
+    """Windows and entries of the flow of a sample request."""
+    encoder = model.encoder
+    numbered = model.number([sample_requests(model.vocabulary, encoder)[0]])
+    lines = lay_out(encoder.log, numbered)
+    windows = generator_windows(lines, encoder.context, encoder.chunked, False)
+    return windows, lines.end - lines.begin
 
 
 def _leading(size: Any, tree: Any) -> Any:
