@@ -63,6 +63,9 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "features", False, "With --mode=score: also write what each score is computed from."
 )
+flags.DEFINE_string(
+    "items", None, "With --mode=score: a file of new items, item_id and their features."
+)
 flags.DEFINE_bool("onnx", False, "With --mode=export: also write the score as an ONNX program.")
 flags.DEFINE_string("left", None, "With --mode=parity: a file of scores, an artefact or a workdir.")
 flags.DEFINE_string("right", None, "With --mode=parity: what --left should equal.")
@@ -123,9 +126,9 @@ flags.register_multi_flags_validator(
     message="--onnx goes with --mode=export",
 )
 flags.register_multi_flags_validator(
-    ["features", "mode"],
-    lambda given: given["mode"] == "score" or not given["features"],
-    message="--features goes with --mode=score",
+    ["features", "items", "mode"],
+    lambda given: given["mode"] == "score" or not (given["features"] or given["items"]),
+    message="--features and --items go with --mode=score",
 )
 flags.register_multi_flags_validator(
     ["k", "exclude_seen", "mode"],
@@ -178,7 +181,8 @@ def serve() -> None:
         return
     paths = pathlib.Path(FLAGS.input), output
     if FLAGS.mode == "score":
-        command.score(model, *paths, FLAGS.features)
+        items = None if FLAGS.items is None else pathlib.Path(FLAGS.items)
+        command.score(model, *paths, FLAGS.features, items)
     else:
         command.recommend(model, *paths, FLAGS.k, FLAGS.exclude_seen)
 

@@ -20,7 +20,9 @@ from nif_jax.data.schema import DataError
 from nif_jax.requests import files
 from nif_jax.requests.columns import as_text, as_whole
 from nif_jax.requests.numbered import Numbered, number
+from nif_jax.requests.objects import RequestError
 from nif_jax.serving.model import Model
+from nif_jax.serving.new_items import read, with_items
 from nif_jax.serving.recommend import shortlist_of
 
 CANDIDATES = 1 << 18
@@ -46,7 +48,13 @@ def rejected_path(output: pathlib.Path) -> pathlib.Path:
     return output.with_name(f"{output.name}.rejected.jsonl")
 
 
-def score(model: Model, source: pathlib.Path, output: pathlib.Path, features: bool = False) -> None:
+def score(
+    model: Model,
+    source: pathlib.Path,
+    output: pathlib.Path,
+    features: bool = False,
+    items: pathlib.Path | None = None,
+) -> None:
     """Scores all candidates of a file of requests, in its order.
 
     Args:
@@ -54,13 +62,19 @@ def score(model: Model, source: pathlib.Path, output: pathlib.Path, features: bo
       source: see files.read.
       output: .parquet, .csv or .jsonl, with the columns SCORES; see also rejected_path.
       features: whether what the scores are computed from is written too, see with_features.
+      items: a file of items that the run has not seen, see new_items.read.
 
     Raises:
       DataError: a file of an unknown or of another format, or a column that cannot be used;
-        features in CSV, which has no lists.
+        features in CSV, which has no lists; new items that cannot be added.
       OSError: a file cannot be read or written.
     """
 
+    if items is not None:
+        try:
+            model = with_items(model, read(items))
+        except RequestError as error:
+            raise DataError(f"{items}: {error}") from error
     schema = with_features(model) if features else SCORES
     if features and output.suffix == ".csv":
         raise DataError(f"--output={output}: --features writes lists; give .parquet or .jsonl")

@@ -27,7 +27,7 @@ from nif_jax.serving import artefact
 from nif_jax.serving.batching import pieces
 from nif_jax.serving.loading import load
 from nif_jax.serving.onnx_score import onnx_difference
-from nif_jax.serving.programs import GIVEN_WIDTH
+from nif_jax.serving.programs import GIVEN_WIDTH, SPARE_ITEMS
 from nif_jax.serving.samples import sample_requests
 from nif_jax.serving.selftest import TOLERANCE, largest_difference, sample
 
@@ -170,6 +170,8 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
     windows, entries = _flow_example(model)
     yield "flow", functions.flows, (_leading(g, windows), _leading(g, entries)), {}
     yield "item_vectors", functions.item_vectors, (), {}
+    items = jax.tree.map(jnp.asarray, model.features.items)
+    yield "embed_items", functions.embed_items, (_leading(SPARE_ITEMS, items),), {}
     if not encoder.chunked:
         return
     state = jax.eval_shape(functools.partial(functions.empty_state, encoder.context))

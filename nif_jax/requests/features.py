@@ -23,8 +23,7 @@ class Features(NamedTuple):
     Attributes:
       vocabulary: names.
       encoder: from numbers to arrays.
-      items: item feature -> [N + 2, M] int32 numbers, padded with 0; the last row is that of an
-        unknown item.
+      items: item feature -> [I, M] int32 numbers, padded with 0, by the number of the item.
     """
 
     vocabulary: Vocabulary
@@ -78,7 +77,7 @@ class Features(NamedTuple):
         place = np.arange(bounds[-1]) + np.repeat(lines.end - bounds[1:], sizes)
         row = lines.store.history_row[place]
         events = {
-            "item": _named(names.item, window.item[mask]),
+            "item": _named(names.item_names, window.item[mask]),
             "scene": _named(names.scene, window.scene[mask]),
             "action": _named(names.action, window.action[mask]),
             "time": pa.array(lines.rows.time[row], pa.int64()),

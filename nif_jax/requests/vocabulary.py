@@ -21,6 +21,7 @@ class Vocabulary:
     Attributes:
       user, item, scene, action: [n] object arrays of str.
       profile: user feature -> [n] values; item_profile: item feature -> [n] values.
+      added: ids of further items, whose numbers follow that of unknown items.
       action_label: [A + 1] int8, the label that all events of an action have, or SEVERAL.
     """
 
@@ -31,10 +32,11 @@ class Vocabulary:
     profile: Mapping[str, np.ndarray]
     item_profile: Mapping[str, np.ndarray]
     action_label: np.ndarray
+    added: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, object))
 
     @functools.cached_property
     def _index(self) -> dict[str, pd.Index]:
-        kinds = {kind: getattr(self, kind) for kind in ("user", "item", "scene", "action")}
+        kinds = {kind: getattr(self, kind) for kind in ("user", "item", "scene", "action", "added")}
         return {kind: pd.Index(names, dtype=object) for kind, names in kinds.items()} | {
             f"{of}/{name}": pd.Index(names, dtype=object)
             for of, profile in (("user", self.profile), ("item", self.item_profile))
@@ -64,8 +66,16 @@ class Vocabulary:
 
     def items(self, names: pa.Array) -> np.ndarray:
         """[n] int32 items; one that is unknown is the row behind the last item, see Catalogue."""
-        place = self.places("item", names)
-        return np.where(place < 0, len(self.item), place).astype(np.int32) + 1
+        place, unknown = self.places("item", names), len(self.item)
+        if len(self.added):
+            added = self.places("added", names)
+            place = np.where(added < 0, place, unknown + 1 + added)
+        return np.where(place < 0, unknown, place).astype(np.int32) + 1
+
+    @functools.cached_property
+    def item_names(self) -> np.ndarray:
+        """Names of the numbers that `items` gives, from 1; None for unknown items."""
+        return np.concatenate([self.item, np.array([None]), self.added])
 
 
 def action_labels(action: np.ndarray, label: np.ndarray, num_actions: int) -> np.ndarray:

@@ -70,6 +70,7 @@ def _programs(folder: pathlib.Path, described: Mapping[str, Mapping[str, Any]]) 
         score=first("score"),
         flows=_three(found["flow"]) if has_flow else None,
         item_vectors=first("item_vectors") if has_flow else None,
+        embed_items=first("embed_items") if has_flow else None,
         state=state,
         generate=generate,
     )

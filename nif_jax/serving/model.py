@@ -168,7 +168,7 @@ class Model:
 
     @functools.cached_property
     def item_vectors(self) -> jax.Array:
-        """[N + 2, D] the generator's unit vectors; the last row is that of an unknown item."""
+        """[I, D] the generator's unit vectors; row N + 1 is that of an unknown item."""
         self.require_flow()
         assert self.programs.item_vectors is not None
         return self.programs.item_vectors(self.arrays)

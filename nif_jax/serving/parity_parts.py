@@ -12,6 +12,7 @@ import numpy as np
 from nif_jax.serving import patterns
 from nif_jax.serving.model import Model
 from nif_jax.serving.parity_tables import Difference, shown
+from nif_jax.serving.programs import SPARE_ITEMS
 from nif_jax.serving.side_by_side import unequal
 
 TOLERANCE = 1e-6
@@ -132,7 +133,7 @@ def _tables(left: Model, right: Model) -> Iterator[Difference]:
             continue
 
         def item(row: int, size: int = len(one)) -> str:
-            known = size == len(items) + 2 and 0 < row <= len(items)
+            known = size == len(items) + 2 + SPARE_ITEMS and 0 < row <= len(items)
             return f"row {row}, item {items[row - 1]}" if known else f"row {row}"
 
         yield from of_array(name, (np.asarray(one), np.asarray(other)), item)

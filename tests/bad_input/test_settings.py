@@ -297,7 +297,7 @@ BAD_FLAGS = [
     ([NIF, "--seed=3"], "--variant and --seed go with --mode=score, recommend or export"),
     ([NIF, "--mode=evaluate", "--k=3"], "--k and --exclude_seen go with --mode=recommend"),
     ([NIF, "--output=runs/a"], "--output goes with --mode=report, score, recommend or export"),
-    ([NIF, "--features"], "--features goes with --mode=score"),
+    ([NIF, "--features"], "--features and --items go with --mode=score"),
     ([NIF, "--onnx"], "--onnx goes with --mode=export"),
     ([NIF, "--left=a"], "--mode=parity needs --left and --right, no --workdir"),
     (["--mode=parity", "--left=a"], "--mode=parity needs --left and --right, no --workdir"),
