@@ -121,6 +121,6 @@ def _requests(model: Model, source: pathlib.Path | None) -> Numbered:
             raise DataError(f"{source}: row {row}: {reason}")
         try:
             return model.number_table("row", chunk.table, True)
-        except RequestError as error:
+        except (RequestError, DataError) as error:
             raise DataError(f"{source}: {error}") from error
     raise DataError(f"{source} has no rows")

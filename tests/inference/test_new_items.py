@@ -113,6 +113,8 @@ def test_an_artefact_has_the_scores_of_the_run(load, artefacts, variant):
     np.testing.assert_allclose(other.uncalibrated(other.number(requests)), raw, atol=CLOSE)
     if variant == "hybrid":
         assert np.abs(raw - run.uncalibrated(run.number(requests))).max() > 100 * CLOSE
+        for best in one.recommend(requests[:9], 5):
+            assert len(best.item_id) == 5 and set(best.item_id) <= set(run.vocabulary.item)
         state = other.new_state(moveline=requests[5].moveline)
         request = dataclasses.replace(requests[5], user_id=None)
         whole = other.uncalibrated(other.number(request))
