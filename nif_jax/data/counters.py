@@ -15,7 +15,6 @@ Letters: E events, Q queries, M values of a feature.
 
 import concurrent.futures
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,12 +30,10 @@ USER_PRIOR, PAIR_PRIOR, ITEM_PRIOR = 3.0, 2.0, 5.0
 of a value: rates of few events stay near the rate that they are a part of."""
 RECENT = (5, 20)
 """Numbers of last labels whose positive rate is a statistic of the user."""
-NOT_COUNTED = ("title",)
-"""Item features whose values are too many for an item."""
-THREADS = 2
-"""NumPy's sorts and searches run side by side in threads, each with about 40 bytes a query."""
-FEW = 10_000
-"""Fewer queries take less time than threads take to start."""
+NOT_COUNTED = ("title",)  # item features whose values are too many for an item
+THREADS, FEW = 2, 10_000
+"""NumPy's sorts and searches run side by side in threads, each with about 40 bytes a query. Fewer
+than FEW queries take less time than threads take to start."""
 DAY = 24 * 3600
 
 
@@ -181,7 +178,7 @@ class Counters:
         Rates are log odds, and counts and times are log(1 + x).
 
         Args:
-          queries: Q of them.
+          queries: Q.
           change: a function of the name and the column, [Q] float with NaN where there is nothing
             to count from. It may be called in threads.
         """
@@ -194,11 +191,10 @@ class Counters:
         def changed(part: Iterator[tuple[str, np.ndarray]]) -> list[tuple[str, Any]]:
             return [(name, change(name, column)) for name, column in part]
 
-        if len(queries.row) < FEW:
-            yield from itertools.chain.from_iterable(map(changed, parts))
-            return
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            yield from itertools.chain.from_iterable(pool.map(changed, parts))
+        few = len(queries.row) < FEW
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:  # starts no thread by itself
+            for found in map(changed, parts) if few else pool.map(changed, parts):
+                yield from found
 
     def _seen(self, queries: Queries) -> _Seen:
         moments = self._past.moments(queries.time, queries.later)

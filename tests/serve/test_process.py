@@ -63,67 +63,71 @@ class Sender:
         return found
 
 
+async def redis_killed(url, cases, event, redis_server):
+    """Outcomes of scores, while events are sent and Redis is killed and started."""
+    sender, calls = Sender(url, event), []
+    scores = asyncio.create_task(arrivals(url, cases, 40, 4, 0))
+    for number in range(30):
+        calls.append(asyncio.create_task(sender.send(number)))
+        await asyncio.sleep(0.03)
+        if number == 10:
+            redis_server.kill()
+        elif number == 20:
+            await asyncio.to_thread(redis_server.start)
+    await asyncio.gather(*calls)
+    await sender.connections.aclose()
+    assert {status for status, _ in sender.failures} == {503}
+    assert all(b"Redis, which has the states" in text for _, text in sender.failures)
+    return (await scores).count
+
+
+async def service_killed(url, cases, process):
+    """Outcomes of scores, while the service is killed."""
+    scores = asyncio.create_task(arrivals(url, cases, 40, 2, 1))
+    await asyncio.sleep(0.5)
+    process.kill()
+    return (await scores).count
+
+
+async def sent_again(url, event, ask):
+    """The states after every call has been sent, most of them for the second time."""
+    sender = Sender(url, event)
+    async with contextlib.aclosing(sender.connections):
+        await asyncio.gather(*(sender.send(number) for number in range(36)))
+        return await sender.sizes(ask)
+
+
+async def terminated(url, request, process):
+    """Answers to requests that wait when SIGTERM comes."""
+    body = json.dumps(request).encode()
+    async with contextlib.aclosing(Connections(url)) as connections:
+        calls = [asyncio.create_task(connections.post("/score", body)) for _ in range(40)]
+        # The others have been read by then, and wait.
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        process.send_signal(signal.SIGTERM)
+        return [await call for call in calls]
+
+
 def test_kills_under_load_lose_and_mix_nothing(artefact, model, cases, redis_server, requests):
     redis_server.flush()
     event = requests[-1]["moveline"][-1]
     ask = {name: requests[-1][name] for name in ("scene", "items")}
     ask["timestamp"] = event["timestamp"] + 60
-
-    async def load(url):
-        """Scores and events; in it Redis is killed and started, then the service."""
-        sender, calls = Sender(url, event), []
-        scores = asyncio.create_task(arrivals(url, cases, 40, 4, 0))
-        for number in range(30):
-            calls.append(asyncio.create_task(sender.send(number)))
-            await asyncio.sleep(0.03)
-            if number == 10:
-                redis_server.kill()
-            elif number == 20:
-                await asyncio.to_thread(redis_server.start)
-        await asyncio.gather(*calls)
-        await sender.connections.aclose()
-        statuses = {status for status, _ in sender.failures}
-        assert statuses == {503}
-        assert all(b"Redis, which has the states" in text for _, text in sender.failures)
-        return (await scores).count
-
-    with started(artefact, *FLAGS, f"--state={redis_server.url}") as (process, url):
-        port = url.rpartition(":")[2]
-        count = asyncio.run(load(url))
+    flags = (*FLAGS, f"--state={redis_server.url}")
+    with started(artefact, *flags) as (process, url):
+        count = asyncio.run(redis_killed(url, cases, event, redis_server))
         assert count["ok"] == count.total() > 50  # Redis has nothing to do with them
-
-        async def killed():
-            scores = asyncio.create_task(arrivals(url, cases, 40, 2, 1))
-            await asyncio.sleep(0.5)
-            process.kill()
-            return (await scores).count
-
-        count = asyncio.run(killed())
+        count = asyncio.run(service_killed(url, cases, process))
         assert count["ok"] and count["lost"] and count["ok"] + count["lost"] == count.total()
-    with started(artefact, *FLAGS, f"--state={redis_server.url}", f"--port={port}") as (process, _):
-
-        async def again():
-            sender = Sender(url, event)
-            async with contextlib.aclosing(sender.connections):
-                await asyncio.gather(*(sender.send(number) for number in range(36)))
-                return await sender.sizes(ask)
-
-        found = asyncio.run(again())
+    port = url.rpartition(":")[2]
+    with started(artefact, *flags, f"--port={port}") as (process, _):
+        found = asyncio.run(sent_again(url, event, ask))
         assert [one["events"] for one in found] == [12, 12, 12]
         for number, one in enumerate(found):
             given = ask | {"user_id": f"user {number}", "moveline": [event] * 12}
             np.testing.assert_allclose(one["logit"], model.score(given).logit, atol=1e-5)
-
-        async def terminated():
-            body = json.dumps(ask | {"user_id": "0", "items": ["1"] * 2000}).encode()
-            async with contextlib.aclosing(Connections(url)) as connections:
-                calls = [asyncio.create_task(connections.post("/score", body)) for _ in range(40)]
-                # The others have been read by then, and wait.
-                await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-                process.send_signal(signal.SIGTERM)
-                return [await call for call in calls]
-
-        for status, _, answer in asyncio.run(terminated()):
+        long = ask | {"user_id": "0", "items": ["1"] * 2000}
+        for status, _, answer in asyncio.run(terminated(url, long, process)):
             assert status == 200 and len(json.loads(answer)["logit"]) == 2000
         assert process.wait(30) == 0
     with socket.socket() as closed, pytest.raises(ConnectionRefusedError):
