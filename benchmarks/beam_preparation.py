@@ -49,14 +49,10 @@ def main() -> None:
         folder = pathlib.Path(name)
         generate(int(given.events), folder / "log.parquet", rows=-(-int(given.events) // 16))
         text = f"files,source.path={folder / 'log.parquet'},data.cache_dir={folder}/"
-        beam = [
-            sys.executable,
-            "-m",
-            "nif_jax.data.preparation.beam",
-            f"--config={CONFIG}:{text}beam",
-        ]
-        beam += ["--runner=DirectRunner", "--direct_running_mode=multi_processing"]
-        seconds = run([*beam, f"--direct_num_workers={given.workers}"])
+        command = [sys.executable, "-m", "nif_jax.data.preparation.beam"]
+        command += [f"--config={CONFIG}:{text}beam", "--runner=DirectRunner"]
+        command += ["--direct_running_mode=multi_processing"]
+        seconds = run([*command, f"--direct_num_workers={given.workers}"])
         local = run([sys.executable, "-c", LOCAL.format(text=f"{text}local")])
         if files(folder / "beam") != files(folder / "local"):
             sys.exit("error: the files differ")
