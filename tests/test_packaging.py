@@ -22,9 +22,9 @@ INDIRECT = {
     "array-record": '"array_record"',  # a format of tensorflow-datasets
     "flatbuffers": "import jax.export",  # serialises programs with it
 }
-# Modules of the extra `onnx`, and their distributions: it is not a part of the test extra, because
-# jax2onnx needs an older orbax-checkpoint. Its tests are skipped where it is not installed.
-APART = {"jax2onnx", "onnx", "onnxruntime"}
+# Extra -> modules of packages that keep others at older versions than the test extra takes: tests
+# of it are skipped where it is not installed.
+APART = {"beam": {"apache_beam"}, "onnx": {"jax2onnx", "onnx", "onnxruntime"}}
 # Of the test extra: used without an import, or by notebooks.
 TOOLS = {
     "codespell",
@@ -49,7 +49,16 @@ def _sources(*folders):
 
 
 def _third_party(paths):
-    """Names of the distributions that files import, wherever the import stands."""
+    """Names of the distributions that files import, wherever the import stands, without APART."""
+    modules = _modules(paths).difference(*APART.values())
+    distributions = importlib.metadata.packages_distributions()
+    unknown = modules - sys.stdlib_module_names - OURS - distributions.keys()
+    assert not unknown, f"imported, but not installed here: {unknown}"
+    return {_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS}
+
+
+def _modules(paths):
+    """Names of the top-level modules that files import."""
     modules = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -57,10 +66,7 @@ def _third_party(paths):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(node.module.partition(".")[0])
-    distributions = {name: [name] for name in APART} | importlib.metadata.packages_distributions()
-    unknown = modules - sys.stdlib_module_names - OURS - distributions.keys()
-    assert not unknown, f"imported, but not installed here: {unknown}"
-    return {_name(distributions[module][0]) for module in modules - sys.stdlib_module_names - OURS}
+    return modules
 
 
 @pytest.fixture
@@ -85,10 +91,8 @@ def test_every_import_is_required_and_every_requirement_is_used(arguments):
     sources = _sources("nif_jax", "configs")
     imported = _third_party(sources)
     optional = _optional(arguments)
-    assert {_name(line) for line in arguments["extras_require"]["onnx"]} == APART
-    optional |= APART
     assert imported - required - optional == set(), "imported, but not in install_requires"
-    assert optional <= imported, "in the extra `bench`, `search`, `serve` or `onnx`, but not used"
+    assert optional <= imported, "in the extra `bench`, `search` or `serve`, but not used"
     text = "".join(path.read_text() for path in sources)
     indirect = {name for name, sign in INDIRECT.items() if sign in text}
     assert required - imported - indirect == set(), "in install_requires, but not used"
@@ -103,6 +107,15 @@ def test_the_test_extra_is_what_the_tests_need(arguments):
     optional = _optional(arguments)
     assert optional <= extra, "tests of optional packages would be skipped"
     assert extra - imported - optional - TOOLS == set(), "in the test extra, but not used"
+
+
+def test_extras_that_stand_apart_are_used(arguments):
+    imported = _modules(_sources("nif_jax"))
+    for extra, modules in APART.items():
+        assert {_name(line) for line in arguments["extras_require"][extra]} == set(
+            map(_name, modules)
+        )
+        assert modules <= imported
 
 
 def test_every_requirement_has_a_lower_bound(arguments):

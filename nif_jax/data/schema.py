@@ -11,7 +11,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,16 @@ class RawTables:
     origin: str
 
 
+@runtime_checkable  # Beam compares types
+class RowGroups(Protocol):
+    """Groups of rows of a log, which several processes read; it can be pickled."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, group: int) -> Iterator[pd.DataFrame]:
+        """Pieces of a group, as those of RawPieces.events."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RawPieces:
     """What a source returns for a log that is read in pieces, because memory may not hold it.
@@ -88,12 +98,14 @@ class RawPieces:
         histories show as the action, or None for the action itself. Distinct users [U] and items
         [N] with their first row as the index, distinct actions [A], and [A, 3] bool, the labels
         NO_LABEL, 0 and 1 that each occurs with. Raises DataError for ids that cannot be used.
+      groups: (folder for its own files) -> what other processes read `events` by, see RowGroups.
     """
 
     events: Callable[[pathlib.Path], Iterator[pd.DataFrame]]
     finish: Callable[
         [pd.Series, pd.Series, np.ndarray, np.ndarray], tuple[RawTables, np.ndarray | None]
     ]
+    groups: Callable[[pathlib.Path], RowGroups]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,10 @@ from nif_jax.config import flatten, stage_config
 from nif_jax.data import dates
 from nif_jax.data.dataset import Dataset, build_dataset, with_statistics
 from nif_jax.data.preparation import layout
-from nif_jax.data.preparation.cache import load_movelines
+from nif_jax.data.preparation.cache import configured, load_movelines
 from nif_jax.data.preparation.content import content_vectors
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import Movelines, require_choice
-from nif_jax.data.splits import period_column
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.memory import bytes_for_data
@@ -157,16 +156,7 @@ class Context:
 
 def load_lines(config: ConfigDict, **options: Any) -> Movelines:
     """The configured store; see cache.load_movelines for the options."""
-    data = config.data
-    return load_movelines(
-        data.source,
-        seed=data.seed,
-        cache_dir=data.cache_dir,
-        period=period_column(data.split),
-        duplicates=data.duplicates,
-        **config.source,
-        **options,
-    )
+    return load_movelines(**configured(config), **options)
 
 
 def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:

@@ -16,10 +16,13 @@ from nif_jax.data.movelines import prepare
 from nif_jax.data.preparation import columnar
 from nif_jax.data.preparation.out_of_core import prepare_pieces
 from nif_jax.data.ranges import RowRange
-from nif_jax.data.schema import DataError, Movelines
+from nif_jax.data.schema import DataError, Movelines, RawPieces
+from nif_jax.data.splits import period_column
 from nif_jax.data.summary import odd_times, summary
 
 _LOG = logging.getLogger(__name__)
+Engine = Callable[[RawPieces, int, str, pathlib.Path], Movelines]
+"""Prepares a log in pieces, see out_of_core.prepare_pieces."""
 
 
 def load_movelines(
@@ -30,6 +33,7 @@ def load_movelines(
     period: str = "",
     duplicates: str = "drop",
     own: Callable[[np.ndarray], Sequence[RowRange]] | None = None,
+    engine: Engine | None = None,
     **source_kwargs: sources.Option,
 ) -> Movelines:
     """The moveline store of a data source, from the cache if it is there; the log says what it has.
@@ -41,6 +45,8 @@ def load_movelines(
       period: column of the periods, see sources.load.
       duplicates: see movelines.prepare.
       own: which rows this process will use, see columnar.read.
+      engine: prepares a log of any size in pieces; None prepares large logs in pieces, and others
+        in memory, in this process.
       **source_kwargs: the source's options, see sources.options(source).
 
     Returns:
@@ -51,12 +57,25 @@ def load_movelines(
       DataError: unknown source or option, or data that cannot be had or used.
     """
     given = {"period": period} | source_kwargs
-    store, notes = _read_or_prepare(source, seed, cache_dir, duplicates, own, given)
+    store, notes = _read_or_prepare(source, seed, cache_dir, duplicates, own, engine, given)
     for line in notes["summary"]:
         _LOG.info("%s", line)
     for odd in notes["odd_times"]:
         _LOG.warning("%s", odd)
     return store
+
+
+def configured(config: Any) -> dict[str, Any]:
+    """The arguments of `load_movelines` that a config has."""
+    data = config.data
+    return {
+        "source": data.source,
+        "seed": data.seed,
+        "cache_dir": data.cache_dir,
+        "period": period_column(data.split),
+        "duplicates": data.duplicates,
+        **config.source,
+    }
 
 
 def _read_or_prepare(
@@ -65,6 +84,7 @@ def _read_or_prepare(
     cache_dir: str,
     duplicates: str,
     own: Callable[[np.ndarray], Sequence[RowRange]] | None,
+    engine: Engine | None,
     source_kwargs: Mapping[str, Any],
 ) -> tuple[Movelines, Mapping[str, Any]]:
     """The store, and what the log says about it."""
@@ -82,15 +102,20 @@ def _read_or_prepare(
         if target.name != key():
             raise DataError(f"{origin}: changed while it was read; run again when it is complete")
 
-    pieces = sources.load_pieces(source, **options)
+    def keep(pieces: RawPieces, prepare: Engine) -> tuple[Movelines, Mapping[str, Any]]:
+        with kept(target) as scratch:
+            store = prepare(pieces, seed, duplicates, scratch)
+            require_unchanged(store.origin)
+            notes = _notes(store)
+            columnar.write_rest(store, scratch, notes)
+        return store, notes
+
+    pieces = sources.load_pieces(source, any_size=engine is not None, **options)
+    if engine is not None:
+        return keep(_required(pieces, source), engine)
     if pieces is not None:
         try:
-            with kept(target) as scratch:
-                store = prepare_pieces(pieces, seed, duplicates, scratch)
-                require_unchanged(store.origin)
-                notes = _notes(store)
-                columnar.write_rest(store, scratch, notes)
-            return store, notes
+            return keep(pieces, prepare_pieces)
         except OSError as error:
             _LOG.warning("%s cannot be written (%s): preparing in memory", target, error)
     raw = sources.load(source, **options)
@@ -103,6 +128,18 @@ def _read_or_prepare(
     except OSError as error:
         _LOG.warning("prepared data is not kept, %s cannot be written: %s", target, error)
     return store, notes
+
+
+def _required(pieces: RawPieces | None, source: str) -> RawPieces:
+    """Raises DataError for data that cannot be prepared in pieces."""
+    if pieces is None:
+        raise DataError(
+            f"data source {source!r} cannot be prepared in pieces with these settings: that takes "
+            "source=files, an events file of Parquet, CSV or the like (not JSON Lines, nor with a "
+            "delimiter of several characters), ids that are text or whole numbers, and none of "
+            "source.history, action_columns, unlabelled, order_only and user_share."
+        )
+    return pieces
 
 
 def _notes(store: Movelines) -> dict[str, Any]:

@@ -113,14 +113,24 @@ def load(
 
 
 def load_pieces(
-    name: str, *, seed: int = 0, cache_dir: str = "", period: str = "", **given: Option
+    name: str,
+    *,
+    seed: int = 0,
+    cache_dir: str = "",
+    period: str = "",
+    any_size: bool = False,
+    **given: Option,
 ) -> RawPieces | None:
-    """The log of a data source in pieces, or None for one that `load` reads; see there."""
+    """The log of a data source in pieces, or None for one that `load` reads; see there.
+
+    A small log is read by `load`, unless `any_size`.
+    """
     source = find(name)
     if source.pieces is None:
         return None
     given = {"period": period} | given
-    return source.pieces(**arguments(name, seed=seed, cache_dir=cache_dir, **given))
+    found = arguments(name, seed=seed, cache_dir=cache_dir, **given)
+    return source.pieces(any_size=any_size, **found)
 
 
 def world(name: str, lines: Movelines, *, seed: int, **given: Option) -> World:

@@ -1,5 +1,6 @@
 """Large files of events in pieces, so that memory need not hold them."""
 
+import dataclasses
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 from nif_jax.data.schema import RawPieces, RawTables
 from nif_jax.data.sources import events as event_source
 from nif_jax.data.sources import files, formats, readers
+from nif_jax.data.sources.events import Rules
 from nif_jax.data.sources.formats import TextFormat
 from nif_jax.data.sources.ids import Ids
 from nif_jax.data.sources.locate import locate
@@ -24,27 +26,46 @@ _NEED_ALL_ROWS = ("history", "action_columns", "unlabelled", "order_only")
 """Options that read values of all rows: bins, values that have to occur, first events of users."""
 
 
-def in_pieces(**options: Any) -> RawPieces | None:
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """RawPieces.groups of a file; it can be pickled."""
+
+    stored: readers.Stored
+    rules: Rules
+
+    def __len__(self) -> int:
+        return len(self.stored.group_rows())
+
+    def read(self, group: int | None) -> Iterator[pd.DataFrame]:
+        """Pieces of RawPieces.events: of a row group, or of the file."""
+        for table in self.stored.pieces(PIECE_ROWS, group):
+            yield event_source.read(table, self.rules)
+
+
+def in_pieces(any_size: bool = False, **options: Any) -> RawPieces | None:
     """The pieces of the events file; None if it is read at one time, by files.files.
 
     That is a small file, one of JSON Lines or with a delimiter of several characters, and one with
     an option that needs all rows.
 
     Args:
+      any_size: whether a small file has pieces too.
       **options: all of files.files.
     """
     found = locate(options["path"], options["items"], options["users"], options["history"])
     rules, text = files.rules(found, options), files.text_formats(options)["events"]
     if any(options[name] for name in _NEED_ALL_ROWS) or options["user_share"] != 1:
         return None
-    columns = _columns_of_large(found.events, rules.names, text)
+    columns = _columns_of_large(found.events, rules.names, text, any_size)
     if columns is None:
         return None
 
-    def events(folder: pathlib.Path) -> Iterator[pd.DataFrame]:
+    def groups(folder: pathlib.Path) -> Groups:
         as_text = files.columns_as_text(rules)
-        for table in readers.pieces(found.events, PIECE_ROWS, text, as_text, folder):
-            yield event_source.read(table, rules)
+        return Groups(readers.store(found.events, text, as_text, folder), rules)
+
+    def events(folder: pathlib.Path) -> Iterator[pd.DataFrame]:
+        return groups(folder).read(None)
 
     def finish(
         users: pd.Series, items: pd.Series, actions: np.ndarray, occurs: np.ndarray
@@ -59,20 +80,20 @@ def in_pieces(**options: Any) -> RawPieces | None:
             return raw, None
         return raw, event_source.shown_actions(found.events, actions, occurs)
 
-    return RawPieces(events, finish)
+    return RawPieces(events, finish, groups)
 
 
 def _columns_of_large(
-    file: pathlib.Path, names: Mapping[str, str], text: TextFormat
+    file: pathlib.Path, names: Mapping[str, str], text: TextFormat, any_size: bool
 ) -> Collection[str] | None:
     """Names of the columns of a file that is read in pieces, else None."""
     kind = formats.extension(file)
     if kind == ".parquet":
         schema, rows = readers.parquet_schema(file)
-        large = rows >= MIN_ROWS and _same_text_in_all_pieces(schema, names)
+        large = (any_size or rows >= MIN_ROWS) and _same_text_in_all_pieces(schema, names)
         return schema.names if large else None
     bytes_of_text = file.stat().st_size * (GZIP if file.suffix == ".gz" else 1)
-    if kind not in formats.DELIMITED or bytes_of_text < MIN_BYTES:
+    if kind not in formats.DELIMITED or (bytes_of_text < MIN_BYTES and not any_size):
         return None
     return readers.text_columns(file, text)
 

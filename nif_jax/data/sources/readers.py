@@ -103,32 +103,68 @@ def text_columns(file: pathlib.Path, text: TextFormat) -> list[str] | None:
         return delimited.columns(file, kind, text)
 
 
-def pieces(
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A file that can be read in pieces: Parquet, or text that was parsed into Parquet.
+
+    Attributes:
+      file: the file, for messages.
+      text: how it is written.
+      path: the Parquet file.
+      kinds: what the columns of text are; None for Parquet.
+    """
+
+    file: pathlib.Path
+    text: TextFormat
+    path: pathlib.Path
+    kinds: arrow.Kinds | None
+
+    def group_rows(self) -> list[int]:
+        """Rows of each row group of the Parquet file."""
+        with self._open() as source:
+            groups = range(source.metadata.num_row_groups)
+            return [source.metadata.row_group(group).num_rows for group in groups]
+
+    def pieces(self, rows: int, group: int | None = None) -> Iterator[Table]:
+        """Tables of at most `rows` rows: of the file, or of one of its row groups."""
+        start = sum(self.group_rows()[:group]) if group is not None else 0
+        groups = None if group is None else [group]
+        with self._open() as source:
+            wanted, nested = _readable(self.file, source.schema_arrow)
+            total = source.metadata.num_rows
+            options = {"columns": wanted, "row_groups": groups, "use_threads": False}
+            for batch in source.iter_batches(rows, **options):
+                table = pa.Table.from_batches([batch])
+                table = self.kinds.convert(table) if self.kinds else table
+                frame = arrow.to_frame(self.file, table)
+                frame.index = pd.RangeIndex(start, start + len(frame))
+                start += len(frame)
+                yield Table(self.file, frame, nested, total)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[pa.parquet.ParquetFile]:
+        kind = formats.extension(self.file)
+        with _reported(self.file, kind, self.text), pa.parquet.ParquetFile(self.path) as source:
+            yield source
+
+
+def store(
     file: pathlib.Path,
-    rows: int,
     text: TextFormat = PLAIN,
     as_text: Collection[str] = (),
     folder: pathlib.Path = pathlib.Path(),
-) -> Iterator[Table]:
-    """What `read` returns of a Parquet or delimited file, in tables of at most `rows` rows.
+) -> Stored:
+    """A Parquet or delimited file for reading in pieces, in which `read` would find the same.
 
-    A column has one type in all of them, so that a delimited file is parsed into `folder` first.
+    A column has one type in all pieces, so that a delimited file is parsed into `folder` first.
     """
-    kind, stored, kinds = formats.extension(file), file, arrow.Kinds(as_text)
+    kind = formats.extension(file)
+    if kind == ".parquet":
+        return Stored(file, text, file, None)
+    path, kinds = folder / "text.parquet", arrow.Kinds(as_text)
     with _reported(file, kind, text):
-        if kind != ".parquet":
-            stored = folder / "text.parquet"
-            _store(stored, delimited.batches(file, kind, text), kinds)
-        with pa.parquet.ParquetFile(stored) as source:
-            wanted, nested = _readable(file, source.schema_arrow)
-            start, total = 0, source.metadata.num_rows
-            for batch in source.iter_batches(rows, columns=wanted, use_threads=False):
-                table = pa.Table.from_batches([batch])
-                table = table if stored == file else kinds.convert(table)
-                frame = arrow.to_frame(file, table)
-                frame.index = pd.RangeIndex(start, start + len(frame))
-                start += len(frame)
-                yield Table(file, frame, nested, total)
+        _store(path, delimited.batches(file, kind, text), kinds)
+    return Stored(file, text, path, kinds)
 
 
 def _store(file: pathlib.Path, tables: Iterator[pa.Table], kinds: arrow.Kinds) -> None:
