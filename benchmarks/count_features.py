@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     sampled, shard = np.zeros(lines.num_events, bool), [np.arange(lines.num_events)]
     begin, used = time.perf_counter(), time.process_time()
     found = row_statistics.row_statistics(
-        lines, lines.label, sampled, split, bounds, shard, range(1)
+        lines, lines.label, sampled, split, bounds, shard, range(1), lines.num_events
     )
     seconds, used = time.perf_counter() - begin, time.process_time() - used
     size = sum(array.nbytes for array in found.arrays.values()) / lines.num_events

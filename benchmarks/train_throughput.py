@@ -6,6 +6,8 @@ Sizes of MovieLens-100K (simulated, so that nothing is downloaded): L = 50, D = 
 turns; read the ratios, since seconds depend on the machine and on its other work.
 """
 
+from unittest import mock
+
 from absl import app, flags
 
 from benchmarks import common
@@ -20,10 +22,12 @@ def main(argv: list[str]) -> None:
     """Prints examples/s of each variant, and its time over the base's."""
     del argv
     common.pin()
-    import numpy as np  # after the pin, as all that starts JAX
+    import jax  # after the pin, as all that starts JAX
+    import numpy as np
 
     from configs import nif
     from nif_jax.experiment import start
+    from nif_jax.models import dropout
     from nif_jax.stages import context, flow_cache, generator
 
     size = f"train.batch_size={FLAGS.batch_size}"
@@ -37,6 +41,17 @@ def main(argv: list[str]) -> None:
     def stepper(run: context.Context, variant: str, microbatch: int | None = None):
         return common.stepper(run, variant, frozen, FLAGS.steps, microbatch)
 
+    def with_wide_masks():
+        """A step of the base whose masks take 32 random bits an entry, as those of nn.Dropout."""
+
+        def uniform(rng, shape):
+            return jax.random.uniform(rng, shape) * dropout.LEVELS
+
+        step = stepper(run, "base")
+        with mock.patch.object(dropout, "random_bytes", uniform):
+            step()  # traces
+        return step
+
     candidates = {
         "base": stepper(run, "base"),
         "base, no count features": stepper(without, "base"),
@@ -45,6 +60,7 @@ def main(argv: list[str]) -> None:
         "amen": stepper(run, "amen"),
         "nif, flow in the step": stepper(uncached, "nif"),
         "base, passes of 256 rows": stepper(run, "base", microbatch=256),
+        "base, masks of 32 bits": with_wide_masks(),
         "base, one pass": stepper(run, "base", microbatch=0),
     }
     seconds = common.interleave(candidates, FLAGS.rounds)

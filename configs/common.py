@@ -55,6 +55,10 @@ def _data(config: ConfigDict, dataset: str, smoke: bool) -> None:
     # takes at most device_bytes of each; 0 = a quarter of its memory, 2e9 where it is a CPU.
     config.data.input = "auto"
     config.data.device_bytes = 0
+    # Whether sizes of arrays do not depend on where data.split cuts the log: tables have a row for
+    # each item and user of the whole log, and stores are padded to powers of two. Runs on parts of
+    # one log then share compiled programs; --mode=daily sets it for its runs.
+    config.data.fixed_shapes = False
     # Downloads, prepared data, compiled programs; "" = $NIF_JAX_CACHE, or the user's cache folder.
     config.data.cache_dir = ""
     # Seed of tie order, simulation and random splits: the data is the same for all model seeds.

@@ -1,6 +1,7 @@
 """Factories that several tests share; session-wide, so that property tests may use them."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -18,23 +19,27 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have the variables of the
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(16 * 2**30)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Tests compile much and compute little: this halves their time, in the processes they start too.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Tracing makes many objects that live long, and lowering notes where each came from.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+gc.set_threshold(200_000, 20, 20)
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 from nif_jax.data.buckets import NUM_GAPS
 from nif_jax.data.schema import NO_LABEL, Movelines
 from nif_jax.data.windows import Impressions, Window
+from nif_jax.reports import plots
 
 # Compilation makes the first example of a property test slow, and the same commit has to give the
 # same result twice.
 settings.register_profile("nif_jax", deadline=None, derandomize=True)
 settings.load_profile("nif_jax")
-
-# Tests compile much and compute little: this halves their time.
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 LONG = (
@@ -51,6 +56,20 @@ LONG = (
     "test_sweep.py",
 )
 """Files and folders that train whole runs."""
+
+
+PICTURES = ("reports/", "end_to_end/", "notebooks", "test_sweep.py")
+"""Files and folders whose runs render their figures."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _render_few_figures(request):
+    """Elsewhere the figures of a run are made, but not rendered, which takes a third of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(name in request.node.nodeid for name in PICTURES):
+            drawn = plots.png(Figure(figsize=(1, 1)))
+            patch.setattr(plots, "png", lambda figure: drawn)
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -39,7 +39,7 @@ def start(
         f"--workdir={workdir}",
         *overrides,
     ]
-    environment = dict(os.environ, NIF_JAX_CACHE=str(cache), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    environment = dict(os.environ, NIF_JAX_CACHE=str(cache))
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -115,8 +115,8 @@ def test_a_signal_to_one_process_stops_both(workdirs, tmp_path):
         coordinator = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, "-m", "nif_jax.main", f"--config={CONFIG}", "--num_processes=2"]
     command += [coordinator, f"--workdir={tmp_path}", override]
-    variables = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    variables |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = "--xla_force_host_platform_device_count=1"
+    variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     environment = os.environ | variables | {"NIF_JAX_CACHE": str(cache)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [

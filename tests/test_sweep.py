@@ -401,7 +401,6 @@ class TestCommand:
 
     def test_two_real_runs_at_once_make_one_table(self, tmp_path, monkeypatch):
         monkeypatch.setenv("NIF_JAX_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         words = TINY.removeprefix("synthetic,smoke,").split(",")
         settings = dict(word.split("=") for word in words) | {"xla_flags": ""}
         variants = {"full": {}, "thin": {"data.label_share": 0.5}}

@@ -11,7 +11,7 @@ from nif_jax.data.negatives import sample_negatives
 from nif_jax.data.ranges import RowRange, of_rows
 from nif_jax.data.row_statistics import RowStatistics, row_statistics
 from nif_jax.data.schema import NO_LABEL, Movelines
-from nif_jax.data.shards import lay_out, require_shardable
+from nif_jax.data.shards import lay_out, power_of_two, require_shardable
 from nif_jax.data.vocabulary import item_tables, with_ids
 from nif_jax.data.windows import Store
 
@@ -131,6 +131,7 @@ def build_dataset(
     negatives: int = 0,
     negatives_exclude: str = "user",
     negatives_days: float = 0.0,
+    fixed_shapes: bool = False,
     seed: int,
     num_shards: int = 1,
     local_shards: Sequence[int] = (0,),
@@ -146,6 +147,9 @@ def build_dataset(
       label_scenes: scenes whose labels rankers may use, in every period; see labels.of_scenes.
       negatives, negatives_exclude, negatives_days: see negatives.sample_negatives; sampled rows are
         in the period of their event.
+      fixed_shapes: whether sizes do not depend on where the split cuts the log: id tables have a
+        row for each item and user of the store, and the shards' stores are padded to powers of two
+        that have room for all events.
       seed: of the random split, of the label sample and of sampled negatives.
       num_shards: devices of the whole run; local_shards: those of this process.
 
@@ -154,14 +158,12 @@ def build_dataset(
       DataError: for an empty period, fewer users than devices, or a data set that spans more
         seconds than int32 holds.
     """
-    movelines = dates.before_end(movelines, split, time_zone)
+    whole, movelines = movelines, dates.before_end(movelines, split, time_zone)
     require_shardable(movelines, num_shards)
     ranked = labels.of_scenes(movelines, label_scenes)  # histories have the complete store
     period = splits.assign_splits(ranked, split, train_share, validation_share, seed, time_zone)
     train = period == splits.TRAIN
-    label = labels.share_of_train(ranked.label, train, label_share, np.random.default_rng(seed))
-    kept = [int((x[train] != NO_LABEL).sum()) for x in (ranked.label, label)]
-    labels.require_share(label_share, *kept)
+    label = _labels_of_rankers(ranked.label, train, label_share, seed)
     seen_item = np.bincount(movelines.item[train], minlength=movelines.num_items + 1) > 0
     seen_user = np.bincount(movelines.user[train], minlength=movelines.num_users) > 0
     drawn = (negatives, negatives_exclude, seed, negatives_days)
@@ -170,11 +172,12 @@ def build_dataset(
     label = np.where(label[source] == NO_LABEL, np.int8(NO_LABEL), complete.label)
     movelines = dataclasses.replace(complete, label=label)
     trained = dates.trained_rows(movelines, period == splits.TRAIN, split, time_zone)
-    items, item_sizes = item_tables(movelines, seen_item)
-    users, user_sizes = with_ids(movelines.user_features, seen_user)
+    items, item_sizes = item_tables(movelines, seen_item, every=fixed_shapes)
+    users, user_sizes = with_ids(movelines.user_features, seen_user, every=fixed_shapes)
     bounds = visible_rows(complete, period, ties)
     columns = history_bounds(complete, history, bounds, sampled)
-    shards, stores = lay_out(complete, trained, columns, users, num_shards, local_shards)
+    largest, room = (whole, whole.num_events // num_shards) if fixed_shapes else (movelines, None)
+    shards, stores = lay_out(complete, trained, columns, users, num_shards, local_shards, room)
     return Dataset(
         movelines=movelines,
         split=period,
@@ -182,8 +185,8 @@ def build_dataset(
         items=items,
         item_sizes=item_sizes,
         user_sizes=user_sizes,
-        num_scenes=int(movelines.scene.max()),
-        num_actions=int(movelines.action.max()),
+        num_scenes=int(largest.scene.max()),
+        num_actions=int(largest.action.max()),
         shard_rows=shards,
         eligible=columns[0],
         sampled=sampled,
@@ -198,15 +201,22 @@ def build_dataset(
     )
 
 
+def _labels_of_rankers(label: np.ndarray, train: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """[E] int8, the labels with a share of those of train [E]; ConfigError if it is too small."""
+    found = labels.share_of_train(label, train, share, np.random.default_rng(seed))
+    labels.require_share(share, *(int((x[train] != NO_LABEL).sum()) for x in (label, found)))
+    return found
+
+
 def count_labels(split: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Dataset.num_labels of periods [E] and labels [E]."""
     kept = label != NO_LABEL
     return np.bincount(2 * split[kept] + label[kept], minlength=6).reshape(3, 2)
 
 
-def with_statistics(dataset: Dataset, kinds: Iterable[str]) -> Dataset:
+def with_statistics(dataset: Dataset, kinds: Iterable[str], fixed_shapes: bool = False) -> Dataset:
     """The data set with count features that read the labels of "all" events, as generators do, or
-    those "labelled" for rankers, or both."""
+    those "labelled" for rankers, or both; fixed_shapes as in `build_dataset`."""
     read = {"all": dataset.event_label, "labelled": dataset.movelines.label}
     found = {
         kind: row_statistics(
@@ -217,6 +227,8 @@ def with_statistics(dataset: Dataset, kinds: Iterable[str]) -> Dataset:
             (dataset.visible, dataset.cut),
             dataset.shard_rows,
             dataset.local_shards,
+            dataset.stores.item.shape[1],
+            power_of_two if fixed_shapes else int,
         )
         for kind in kinds
     }

@@ -1,6 +1,6 @@
 """Count features of the rows of a store, laid out for the devices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,8 @@ def row_statistics(
     bounds: tuple[np.ndarray, np.ndarray],
     shard_rows: Sequence[np.ndarray | RowRange],
     local_shards: Sequence[int],
+    length: int,
+    padded: Callable[[int], int] = int,
 ) -> RowStatistics:
     """Statistics of every row.
 
@@ -64,6 +66,8 @@ def row_statistics(
       bounds: see histories.visible_rows.
       shard_rows: rows of each shard of the run.
       local_shards: those of this process.
+      length: rows that each shard's store is padded to.
+      padded: most rows after train that a shard has -> how many all shards are padded to.
     """
     train = split == splits.TRAIN
     columns = (lines.user, lines.item, lines.scene, lines.time)
@@ -74,8 +78,8 @@ def row_statistics(
     later = np.flatnonzero(~train)
     place = np.full(lines.num_events, -1)
     place[later] = lines.num_events + np.arange(len(later))
-    shape = len(local_shards), max(map(len, shard_rows))
-    most = max(1, *(int((~train[rows]).sum()) for rows in shard_rows))
+    shape = len(local_shards), length
+    most = padded(max(1, *(int((~train[rows]).sum()) for rows in shard_rows)))
     values = np.zeros((*shape, len(columns)), np.float16)
     cut_values = np.zeros((len(local_shards), most, len(columns)), np.float16)
     own = np.full(shape, -1, np.int32)

@@ -21,6 +21,11 @@ def assign_shards(movelines: Movelines, num_shards: int) -> np.ndarray:
     return shard
 
 
+def power_of_two(length: int) -> int:
+    """The smallest power of two that is not smaller."""
+    return 1 << max(0, length - 1).bit_length()
+
+
 def _shard_store(movelines, train, columns, user_features, users, rows) -> Store:
     """The Store of these users and rows; see `lay_out`."""
     eligible, begin, end, frozen = columns
@@ -84,6 +89,7 @@ def lay_out(
     user_features: Mapping[str, np.ndarray],
     num_shards: int,
     local_shards: Sequence[int],
+    room: int | None = None,
 ) -> tuple[list[np.ndarray], Store]:
     """Cuts a store into shards of users.
 
@@ -95,10 +101,12 @@ def lay_out(
       user_features: feature name -> [U] int32.
       num_shards: devices of the whole run.
       local_shards: those of this process.
+      room: pads all shards to powers of two, and to at least so many events; None pads them to the
+        longest.
 
     Returns:
       For each shard its rows [E_s], and the local shards' stores stacked, every leaf [D_local, ...]
-      and padded to the longest shard of all.
+      and padded alike.
     """
     shard_of_user = assign_shards(movelines, num_shards)
     shard_of_row = shard_of_user.astype(np.int32)[movelines.user]
@@ -114,13 +122,13 @@ def lay_out(
         )
         for s in local_shards
     ]
-    stacked = _stack(
-        stores,
-        rows=max(map(len, shard_rows)),
-        users=int(np.bincount(shard_of_user).max()),
-        entries=max(int(columns[0][rows].sum()) for rows in shard_rows),
-    )
-    return shard_rows, stacked
+    rows = max(map(len, shard_rows))
+    users = int(np.bincount(shard_of_user).max())
+    entries = max(int(columns[0][rows].sum()) for rows in shard_rows)
+    if room is not None:
+        rows, entries = (power_of_two(max(room, length)) for length in (rows, entries))
+        users = power_of_two(users)
+    return shard_rows, _stack(stores, rows, users, entries)
 
 
 def require_shardable(movelines: Movelines, num_shards: int) -> None:

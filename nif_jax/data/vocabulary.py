@@ -17,24 +17,38 @@ from nif_jax.data.files import write_whole
 from nif_jax.data.schema import ID_FEATURE, ConfigError, Movelines, digest
 
 OOV = 1
-"""Row of an id embedding for items and users that the train period has not seen; 2.. are known."""
+"""Row of an id embedding for items and users that the train period has not seen."""
+FIRST_ID = OOV + 1
+"""Row of the first one that it has seen."""
 VOCABULARY_FILE = "vocabulary.parquet"
 """Of a workdir: columns "table" and "value", in the order of the rows."""
 COUNTED = "count features/"
 """What names of count features, which are inputs and no rows, are kept by."""
 
 
-def with_ids(features: Mapping[str, np.ndarray], seen: np.ndarray) -> tuple[dict, dict]:
-    """Adds the "id" feature; returns features and table sizes. `seen` covers non-padding rows."""
+def with_ids(
+    features: Mapping[str, np.ndarray], seen: np.ndarray, every: bool = False
+) -> tuple[dict, dict]:
+    """Adds the "id" feature; returns features and table sizes.
+
+    `seen` covers non-padding rows. `every` gives the table of ids as many rows as if all were seen.
+    """
     ids = np.where(seen, OOV + np.cumsum(seen), OOV).astype(np.int32)
     features = {ID_FEATURE: ids} | dict(features)
-    return features, {name: int(values.max(initial=0)) + 1 for name, values in features.items()}
+    sizes = {name: int(values.max(initial=0)) + 1 for name, values in features.items()}
+    return features, sizes | ({ID_FEATURE: FIRST_ID + len(seen)} if every else {})
 
 
-def item_tables(movelines: Movelines, seen: np.ndarray) -> tuple[dict, dict]:
-    """Dataset.items and item_sizes; `seen` [N + 1] bool, items that the train period has."""
-    items, sizes = with_ids({}, seen)
-    items["id"] = np.where(np.arange(len(seen)) > 0, items["id"], 0)[:, None]
+def first_row(key: str) -> int:
+    """Row of the first value in the table of a key of `row_values`."""
+    return FIRST_ID if key.endswith(f"/{ID_FEATURE}") else 1
+
+
+def item_tables(movelines: Movelines, seen: np.ndarray, every: bool = False) -> tuple[dict, dict]:
+    """Dataset.items and item_sizes; `seen` [N + 1] bool, items that the train period has; `every`
+    as in `with_ids`."""
+    items, sizes = with_ids({}, seen[1:], every)
+    items["id"] = np.append(0, items["id"]).astype(np.int32)[:, None]
     items |= dict(movelines.item_features)
     sizes |= {k: int(v.max(initial=0)) + 1 for k, v in movelines.item_features.items()}
     return items, sizes
@@ -48,8 +62,9 @@ def row_values(data: Any) -> dict[str, np.ndarray]:
 
     Returns:
       "scene", "action", "item/<feature>" and "user/<feature>", "id" being a feature -> [n] object
-      array of distinct str: they are the last n rows of the table. The rows before them (padding,
-      unknown) have no value. And "count features/<labels that they read>" -> [F] their names.
+      array of distinct str, the values of n rows from `first_row` on. Rows before them (padding,
+      unknown) and behind them (config.data.fixed_shapes) have no value. And
+      "count features/<labels that they read>" -> [F] their names.
     """
     names = data.movelines.vocabulary
     found = {

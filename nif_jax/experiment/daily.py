@@ -10,10 +10,9 @@ when the log has new days.
 
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -65,17 +64,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     known = lines.time[lines.label != NO_LABEL]
     days = list_days(known, config.data.time_zone, config.data.validation_share)
     first, parallel = config.daily.first_days, make_devices(config)
+    programs: dict[Hashable, Any] = {}  # of all days
     require_days(days, lines.name, first)
     with hold(workdir):
         _claim(flatten(config.to_dict()), workdir)
         for index in range(first, len(days)):
-            # An update first: programs that it compiles are in the cache when the day is retrained.
+            # An update first: what both ways share, such as compiled helpers, is part of its cost.
             for way in (RETRAINED, UPDATED) if index == first else (UPDATED, RETRAINED):
                 if not _file(workdir, days[index], way).exists():
-                    _run_way(config, workdir, days, index, way, parallel)
+                    _run_way(config, workdir, days, index, way, parallel, programs)
         later = days[first:]
         if not all(_file(workdir, day, NEVER).exists() for day in later):
-            _run_way(config, workdir, days, len(days) - 1, NEVER, parallel)
+            _run_way(config, workdir, days, len(days) - 1, NEVER, parallel, programs)
         barrier("daily")
         if is_writer():
             records = [read_json(_file(workdir, day, way)) for day in later for way in WAYS]
@@ -119,6 +119,7 @@ def _run_way(
     index: int,
     way: str,
     parallel: Devices,
+    programs: dict[Hashable, Any],
 ) -> None:
     """Trains one way's model for a day, predicts the day and keeps the metrics.
 
@@ -140,7 +141,7 @@ def _run_way(
     clock.lap("prepare")
     folder = workdir / days[index].name / way
     for seed in range(config.seed, config.seed + config.num_seeds):
-        one = runner.make_run(own, seed, folder, dataset, parallel, train=True)
+        one = runner.make_run(own, seed, folder, dataset, parallel, True, programs)
         pipeline.require_run(one)
         claims.claim_workdir(flatten(own.to_dict()), folder, one.identity)
         claims.keep_values(folder, row_values(dataset))
@@ -160,7 +161,6 @@ def _run_way(
         found = [row for row in rows if row["split"] == day.name]
         record = {"rows": found, "cpu_seconds": cost, "trained": trained, "init_from": one.started}
         _keep(workdir, day, way, record)
-    jax.clear_caches()  # they hold the arrays of this day
 
 
 def _references(config: ConfigDict, run: context.Context, days: Sequence[Day]) -> list:

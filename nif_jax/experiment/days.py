@@ -124,6 +124,7 @@ def way_config(
         for seconds in cuts
     ]
     own.data.split = f"dates:{'+'.join(words)}"
+    own.data.fixed_shapes = True  # programs of one day are those of the next
     return own
 
 

@@ -47,8 +47,10 @@ def _make_runs(
         yield dataclasses.replace(run, profiler=profiler if seed == config.seed else None)
 
 
-def make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> context.Context:
-    """A run of one seed."""
+def make_run(
+    config, seed: int, workdir, dataset, parallel, train: bool, programs=None
+) -> context.Context:
+    """A run of one seed; programs are those of runs on other data, see Context.programs."""
     folder = workdir / f"seed_{seed}"
     return context.Context(
         config=config,
@@ -58,6 +60,7 @@ def make_run(config, seed: int, workdir, dataset, parallel, train: bool) -> cont
         parallel=parallel,
         writer=MetricWriter(folder, enabled=is_writer() and train),
         train=train,
+        programs={} if programs is None else programs,
     )
 
 

@@ -78,6 +78,7 @@ SETTINGS: Mapping[str, Setting] = {
     "data.history_length": whole(1),
     "data.input": one_of("auto", "device", "host"),
     "data.device_bytes": whole(0),
+    "data.fixed_shapes": boolean,
     "data.cache_dir": text,
     "data.seed": seed,
     "ranker.dim": whole(1),

@@ -17,21 +17,14 @@ from nif_jax.data.vocabulary import COUNTED, read_values, row_values
 from nif_jax.models.transfer import copy_by_value, resized, transplant
 from nif_jax.stages.context import Context
 from nif_jax.training import checkpoint, train_state
-from nif_jax.training.checkpoint_meta import describe
+from nif_jax.training.checkpoint_meta import describe, shape_of
 from nif_jax.training.stage import Stage, Trained
 from nif_jax.variants import FITTED, VARIANTS
 
 
 def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, Any]:
     """Where a stage starts: config.init_from > copies of `source`'s equal layers > scratch."""
-    data = stage.data
-    index = jax.tree.map(lambda x: x[0], stage.plan.indices(0, run.parallel.local_shards[0]))
-    batch = data.first_batch(stage.gather, index)
-    constants = run.parallel.unreplicate(data.constants)
-    # A large table that devices share need not fit one of them.
-    with _on_cpu() if stage.lookups and run.parallel.splits_tables else contextlib.nullcontext():
-        params, variables = stage.init(train_state.key(run.seed), batch, constants)
-        params = jax.tree.map(np.asarray, params)
+    params, variables = stage.programs.once("init", lambda: _random_state(run, stage))
     if source is not None:
         params, copied, different = transplant(source, params)
         logging.info(
@@ -46,6 +39,18 @@ def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, 
             run, stage.name, lambda folder: _continued(run, folder, params, variables)
         )
     return params, variables
+
+
+def _random_state(run: Context, stage: Stage) -> tuple[Any, Any]:
+    """A start from scratch: it depends on the seed and on shapes, but not on values of the data."""
+    data = stage.data
+    index = jax.tree.map(lambda x: x[0], stage.plan.indices(0, run.parallel.local_shards[0]))
+    batch = data.first_batch(stage.gather, index)
+    constants = run.parallel.unreplicate(data.constants)
+    # A large table that devices share need not fit one of them.
+    with _on_cpu() if stage.lookups and run.parallel.splits_tables else contextlib.nullcontext():
+        params, variables = stage.init(train_state.key(run.seed), batch, constants)
+        return jax.tree.map(np.asarray, params), variables
 
 
 def _on_cpu() -> contextlib.AbstractContextManager:
@@ -69,7 +74,8 @@ def _continued(run: Context, folder: pathlib.Path, params: Any, variables: Any) 
         return params, variables
     here, there = row_values(run.dataset), read_values(run.config.init_from)
     _require_same_columns(run.config.init_from, here, there)
-    like = {"params": resized(params, here, there), "variables": variables}
+    shapes = resized(params, here, there, _rows(params, described["schema"]))
+    like = {"params": shapes, "variables": variables}
     changed = differences(describe(like), described["schema"])
     if changed:
         configs = flatten(run.config.to_dict()), described["config"]
@@ -88,6 +94,13 @@ def _continued(run: Context, folder: pathlib.Path, params: Any, variables: Any) 
             *rows,
         )
     return params, found["variables"]
+
+
+def _rows(params: Any, schema: Mapping[str, str]) -> dict[str, int]:
+    """Path with "/" -> rows that a checkpoint has of a parameter, of those that it has."""
+    paths = jax.tree_util.tree_leaves_with_path({"params": params})
+    named = {"/".join(key.key for key in p[1:]): jax.tree_util.keystr(p) for p, _ in paths}
+    return {path: shape_of(schema[name])[0] for path, name in named.items() if name in schema}
 
 
 def _require_same_columns(

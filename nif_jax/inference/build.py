@@ -21,6 +21,7 @@ from nif_jax.models.baselines.interface import log_odds
 from nif_jax.requests.encode import Encoder
 from nif_jax.requests.log import Log, Rows
 from nif_jax.requests.vocabulary import Vocabulary, action_labels
+from nif_jax.serving.programs import SPARE_ITEMS
 from nif_jax.stages import cohort_input, flow_input
 from nif_jax.stages.cohort_input import CohortInput
 from nif_jax.stages.generator import flow_decoder
@@ -72,7 +73,8 @@ def build(restored: Restored) -> RunModel:
         item=names["item"],
         scene=names["scene"],
         action=names["action"],
-        profile={key[5:]: values for key, values in names.items() if key.startswith("user/")},
+        profile=_below("user/", names),
+        item_profile=_below("item/", names),
         action_label=labels,
     )
     return RunModel(
@@ -85,6 +87,11 @@ def build(restored: Restored) -> RunModel:
         encoder=encoder,
         calibration=trained.calibration,
     )
+
+
+def _below(prefix: str, names: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Features of users or items -> their values."""
+    return {key.removeprefix(prefix): v for key, v in names.items() if key.startswith(prefix)}
 
 
 def _cohorts(restored: Restored, config: ConfigDict) -> CohortInput:
@@ -144,22 +151,24 @@ def _unknown_features(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _arrays(restored: Restored, functions: Functions) -> dict[str, Any]:
-    """Parameters and constants of the variant, with a row for unknown items behind the last."""
+    """Parameters and constants of the variant, with rows of unknown items behind the last: one that
+    stays, and those that new items take."""
     trained, run = restored.trained, restored.run
     constants = dict(run.parallel.unreplicate(trained.stage.data.constants))
     unknown = {"id": np.full((1, 1), OOV, np.int32)} | _unknown_features(run.dataset)
+    unknown = {name: np.repeat(row, 1 + SPARE_ITEMS, axis=0) for name, row in unknown.items()}
     constants["items"] = {
         name: np.concatenate([ids, unknown[name]]) for name, ids in constants["items"].items()
     }
     if "ids" in constants:
-        ids = constants["ids"]
-        code = np.pad(ids.code, ((0, 1), (0, 0)))
-        node = np.pad(ids.node, ((0, 1), (0, 0)), constant_values=-1)
+        ids, further = constants["ids"], ((0, 1 + SPARE_ITEMS), (0, 0))
+        code = np.pad(ids.code, further)
+        node = np.pad(ids.node, further, constant_values=-1)
         constants["ids"] = ids._replace(code=code, node=node)
     if "generator_item_emb" in constants:
         assert functions.generator is not None
         bound = functions.generator.bind({"params": constants["generator"]})
-        added = np.asarray(bound.vectors(unknown))
+        added = np.asarray(bound.vectors(jax.tree.map(jnp.asarray, unknown)))
         constants["generator_item_emb"] = np.concatenate([constants["generator_item_emb"], added])
     arrays = {"params": _with_unknown(restored), "variables": trained.variables}
     arrays = jax.tree.map(jnp.asarray, arrays | {"constants": constants})
@@ -175,4 +184,5 @@ def _with_unknown(restored: Restored) -> Mapping[str, Any]:
     if VARIANTS[restored.name].model != "popularity":
         return params
     label = dataset.movelines.label[dataset.split == splits.TRAIN]
-    return {"logit": np.append(params["logit"], log_odds(label[label != NO_LABEL]))}
+    mean = np.full(1 + SPARE_ITEMS, log_odds(label[label != NO_LABEL]))
+    return {"logit": np.append(params["logit"], mean)}

@@ -20,7 +20,9 @@ from nif_jax.data.schema import DataError
 from nif_jax.requests import files
 from nif_jax.requests.columns import as_text, as_whole
 from nif_jax.requests.numbered import Numbered, number
+from nif_jax.requests.objects import RequestError
 from nif_jax.serving.model import Model
+from nif_jax.serving.new_items import read, with_items
 from nif_jax.serving.recommend import shortlist_of
 
 CANDIDATES = 1 << 18
@@ -46,27 +48,58 @@ def rejected_path(output: pathlib.Path) -> pathlib.Path:
     return output.with_name(f"{output.name}.rejected.jsonl")
 
 
-def score(model: Model, source: pathlib.Path, output: pathlib.Path) -> None:
+def score(
+    model: Model,
+    source: pathlib.Path,
+    output: pathlib.Path,
+    features: bool = False,
+    items: pathlib.Path | None = None,
+) -> None:
     """Scores all candidates of a file of requests, in its order.
 
     Args:
       model: see nif_jax.load.
       source: see files.read.
       output: .parquet, .csv or .jsonl, with the columns SCORES; see also rejected_path.
+      features: whether what the scores are computed from is written too, see with_features.
+      items: a file of items that the run has not seen, see new_items.read.
 
     Raises:
-      DataError: a file of an unknown or of another format, or a column that cannot be used.
+      DataError: a file of an unknown or of another format, or a column that cannot be used;
+        features in CSV, which has no lists; new items that cannot be added.
       OSError: a file cannot be read or written.
     """
 
+    if items is not None:
+        try:
+            model = with_items(model, read(items))
+        except RequestError as error:
+            raise DataError(f"{items}: {error}") from error
+    schema = with_features(model) if features else SCORES
+    if features and output.suffix == ".csv":
+        raise DataError(f"--output={output}: --features writes lists; give .parquet or .jsonl")
+
     def of_piece(table: pa.Table, rows: np.ndarray, found: Numbered) -> pa.Table:
-        logit = model.logits(model.encoder.encode(found))
-        of = pa.array(found.candidate_row)
+        named, encoded = None, None
+        if features:
+            named, encoded = model.features.table(found)
+        raw = model.raw_logits(model.encoder.encode(found) if encoded is None else encoded)
+        logit, of = model.calibration(raw), pa.array(found.candidate_row)
         columns = {"row": pa.array(rows[found.candidate_row])} | _who(table, of)
         columns |= {"item_id": found.candidate, "logit": pa.array(logit)}
-        return pa.table(columns | {"probability": pa.array(expit(logit))}).select(SCORES.names)
+        columns |= {"uncalibrated": pa.array(raw), "probability": pa.array(expit(logit))}
+        if named is not None:
+            columns |= dict(zip(named.column_names, named.columns, strict=True))
+        return pa.table(columns).select(schema.names)
 
-    _stream(model, source, output, SCORES, of_piece, candidates=True)
+    _stream(model, source, output, schema, of_piece, candidates=True)
+
+
+def with_features(model: Model) -> pa.Schema:
+    """SCORES with the features before the scores, and the logit before its calibration."""
+    raw = pa.field("uncalibrated", pa.float32())
+    fields = list(SCORES)
+    return pa.schema([*fields[:4], *model.features.schema(), raw, *fields[4:]])
 
 
 def recommend(

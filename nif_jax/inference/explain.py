@@ -54,7 +54,8 @@ def explain(model: "RunModel", requests: Numbered) -> Explanation:
     lines = lay_out(model.encoder.log, requests)
     encoded = model.encoder.encode(requests, lines)
     mask = encoded.batch.history.mask[0]
-    names = np.append(model.vocabulary.item, "an unknown item")
+    count, names = len(model.vocabulary.item), model.vocabulary.item_names.copy()
+    names[count] = "an unknown item"
     logit, seen = _record(model, encoded)
     attention = flow_attention = None
     if "interest" in seen:
@@ -62,7 +63,7 @@ def explain(model: "RunModel", requests: Numbered) -> Explanation:
     known, nearest = bool(mask.any()), []
     if model.functions.generator is not None and known:
         flow_attention = seen["flow"]
-        vectors = np.asarray(model.item_vectors)[1 : len(names)]
+        vectors = np.asarray(model.item_vectors)[1 : count + 1]
         for state in model.flows_of(lines)[0]:
             cosine = vectors @ state
             best = np.argsort(-cosine)[:NEAREST]

@@ -19,31 +19,33 @@ import numpy as np
 from nif_jax.data import storage
 from nif_jax.data.files import naming, write_json
 from nif_jax.data.schema import ConfigError
+from nif_jax.inference import onnx_export
 from nif_jax.inference.model import RunModel
-from nif_jax.requests.encode import Encoded, generator_windows
+from nif_jax.requests.encode import generator_windows
 from nif_jax.requests.log import lay_out
 from nif_jax.serving import artefact
 from nif_jax.serving.batching import pieces
 from nif_jax.serving.loading import load
-from nif_jax.serving.programs import GIVEN_WIDTH
+from nif_jax.serving.onnx_score import onnx_difference
+from nif_jax.serving.programs import GIVEN_WIDTH, SPARE_ITEMS
+from nif_jax.serving.samples import sample_requests
 from nif_jax.serving.selftest import TOLERANCE, largest_difference, sample
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-SAMPLES, EVENTS = 4, 20
-"""Users of the sample requests, and events of their movelines at most."""
 LIBRARIES = ("nif_jax", "jax", "jaxlib", "flax", "numpy", "pyarrow")
 
 
-def export(model: RunModel, output: pathlib.Path) -> None:
+def export(model: RunModel, output: pathlib.Path, onnx: bool = False) -> None:
     """Writes an artefact, whole or not at all, in place of one that is there.
 
     Args:
       model: see nif_jax.load.
       output: a folder that is new, empty, or an artefact.
+      onnx: whether `score` is also written as ONNX, see onnx_export.
 
     Raises:
       ConfigError: the folder has other files, JAX does not run on the CPU, a function cannot be
-        exported, or the artefact has other scores than the run.
+        exported, the artefact has other scores than the run, or ONNX cannot be written here.
       OSError: the folder cannot be written.
     """
     begin = time.monotonic()
@@ -58,12 +60,17 @@ def export(model: RunModel, output: pathlib.Path) -> None:
             "--mode=export needs JAX on the CPU, where models use functions that all platforms "
             "have: set JAX_PLATFORMS=cpu. The artefact runs on accelerators too."
         )
+    if onnx:
+        onnx_export.require_converter()
     with naming(output), storage.scratch_directory(output.absolute().parent) as scratch:
         folder = scratch / "artefact"
         folder.mkdir()
-        _write(model, folder)
-        loaded = load(folder)
-        worst = largest_difference(loaded, artefact.read_manifest(folder)["samples"])
+        _write(model, folder, onnx)
+        loaded, manifest = load(folder), artefact.read_manifest(folder)
+        worst = largest_difference(loaded, manifest["samples"])
+        if onnx:
+            by_onnx = onnx_difference(folder, manifest, loaded, manifest["samples"])
+            worst = max(worst, by_onnx or 0.0)
         if not worst <= TOLERANCE:
             raise ConfigError(
                 f"the artefact's scores differ from the run's by {worst:.1e}: nothing was written. "
@@ -75,10 +82,11 @@ def export(model: RunModel, output: pathlib.Path) -> None:
         f"{output}: variant {model.variant} for {', '.join(PLATFORMS)} in "
         f"{time.monotonic() - begin:.1f} s; largest difference of the samples: {worst:.1e}"
     )
+    if onnx and "not_converted" in manifest["onnx"]["score"]:
+        print(f"score has no ONNX program: {manifest['onnx']['score']['not_converted']}.")
 
 
-def _write(model: RunModel, folder: pathlib.Path) -> None:
-    tables = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(model.arrays)}
+def _write(model: RunModel, folder: pathlib.Path, onnx: bool) -> None:
     manifest = {
         "kind": artefact.KIND,
         "format": artefact.FORMAT,
@@ -87,7 +95,8 @@ def _write(model: RunModel, folder: pathlib.Path) -> None:
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "platforms": list(PLATFORMS),
         "programs": _write_programs(model, folder),
-        "tables": artefact.write_arrays(folder, "tables", tables),
+        "onnx": onnx_export.write(model, _score_inputs(model, 1), folder) if onnx else None,
+        "tables": artefact.write_arrays(folder, "tables", model.tables),
         "encoder": artefact.write_encoder(folder, model.encoder),
         "vocabulary": artefact.write_vocabulary(folder, model.vocabulary),
         "calibration": artefact.as_json(model.calibration),
@@ -148,15 +157,9 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
     Numbers of requests, g, and of candidates, r, are symbolic.
     """
     functions, encoder = model.functions, model.encoder
-    g, r = jax.export.symbolic_shape("g, r")
-    example, windows, entries = _example(model)
-    batch = _leading(g, example.batch)
-    candidates = [_leading(r, x) for x in (example.owner, example.item, example.statistics)]
-    some_windows = None
-    if example.windows is not None:
-        each = len(example.windows.item) // len(example.entries)
-        some_windows = _leading(each * g, example.windows)
-    inputs = (batch, _leading(g, example.entries), some_windows, *candidates)
+    g, _ = symbols = jax.export.symbolic_shape("g, r")
+    inputs = _score_inputs(model, *symbols)
+    batch, _, _, owner, item, statistics = inputs
     yield "score", functions.score, inputs, {}
     if functions.cohorts.intent is not None:
         width = min(GIVEN_WIDTH, len(model.vocabulary.item))
@@ -166,31 +169,45 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
     yield "score_one", functions.score, _of_one_user(inputs, g), {}
     if functions.generator is None:
         return
+    windows, entries = _flow_example(model)
     yield "flow", functions.flows, (_leading(g, windows), _leading(g, entries)), {}
     yield "item_vectors", functions.item_vectors, (), {}
+    items = jax.tree.map(jnp.asarray, model.features.items)
+    yield "embed_items", functions.embed_items, (_leading(SPARE_ITEMS, items),), {}
     if not encoder.chunked:
         return
     state = jax.eval_shape(functools.partial(functions.empty_state, encoder.context))
     entry = jax.ShapeDtypeStruct((6,), np.int32)
     more = {"state": [_described(x) for x in jax.tree.leaves(state)]}
     yield "update", functions.add_event, (state, entry), more
-    inputs = (state, jax.ShapeDtypeStruct((), np.int32))
-    yield "state_flow", functions.flow_of_state, inputs, {}
-    given = jax.eval_shape(functions.flow_of_state, model.arrays, *inputs)
-    owner, item, statistics = candidates
+    of_state = (state, jax.ShapeDtypeStruct((), np.int32))
+    yield "state_flow", functions.flow_of_state, of_state, {}
+    given = jax.eval_shape(functions.flow_of_state, model.arrays, *of_state)
     yield "state_score", functions.score_with_flow, (*given, batch, owner, item, statistics), {}
 
 
-def _example(model: RunModel) -> tuple[Encoded, Any, np.ndarray]:
-    """Arrays of a sample request, and windows and entries of its flow (None without one)."""
+def _score_inputs(model: RunModel, g: Any, r: Any = None) -> tuple[Any, ...]:
+    """Shapes of Encoded for g requests with r candidates, a symbol if r is None."""
+    r = jax.export.symbolic_shape("r")[0] if r is None else r
     encoder = model.encoder
-    numbered = model.number([_requests(model)[0]])
-    encoded, _ = next(pieces(encoder.encode(numbered)))
-    lines = lay_out(encoder.log, numbered)
+    numbered = model.number([sample_requests(model.vocabulary, encoder)[0]])
+    example, _ = next(pieces(encoder.encode(numbered)))
     windows = None
-    if encoder.context:
-        windows = generator_windows(lines, encoder.context, encoder.chunked, False)
-    return encoded, windows, lines.end - lines.begin
+    if example.windows is not None:
+        each = len(example.windows.item) // len(example.entries)
+        windows = _leading(each * g, example.windows)
+    of_requests = _leading(g, (example.batch, example.entries))
+    candidates = _leading(r, (example.owner, example.item, example.statistics))
+    return (*of_requests, windows, *candidates)
+
+
+def _flow_example(model: RunModel) -> tuple[Any, np.ndarray]:
+    """Windows and entries of the flow of a sample request."""
+    encoder = model.encoder
+    numbered = model.number([sample_requests(model.vocabulary, encoder)[0]])
+    lines = lay_out(encoder.log, numbered)
+    windows = generator_windows(lines, encoder.context, encoder.chunked, False)
+    return windows, lines.end - lines.begin
 
 
 def _of_one_user(inputs: tuple[Any, ...], g: Any) -> tuple[Any, ...]:
@@ -211,38 +228,5 @@ def _leading(size: Any, tree: Any) -> Any:
     return jax.tree.map(of, tree)
 
 
-def _requests(model: RunModel) -> list[dict[str, Any]]:
-    """Sample requests: known users, the same with given movelines, and an unknown user."""
-    names, log = model.vocabulary, model.encoder.log
-    items = [str(x) for x in names.item[:: max(1, len(names.item) // 7)]] + ["an unknown item"]
-    found = []
-    for user in np.unique(np.linspace(0, len(names.user) - 1, SAMPLES).astype(int)):
-        rows = np.arange(*log.offsets[user : user + 2])
-        rows = rows[log.rows.event[rows]]
-        if not len(rows):
-            continue
-        moment = {
-            "timestamp": int(log.rows.time[rows[-1]]) + 60,
-            "scene": str(names.scene[log.rows.scene[rows[-1]] - 1]),
-            "items": items,
-            "user_id": str(names.user[user]),
-        }
-        events = [_event(names, log.rows, row) for row in rows[-EVENTS:]]
-        found += [moment, moment | {"moveline": events}]
-    profile = {name: str(values[0]) for name, values in names.profile.items() if len(values)}
-    return [*found, found[0] | {"user_id": None, "moveline": [], "profile": profile}]
-
-
-def _event(names: Any, rows: Any, row: int) -> dict[str, Any]:
-    """An event of the run's data."""
-    return {
-        "item_id": str(names.item[rows.item[row] - 1]),
-        "timestamp": int(rows.time[row]),
-        "scene": str(names.scene[rows.scene[row] - 1]),
-        "action": str(names.action[rows.action[row] - 1]),
-        "label": int(rows.label[row]),
-    }
-
-
 def _samples(model: RunModel) -> list[Mapping[str, Any]]:
-    return [sample(model, request) for request in _requests(model)]
+    return [sample(model, request) for request in sample_requests(model.vocabulary, model.encoder)]

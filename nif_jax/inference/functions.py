@@ -1,6 +1,7 @@
 """Pure functions of a restored variant: arrays in, flows and logits out.
 
-Letters: G requests, R candidates, C windows of a request, S context, T horizon, D width.
+Letters: G requests, R candidates, I rows of items (see serving/programs.py), C windows of a
+request, S context, T horizon, D width.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ class Functions:
     dtype: Any
 
     def current_generator(self, arrays: Arrays) -> tuple[Any, jax.Array]:
-        """Parameters of the generator, and its unit item vectors [N + 2, D]."""
+        """Parameters of the generator, and its unit item vectors [I, D]."""
         given = (arrays["params"], arrays["constants"])
         return current_generator(self.generator, self.flow, *given)
 
@@ -141,8 +142,14 @@ class Functions:
         return self.logits(arrays, batch, item, owner, statistics)
 
     def item_vectors(self, arrays: Arrays) -> jax.Array:
-        """[N + 2, D] the generator's unit vectors; the last row is that of an unknown item."""
+        """[I, D] the generator's unit vectors; row N + 1 is that of an unknown item."""
         return self.current_generator(arrays)[1]
+
+    def embed_items(self, arrays: Arrays, items: Mapping[str, jax.Array]) -> jax.Array:
+        """[n, D] the generator's unit vectors of items with these features [n, M]."""
+        assert self.generator is not None
+        bound = self.generator.bind({"params": self.current_generator(arrays)[0]})
+        return jnp.asarray(bound.vectors(items))
 
     def empty_state(self, context: int) -> FlowState:
         """The generator's state before the first event, S = `context`."""
@@ -195,8 +202,9 @@ class Functions:
             flow=jax.jit(self.flow_of_state),
             score=jax.jit(self.score_with_flow),
         )
-        flows, vectors = jax.jit(self.flows), jax.jit(self.item_vectors)
-        return Programs(score, flows, vectors, state if chunked else None, generate)
+        of_items = jax.jit(self.item_vectors), jax.jit(self.embed_items)
+        state_or_none = state if chunked else None
+        return Programs(score, jax.jit(self.flows), *of_items, state_or_none, generate)
 
 
 def _last_of_chunks(past: jax.Array, entries: jax.Array) -> tuple[jax.Array, jax.Array]:

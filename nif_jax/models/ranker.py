@@ -56,8 +56,9 @@ class TargetAttention(nn.Module):
         score = Mlp((*self.widths[1:], 1), dtype=self.dtype, name="score")
         weights = score(hidden)[..., 0]  # [B, L]
         weights = jnp.where(mask, weights, 0.0)
-        # By the number of real entries, not of places: padding changes nothing.
-        scale = jax.lax.rsqrt(jnp.maximum(mask.sum(1, keepdims=True), 1.0))
+        # By the number of real entries, not of places: padding changes nothing. A sum of floats,
+        # because ONNX has no root of whole numbers.
+        scale = jax.lax.rsqrt(jnp.maximum(mask.astype(jnp.float32).sum(1, keepdims=True), 1.0))
         interest = jnp.einsum("bl,bld->bd", weights.astype(self.dtype), keys)
         return (interest * scale).astype(self.dtype)
 

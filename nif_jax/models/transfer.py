@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nif_jax.data.vocabulary import first_row
 from nif_jax.models.embed import table_name
 
 
@@ -53,13 +54,19 @@ def values_of(path: str, values: Mapping[str, np.ndarray]) -> str | None:
     return keys.get(f"{group}/{name}")
 
 
-def resized(params: Any, here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> Any:
+def resized(
+    params: Any,
+    here: Mapping[str, np.ndarray],
+    there: Mapping[str, np.ndarray],
+    rows: Mapping[str, int],
+) -> Any:
     """The shapes that another run's parameters have to have, for `copy_by_value`.
 
     Args:
       params: those of this run.
       here: values of the rows of this run's tables, see vocabulary.row_values.
       there: those of the other run; tables that it has not are left out.
+      rows: path -> rows of the other run's arrays. Tables may have rows behind their last value.
     """
     shapes = flax.traverse_util.flatten_dict(params, sep="/")
     for path, table in tuple(shapes.items()):
@@ -67,8 +74,8 @@ def resized(params: Any, here: Mapping[str, np.ndarray], there: Mapping[str, np.
         if key is not None and key not in there:
             del shapes[path]
         elif key is not None:
-            rows = len(table) - len(here[key]) + len(there[key])
-            shapes[path] = jax.ShapeDtypeStruct((rows, *table.shape[1:]), table.dtype)
+            length = max(first_row(key) + len(there[key]), rows.get(path, 0))
+            shapes[path] = jax.ShapeDtypeStruct((length, *table.shape[1:]), table.dtype)
     return flax.traverse_util.unflatten_dict(shapes, sep="/")
 
 
@@ -103,10 +110,9 @@ def copy_by_value(
         place = pd.Index(old).get_indexer(new)
         known = np.flatnonzero(place >= 0)
         if path in found:
-            table = np.array(table)
-            first, first_there = len(table) - len(new), len(found[path]) - len(old)
-            table[:first] = found[path][:first_there]
-            table[first + known] = found[path][first_there + place[known]]
+            table, first = np.array(table), first_row(key)
+            table[:first] = found[path][:first]
+            table[first + known] = found[path][first + place[known]]
             result[path] = table
         counts[path] = Rows(len(known), len(new) - len(known), len(old) - len(known))
     return flax.traverse_util.unflatten_dict(result, sep="/"), counts

@@ -69,8 +69,7 @@ def number_event(
     name = text_of_value("item_id", event.item_id)
     if name is None:
         raise RequestError("no item_id")
-    place = vocabulary.place("item", name)
-    item = 1 + (len(vocabulary.item) if place < 0 else place)
+    item = int(vocabulary.items(pa.array([name]))[0])
     return item, found["scene"], found["action"], int(label)
 
 

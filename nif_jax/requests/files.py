@@ -162,6 +162,26 @@ def _json_by_line(
     return table, sorted(bad)
 
 
+def read_scores(path: pathlib.Path) -> pa.Table:
+    """A file of scores or features, whole, whatever its columns; ids are text in CSV.
+
+    Raises:
+      DataError: a file of an unknown or of another format.
+      OSError: it cannot be read.
+    """
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path}: the formats of scores are {', '.join(FORMATS)}")
+    if path.suffix == ".parquet":
+        return _parquet(path).read()
+    try:
+        if path.suffix == ".jsonl":
+            return pa.json.read_json(path)
+        ids = dict.fromkeys(("user_id", "item_id"), pa.string())
+        return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=ids))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} cannot be read: {_line(error)}") from error
+
+
 class Writer:
     """A file of scores by extension, which appears when it is whole. A context manager."""
 

@@ -20,7 +20,8 @@ class Vocabulary:
 
     Attributes:
       user, item, scene, action: [n] object arrays of str.
-      profile: user feature -> [n] values.
+      profile: user feature -> [n] values; item_profile: item feature -> [n] values.
+      added: ids of further items, whose numbers follow that of unknown items.
       action_label: [A + 1] int8, the label that all events of an action have, or SEVERAL.
     """
 
@@ -29,20 +30,24 @@ class Vocabulary:
     scene: np.ndarray
     action: np.ndarray
     profile: Mapping[str, np.ndarray]
+    item_profile: Mapping[str, np.ndarray]
     action_label: np.ndarray
+    added: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, object))
 
     @functools.cached_property
     def _index(self) -> dict[str, pd.Index]:
-        kinds = {kind: getattr(self, kind) for kind in ("user", "item", "scene", "action")}
+        kinds = {kind: getattr(self, kind) for kind in ("user", "item", "scene", "action", "added")}
         return {kind: pd.Index(names, dtype=object) for kind, names in kinds.items()} | {
-            f"user/{name}": pd.Index(names, dtype=object) for name, names in self.profile.items()
+            f"{of}/{name}": pd.Index(names, dtype=object)
+            for of, profile in (("user", self.profile), ("item", self.item_profile))
+            for name, names in profile.items()
         }
 
     def places(self, kind: str, names: pa.Array) -> np.ndarray:
         """[n] place of each of the names [n] in order, -1 for one that is unknown or null.
 
         Args:
-          kind: "user", "item", "scene", "action", or "user/<feature>".
+          kind: "user", "item", "scene", "action", "user/<feature>" or "item/<feature>".
           names: text.
         """
         if not len(names):
@@ -63,8 +68,16 @@ class Vocabulary:
 
     def items(self, names: pa.Array) -> np.ndarray:
         """[n] int32 items; one that is unknown is the row behind the last item, see Catalogue."""
-        place = self.places("item", names)
-        return np.where(place < 0, len(self.item), place).astype(np.int32) + 1
+        place, unknown = self.places("item", names), len(self.item)
+        if len(self.added):
+            added = self.places("added", names)
+            place = np.where(added < 0, place, unknown + 1 + added)
+        return np.where(place < 0, unknown, place).astype(np.int32) + 1
+
+    @functools.cached_property
+    def item_names(self) -> np.ndarray:
+        """Names of the numbers that `items` gives, from 1; None for unknown items."""
+        return np.concatenate([self.item, np.array([None]), self.added])
 
 
 def action_labels(action: np.ndarray, label: np.ndarray, num_actions: int) -> np.ndarray:

@@ -9,5 +9,6 @@
 """
 
 from nif_jax.serving.loading import load
+from nif_jax.serving.new_items import with_items
 
-__all__ = ["load"]
+__all__ = ["load", "with_items"]

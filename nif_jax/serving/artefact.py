@@ -4,7 +4,7 @@ manifest.json    format, versions, schema, calibration, samples, sizes and diges
 programs/        StableHLO of the functions, serialised by jax.export
 tables/          parameters and tables, the first argument of every program
 encoder/         movelines of the run's data, features of users, totals of the count features
-vocabulary/      names of users, items, scenes, actions and features, as Parquet
+vocabulary/      names of users, items, scenes, actions and values of features, as Parquet
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from nif_jax.requests.log import Log, Rows
 from nif_jax.requests.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
-KIND, FORMAT = "nif_jax artefact", 1
+KIND, FORMAT = "nif_jax artefact", 2
 AGAIN = "export it again by python -m nif_jax.main --mode=export"
 KINDS = ("user", "item", "scene", "action")
 
@@ -131,9 +131,10 @@ def write_vocabulary(folder: pathlib.Path, vocabulary: Vocabulary) -> dict[str, 
     """Writes the names as Parquet; returns what `read_vocabulary` reads them by."""
     kinds = {kind: getattr(vocabulary, kind) for kind in KINDS}
     files = {kind: f"vocabulary/{kind}.parquet" for kind in KINDS}
-    for number, (feature, values) in enumerate(vocabulary.profile.items()):
-        kinds[f"user/{feature}"] = values
-        files[f"user/{feature}"] = f"vocabulary/user_feature_{number:03}.parquet"
+    for of, profile in (("user", vocabulary.profile), ("item", vocabulary.item_profile)):
+        for number, (feature, values) in enumerate(profile.items()):
+            kinds[f"{of}/{feature}"] = values
+            files[f"{of}/{feature}"] = f"vocabulary/{of}_feature_{number:03}.parquet"
     (folder / "vocabulary").mkdir()
     for kind, names in kinds.items():
         column = pa.array(names, pa.large_string())
@@ -151,9 +152,15 @@ def read_vocabulary(folder: pathlib.Path, described: Mapping[str, Any]) -> Vocab
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtefactError(f"{folder / file} is damaged ({reason}); {AGAIN}.") from error
+    profiles: dict[str, dict[str, np.ndarray]] = {"user": {}, "item": {}}
+    for kind in names:
+        of, slash, feature = kind.partition("/")
+        if slash:
+            profiles[of][feature] = names[kind]
     return Vocabulary(
         **{kind: names[kind] for kind in KINDS},
-        profile={kind[5:]: values for kind, values in names.items() if kind.startswith("user/")},
+        profile=profiles["user"],
+        item_profile=profiles["item"],
         action_label=np.array(described["action_label"], np.int8),
     )
 

@@ -41,7 +41,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
     return Model(
         variant=manifest["variant"],
         programs=_programs(folder, manifest["programs"]),
-        arrays=tuple(map(jax.device_put, tables.values())),
+        arrays={name: jax.device_put(table) for name, table in tables.items()},
         vocabulary=artefact.read_vocabulary(folder, manifest["vocabulary"]),
         encoder=artefact.read_encoder(folder, manifest["encoder"]),
         calibration=Calibration(**calibration),
@@ -70,6 +70,7 @@ def _programs(folder: pathlib.Path, described: Mapping[str, Mapping[str, Any]]) 
         score=_score(first("score"), first("score_one")),
         flows=_three(found["flow"]) if has_flow else None,
         item_vectors=first("item_vectors") if has_flow else None,
+        embed_items=first("embed_items") if has_flow else None,
         state=state,
         generate=generate,
     )
@@ -105,7 +106,7 @@ def _call(path: pathlib.Path) -> Callable[..., tuple[jax.Array, ...]]:
             f"{path} cannot be read by JAX {jax.__version__} ({reason}); {AGAIN}."
         ) from error
     call = jax.jit(exported.call)
-    return lambda arrays, *inputs: call(arrays, tuple(jax.tree.leaves(inputs)))
+    return lambda arrays, *inputs: call(tuple(arrays.values()), tuple(jax.tree.leaves(inputs)))
 
 
 def _zeros(shapes: list[Mapping[str, Any]]) -> tuple[np.ndarray, ...]:

@@ -12,6 +12,7 @@ from scipy.special import expit
 from nif_jax.data.schema import ConfigError
 from nif_jax.metrics.calibration import Calibration
 from nif_jax.requests.encode import Encoded, Encoder, generator_windows
+from nif_jax.requests.features import Features
 from nif_jax.requests.log import Lines, lay_out
 from nif_jax.requests.numbered import Numbered, number
 from nif_jax.requests.objects import (
@@ -24,7 +25,7 @@ from nif_jax.requests.objects import (
 )
 from nif_jax.requests.vocabulary import Vocabulary
 from nif_jax.serving.batching import in_sizes, pieces
-from nif_jax.serving.programs import Programs
+from nif_jax.serving.programs import Programs, item_features, named_arrays
 from nif_jax.serving.recommend import Recommended, Recommender, shortlist_of
 from nif_jax.serving.state import StateFunctions, UserState
 
@@ -75,6 +76,16 @@ class Model:
         self.variant, self.programs, self.arrays = variant, programs, arrays
         self.vocabulary, self.encoder, self.calibration = vocabulary, encoder, calibration
 
+    @functools.cached_property
+    def tables(self) -> dict[str, Any]:
+        """Path -> array, see named_arrays."""
+        return named_arrays(self.arrays)
+
+    @functools.cached_property
+    def features(self) -> Features:
+        """Writes requests as a table of named features."""
+        return Features(self.vocabulary, self.encoder, item_features(self.tables))
+
     @property
     def base(self) -> int:
         """Second of the first event of the run's data."""
@@ -124,11 +135,9 @@ class Model:
 
     def raw_logits(self, encoded: Encoded) -> np.ndarray:
         """[R] float32 logits before calibration."""
-        # Every call is on its way before the first result is read back.
-        score = self.programs.score
+        score = self.programs.score  # every call is on its way before the first result is read
         found = [(score(self.arrays, *piece), size) for piece, size in pieces(encoded)]
-        parts = [np.asarray(logit)[:size] for logit, size in found]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return np.concatenate([np.zeros(0, np.float32), *(np.asarray(x)[:n] for x, n in found)])
 
     def flow(self, movelines: Iterable[Sequence[Event]] | UserState) -> np.ndarray:
         """[G, T, D] Next Interest Flow after the last event of each moveline; [T, D] of a state.
@@ -159,7 +168,7 @@ class Model:
 
     @functools.cached_property
     def item_vectors(self) -> jax.Array:
-        """[N + 2, D] the generator's unit vectors; the last row is that of an unknown item."""
+        """[I, D] the generator's unit vectors; row N + 1 is that of an unknown item."""
         self.require_flow()
         assert self.programs.item_vectors is not None
         return self.programs.item_vectors(self.arrays)

@@ -15,6 +15,7 @@ from nif_jax.requests.objects import Event
 from nif_jax.serving import artefact
 from nif_jax.serving.loading import load
 from nif_jax.serving.model import Model
+from nif_jax.serving.onnx_score import onnx_difference
 
 TOLERANCE = 1e-5
 """Largest difference of logits."""
@@ -57,21 +58,34 @@ def _logits(model: Model, request: Mapping[str, Any], state: Any = None) -> np.n
     return np.stack([raw, model.calibration(raw)])
 
 
-def check(folder: pathlib.Path) -> tuple[float, int, int]:
-    """Largest difference of the samples, and numbers of samples and of files.
+def check(folder: pathlib.Path) -> str:
+    """What was found: numbers of files and samples, and the largest differences of the samples.
 
     Raises:
       ArtefactError: damage, or a difference above TOLERANCE.
     """
     manifest = artefact.read_manifest(folder)
     artefact.check_digests(folder, manifest)
-    worst = largest_difference(load(folder), manifest["samples"])
-    if not worst <= TOLERANCE:
-        raise artefact.ArtefactError(
-            f"{folder}: scores of the samples differ by {worst:.1e}, more than {TOLERANCE:.0e}; "
-            f"{artefact.AGAIN} with the versions of this machine."
-        )
-    return worst, len(manifest["samples"]), len(manifest["files"])
+    model, samples = load(folder), manifest["samples"]
+    worst = {"": largest_difference(model, samples)}
+    by_onnx = onnx_difference(folder, manifest, model, samples)
+    if by_onnx is not None:
+        worst[" by ONNX"] = by_onnx
+    for by, difference in worst.items():
+        if not difference <= TOLERANCE:
+            raise artefact.ArtefactError(
+                f"{folder}: scores of the samples{by} differ by {difference:.1e}, more than "
+                f"{TOLERANCE:.0e}; {artefact.AGAIN} with the versions of this machine."
+            )
+    differences = ", ".join(f"{difference:.1e}{by}" for by, difference in worst.items())
+    if manifest["onnx"] is not None and by_onnx is None:
+        differences += f"; ONNX is not checked: {_why_not(manifest['onnx']['score'])}"
+    files = f"{len(manifest['files'])} files are intact"
+    return f"{files}; largest difference of {len(samples)} samples: {differences}"
+
+
+def _why_not(described: Mapping[str, Any]) -> str:
+    return described.get("not_converted", 'pip install "nif_jax[onnx]"')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,12 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--artefact", required=True, type=pathlib.Path, help="folder to check")
     folder = parser.parse_args(arguments).artefact
     try:
-        worst, samples, files = check(folder)
+        print(f"{folder}: {check(folder)}")
     except artefact.ArtefactError as error:
         sys.exit(f"error: {error}")
-    print(
-        f"{folder}: {files} files are intact; largest difference of {samples} samples: {worst:.1e}"
-    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.memory import bytes_for_data
 from nif_jax.training.devices.placed import Placed
 from nif_jax.training.profile import Profiler
+from nif_jax.training.programs import Programs
 from nif_jax.variants import variant_config
 
 
@@ -42,6 +44,7 @@ class Context:
       train: False only reads finished stages.
       profiler: measures the train steps of stages; None = nothing does.
       kept: name -> (source, what is made of it once for all stages); copies of the run share it.
+      programs: what stages of other days made, see `shared_programs`; copies of the run share it.
       started: stage -> table -> rows that were copied from config.init_from, see transfer.Rows.
     """
 
@@ -54,6 +57,7 @@ class Context:
     train: bool
     profiler: Profiler | None = None
     kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+    programs: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
     started: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -94,6 +98,20 @@ class Context:
         """This run with only the keys that shape a stage in its config, see config.STAGE_KEYS."""
         config = stage_config(self.config, stage)
         return self if config is self.config else dataclasses.replace(self, config=config)
+
+    def shared_programs(self, stage: str) -> Programs:
+        """What a stage with this config shares with those of other days (docs/daily.md).
+
+        Its functions depend on its config, the seed and the sizes of tables. Schedules and stores
+        are arguments of them, if their shapes are fixed.
+        """
+        if not self.config.data.fixed_shapes:
+            return Programs()
+        own, data = flatten(self.config.to_dict()), self.dataset
+        del own["data.split"], own["init_from"]
+        sizes = (data.item_sizes, data.user_sizes, data.num_scenes, data.num_actions)
+        key = json.dumps([stage, self.seed, own, sizes], sort_keys=True)
+        return Programs(key, self.programs)
 
     def fits(self, arrays: Any) -> bool:
         """Whether leaves [D_local, ...] fit the devices, or config.data.input says so.
@@ -175,9 +193,11 @@ def load_dataset(config: ConfigDict, parallel: Devices) -> Dataset:
         "negatives": data.negatives,
         "negatives_exclude": data.negatives_exclude,
         "negatives_days": data.negatives_days,
+        "fixed_shapes": data.fixed_shapes,
     }
-    if data.negatives or dates.window(data.split, data.time_zone):  # made in memory
+    window = dates.window(data.split, data.time_zone)
+    if data.negatives or data.fixed_shapes or window:  # made in memory
         dataset = build_dataset(read_lines(), **options, **shards, **drawn)
     else:
         dataset = layout.load_dataset(read_lines, data.cache_dir, **options, **shards)
-    return with_statistics(dataset, sorted(statistics - {"none"}))
+    return with_statistics(dataset, sorted(statistics - {"none"}), data.fixed_shapes)

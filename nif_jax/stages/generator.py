@@ -182,8 +182,9 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     gather = functools.partial(next_item.gather_next, section.context, section.context)
     prepare = functools.partial(next_item.prepare, model)
     functions = {"scores": next_item.rank_next, "labels": next_item.label_next}
+    programs, shared = run.shared_programs(name), (gather, data, run.parallel, prepare)
     scorers = {
-        key: Scorer(functools.partial(fn, model), gather, data, run.parallel, prepare)
+        key: Scorer(functools.partial(fn, model), *shared, programs.of(key))
         for key, fn in functions.items()
     }
     log_steps(run, name, "pretrain", section, plan)
@@ -196,11 +197,12 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
         loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
         evaluate=_evaluator(run, scorers["scores"], spec),
-        optimizer=make_optimizer(section, plan, flatten=flatten),
+        optimizer=make_optimizer(run, section, plan, flatten=flatten),
         metric=section.metric,
         config=run.config.to_dict(),
         settings=loop_settings(section, plan),
         data=data,
         scorers=scorers,
         lookups=lookups,
+        programs=programs,
     )

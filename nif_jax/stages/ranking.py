@@ -134,8 +134,12 @@ def make_ranking_stage(
     """
     section = with_min_steps(run.config.train, plan.steps_per_epoch)
     shared = (gather_scores, data, run.parallel)
-    scorers = {"scores": Scorer(predict, *shared, prepare)}
-    scorers |= {kind: Scorer(fn, *shared) for kind, fn in (generators or {}).items()}
+    programs = run.shared_programs(name)
+    scorers = {"scores": Scorer(predict, *shared, prepare, programs.of("scores"))}
+    scorers |= {
+        kind: Scorer(fn, *shared, programs=programs.of(kind))
+        for kind, fn in (generators or {}).items()
+    }
     log_steps(run, name, "train", section, plan)
     sizes = (run.dataset.item_sizes, run.dataset.user_sizes)
     id_dropout = run.config.ranker.id_dropout
@@ -147,7 +151,7 @@ def make_ranking_stage(
         gather=gather,
         loss_fn=loss_fn,
         plan=plan,
-        optimizer=make_optimizer(section, plan, flatten=flatten),
+        optimizer=make_optimizer(run, section, plan, flatten=flatten),
         evaluate=_evaluator(run, scorers["scores"], section.metric),
         metric=section.metric,
         config=run.config.to_dict(),
@@ -157,4 +161,5 @@ def make_ranking_stage(
         lookups=lookups,
         per_shard=("beams",),
         predict_candidates=predict_candidates,
+        programs=programs,
     )

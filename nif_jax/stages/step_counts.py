@@ -68,7 +68,7 @@ def _steps_of_call(section: ConfigDict, steps_per_epoch: int) -> int:
     return unit * max(n for n in range(1, max(1, longest // unit) + 1) if units % n == 0)
 
 
-def make_optimizer(section: ConfigDict, plan: Any, flatten: bool = True):
+def make_optimizer(run: Context, section: ConfigDict, plan: Any, flatten: bool = True):
     """The optimizer of a stage, see nif_jax/training/optim.py; flat unless tables are large."""
     return optim.make_optimizer(
         learning_rate=section.learning_rate,
@@ -78,6 +78,7 @@ def make_optimizer(section: ConfigDict, plan: Any, flatten: bool = True):
         weight_decay=section.weight_decay,
         clip_norm=section.clip_norm,
         flatten=flatten,
+        rates_in_state=run.config.data.fixed_shapes,
     )
 
 

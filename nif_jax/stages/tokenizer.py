@@ -165,7 +165,7 @@ def make(run: Context) -> Stage:
         loss_fn=functools.partial(loss, model, spec, AXIS),
         plan=plan,
         evaluate=evaluate_codes,
-        optimizer=make_optimizer(section, plan),
+        optimizer=make_optimizer(run, section, plan),
         metric=section.metric,
         config=config.to_dict(),
         settings=loop_settings(section, plan),

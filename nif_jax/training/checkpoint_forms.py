@@ -4,7 +4,6 @@ An optimizer keeps one vector for all parameters, or arrays of their shapes (mak
 variable with an entry for each shard starts anew, at 0, with another number of shards.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nif_jax.training.checkpoint_meta import describe
+from nif_jax.training.checkpoint_meta import describe, shape_of
 from nif_jax.training.train_state import TrainState
 
 
@@ -47,7 +46,7 @@ def stored_form(
         found = schema.get(name, "")
         if not any(f"[{own!r}]" in name for own in per_shard) or "[" not in found:
             return x
-        return jax.ShapeDtypeStruct(json.loads(found[found.index("[") :]), x.dtype)
+        return jax.ShapeDtypeStruct(shape_of(found), x.dtype)
 
     read = jax.tree_util.tree_map_with_path(resized, stored)
     if describe(read) != describe(stored):

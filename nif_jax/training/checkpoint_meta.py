@@ -53,6 +53,11 @@ def describe(tree: Any) -> dict[str, str]:
     return {name: f"{x.dtype}{list(x.shape)}" for name, x in _leaves(tree).items()}
 
 
+def shape_of(described: str) -> list[int]:
+    """The shape in what `describe` says of an array."""
+    return json.loads(described[described.index("[") :])
+
+
 _BY_COLUMN = "columns:"
 
 

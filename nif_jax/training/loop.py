@@ -60,8 +60,10 @@ class _Stepper:
     """Takes steps up to a boundary, reading back from the device at log steps only."""
 
     def __init__(self, stage: Stage, parallel: Devices, writer: MetricWriter):
-        step = make_train_step(stage, stage.settings.microbatch, stage.data.on_device)
-        self._train_step = parallel.map(step, donate=(0,))
+        kind = stage.settings.microbatch, stage.data.on_device
+        self._train_step = stage.programs.once(
+            ("step", *kind), lambda: parallel.map(make_train_step(stage, *kind), donate=(0,))
+        )
         self._stage, self.parallel, self.writer = stage, parallel, writer
         self._shards = parallel.local_shards
         self._epochs = Epochs(stage.plan, self._shards)

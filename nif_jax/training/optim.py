@@ -1,10 +1,17 @@
 """Optimizers from a config section."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from nif_jax.data.shards import power_of_two
 from nif_jax.data.table_columns import MODEL, is_columns
+
+FEWEST_RATES = 1024
+"""Learning rates that a state has room for: shorter schedules share the shape of their state."""
 
 
 def make_optimizer(
@@ -16,6 +23,7 @@ def make_optimizer(
     weight_decay: float,
     clip_norm: float,
     flatten: bool = True,
+    rates_in_state: bool = False,
 ) -> optax.GradientTransformation:
     """AdamW with warm-up.
 
@@ -31,6 +39,8 @@ def make_optimizer(
         array makes a CPU step of a small model about 10 % faster, and its compilation a third
         shorter. Large tables (nif_jax/training/sparse.py), and tables whose columns are on several
         devices, need a state with their shapes.
+      rates_in_state: whether the learning rate of each step is in the state, in place of a formula
+        in the program, so that schedules of other lengths can have the same program.
     """
     if decay == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(
@@ -51,8 +61,37 @@ def make_optimizer(
     else:
         raise ValueError(f"decay={decay!r} is none of constant, cosine.")
     clip = _clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    optimizer = optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay))
+    if rates_in_state:
+        length = power_of_two(max(total_steps + 1, FEWEST_RATES))
+        rates = np.asarray(schedule(jnp.arange(length)), np.float32)
+        adam = optax.scale_by_adam(), optax.add_decayed_weights(weight_decay)
+        optimizer = optax.chain(clip, *adam, _scale_by_rates(rates))
+    else:
+        optimizer = optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay))
     return optax.flatten(optimizer) if flatten else optimizer
+
+
+class RatesState(NamedTuple):
+    """Steps taken, and the learning rate [S] of each step."""
+
+    taken: jax.Array
+    rates: jax.Array
+
+
+def _scale_by_rates(rates: np.ndarray) -> optax.GradientTransformation:
+    """optax.scale_by_learning_rate, with rates [S] of the state; the last one holds beyond S."""
+
+    def init(params):
+        del params
+        return RatesState(jnp.zeros((), jnp.int32), jnp.asarray(rates))
+
+    def update(updates, state, params=None):
+        del params
+        rate = state.rates[jnp.minimum(state.taken, len(state.rates) - 1)]
+        scaled = jax.tree.map(lambda x: jnp.asarray(-rate, x.dtype) * x, updates)
+        return scaled, RatesState(state.taken + 1, state.rates)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _clip_by_global_norm(clip_norm: float) -> optax.GradientTransformation:

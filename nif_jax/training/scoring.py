@@ -14,6 +14,7 @@ from nif_jax.data.input import Epochs
 from nif_jax.training.devices.base import Devices
 from nif_jax.training.devices.placed import Placed
 from nif_jax.training.devices.processes import gather_processes
+from nif_jax.training.programs import Programs
 
 DISPATCH = 8
 """Batches that one call of the device scores; fixed, so that one compiled call serves all plans."""
@@ -109,24 +110,30 @@ class Scorer:
         data: Placed,
         parallel: Devices,
         prepare: Callable[..., Mapping[str, Any]] | None = None,
+        programs: Programs | None = None,
     ):
-        """See Stage.gather for gather."""
+        """See Stage.gather for gather; programs are what it shares with scorers of other data."""
         self.predict, self.gather = predict, gather
         self.prepare = prepare or (lambda params, variables, constants: {})
         self._data, self._parallel = data, parallel
+        programs, on_device, prepare = programs or Programs(), data.on_device, self.prepare
 
         def predict_dispatch(params, variables, arrays, constants, prepared, batches):
             constants = constants | prepared
 
             def one(batch):
-                batch = gather(arrays, batch) if data.on_device else batch
+                batch = gather(arrays, batch) if on_device else batch
                 return predict(params, variables, constants, batch)
 
             return jax.lax.map(one, batches)
 
-        self._predict = parallel.map(predict_dispatch, sharded=True)
+        self._predict = programs.once(
+            ("predict", on_device), lambda: parallel.map(predict_dispatch, sharded=True)
+        )
         # In several processes pmap refuses a function without an output, such as one for {}.
-        self._prepare = parallel.map(lambda *given: (self.prepare(*given), jnp.zeros(())))
+        self._prepare = programs.once(
+            "prepare", lambda: parallel.map(lambda *given: (prepare(*given), jnp.zeros(())))
+        )
 
     def __call__(self, plan: ScoringPlan, params: Any, variables: Any) -> dict[str, np.ndarray]:
         """{name: [R, ...]} for replicated params and variables, rows as in plan.rows."""

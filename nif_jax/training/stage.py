@@ -13,6 +13,7 @@ from nif_jax.data.table_rows import Lookup
 from nif_jax.metrics.calibration import Calibration
 from nif_jax.training import checkpoint_meta
 from nif_jax.training.devices.placed import Placed
+from nif_jax.training.programs import Programs
 from nif_jax.training.scoring import Scorer, ScoringPlan
 
 Tree = Any
@@ -105,6 +106,7 @@ class Stage:
       predict_candidates: for rankers, the function of "scores" for a batch whose count features
         are those of the candidates [C], for candidates [C] and their rows of the batch [C] (None:
         a batch of one row); its constants include what scorers["scores"].prepare gives.
+      programs: what it shares with stages on other data.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Stage:
     lookups: Callable[..., Mapping[str, Lookup]] | None = None
     per_shard: tuple[str, ...] = ()
     predict_candidates: Callable | None = None
+    programs: Programs = dataclasses.field(default_factory=Programs)
 
 
 @dataclasses.dataclass(frozen=True)

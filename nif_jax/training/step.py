@@ -81,14 +81,18 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
       weight [K])}), to be mapped over the device axis.
     """
 
+    # Not `stage` itself: the function may be kept for stages on other data (programs.py).
+    loss_fn, gather, optimizer = stage.loss_fn, stage.gather, stage.optimizer
+    find_lookups = stage.lookups
+
     @jax.jit  # within a program this compiles nothing of its own: it is traced once, used twice
     def gradient(arrays, constants, rows, state: TrainState, batch, rng):
-        if on_device and not stage.lookups:
-            batch = stage.gather(arrays, batch)
+        if on_device and not find_lookups:
+            batch = gather(arrays, batch)
 
         def objective(params):
             params = sparse.attach(params, rows)
-            return stage.loss_fn(params, state.variables, constants, batch, rng, state.step)
+            return loss_fn(params, state.variables, constants, batch, rng, state.step)
 
         (loss, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         measurements = {"loss": (loss, aux.weight)} | dict(aux.measurements)
@@ -99,7 +103,7 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
         found, variables = _accumulate(one_pass, microbatch, state, batch, rng)
         grads, weight, measurements = agree(jax.lax.psum(found, AXIS))
         grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-9), grads)
-        updates, opt_state = stage.optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return (
             state.replace(
                 step=state.step + 1,
@@ -113,15 +117,15 @@ def make_train_step(stage: Stage, microbatch: int, on_device: bool) -> Callable:
     def one_step(state: TrainState, arrays, constants, batch):
         rng = jax.random.fold_in(train_state.wrap(state.rng), state.step)
         rng = jax.random.fold_in(rng, jax.lax.axis_index(AXIS))
-        if not stage.lookups:
+        if not find_lookups:
             return update(state, arrays, constants, {}, batch, rng)
         if on_device:
-            batch = stage.gather(arrays, batch)
-        lookups = _lookups(functools.partial(stage.lookups, constants), microbatch, batch, rng)
+            batch = gather(arrays, batch)
+        lookups = _lookups(functools.partial(find_lookups, constants), microbatch, batch, rng)
         rows = sparse.find_rows(state, lookups)
-        small = sparse.take(stage.optimizer, state, rows)
+        small = sparse.take(optimizer, state, rows)
         small, measurements = update(small, arrays, constants, rows, batch, rng)
-        return sparse.put(stage.optimizer, state, small, rows), measurements
+        return sparse.put(optimizer, state, small, rows), measurements
 
     def train_step(state: TrainState, arrays, constants, batches):
         return jax.lax.scan(lambda s, b: one_step(s, arrays, constants, b), state, batches)

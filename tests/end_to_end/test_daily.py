@@ -180,6 +180,38 @@ class TestDaily:
         assert not (tmp_path / "run").exists()
 
 
+class TestPrograms:
+    def test_the_next_day_traces_nothing_and_has_its_own_schedule(self, log, tmp_path, monkeypatch):
+        traces, programs, stages = [], {}, []
+        loss = base_stage.loss
+        monkeypatch.setattr(base_stage, "loss", lambda *a: traces.append(None) or loss(*a))
+        # The first day has fewer rows, items and users to train on than both together.
+        for begin, days in ((DAYS[0], 1), (DAYS[0], 2)):
+            config = write_log(log / "shop")
+            end = pd.Timestamp(begin) + pd.Timedelta(days=days)
+            dates = (begin, end - pd.Timedelta(hours=3), end, end + pd.Timedelta(days=1))
+            config.data.split = "dates:" + "+".join(pd.Timestamp(d).isoformat() for d in dates)
+            config.data.fixed_shapes = True
+            parallel = Pmap(jax.devices()[:1])
+            dataset = context.load_dataset(config, parallel)
+            folder = tmp_path / str(days)
+            run = runner.make_run(config, 0, folder, dataset, parallel, True, programs)
+            WRITERS.append(run.writer)
+            stage = base_stage.make(run)
+            trained = pipeline.train_stage(run, stage)
+            stages.append((stage, trained, len(traces)))
+        (first, before, count), (second, after, again) = stages
+        assert 0 < count == again
+        shapes = [jax.tree.map(lambda x: x.shape, s.data.step_arguments) for s in (first, second)]
+        assert shapes[0] == shapes[1]
+        assert second.plan.steps_per_epoch > first.plan.steps_per_epoch
+        alone = dataclasses.replace(run, folder=tmp_path / "alone", programs={})
+        expected = pipeline.train_stage(alone, base_stage.make(alone))
+        assert len(traces) > again
+        jax.tree.map(np.testing.assert_array_equal, after.params, expected.params)
+        assert before.digest != after.digest
+
+
 class TestInitFrom:
     def test_rows_are_copied_by_value(self, finished, tmp_path):
         run = later_run(finished, tmp_path / "new", prefix="a", without=("i7",))

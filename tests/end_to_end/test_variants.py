@@ -121,7 +121,7 @@ class TestHybrid:
         found = subprocess.run(
             command,
             cwd=pathlib.Path(__file__).resolve().parents[2],
-            env=os.environ | flags | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            env=os.environ | flags,
             capture_output=True,
             text=True,
         )

@@ -1,6 +1,6 @@
 """What training reads of a large log, laid out once: files of columns, and a range for each shard.
 
-    manifest.json          counts, and for each column the lengths of shards and their SHA-256
+    manifest.json          counts, and for each column the lengths of shards and their CRC-32
     split.npy, ...         columns of Dataset and Store that the prepared log has not
     listed_train.npy, ...  Dataset.listed of each period
     seen_item.npy, ...     columns of items and users
@@ -33,7 +33,7 @@ from nif_jax.data.windows import Store
 
 _LOG = logging.getLogger(__name__)
 
-FORMAT_VERSION = "1.0.0"
+FORMAT_VERSION = "2.0.0"
 """Part of every name of a folder: raise it when the layout, or how it is computed, changes."""
 
 
@@ -94,7 +94,9 @@ def read(folder: pathlib.Path, lines: Movelines, local_shards: Sequence[int]) ->
         begins = np.cumsum([0, *column["lengths"]])
         columns[name] = column_files.map_file(path)
         column_files.require(path, (begins[-1],), columns[name].shape)
-        column_files.require_digests(path, column["sha256"], begins, local_shards)
+        column_files.require_digests(
+            path, column["crc32"], begins, local_shards, column_files.Crc32
+        )
         parts[name] = [columns[name][a:b] for a, b in itertools.pairwise(begins)]
     return _dataset(lines, manifest, columns, parts, tables, local_shards)
 

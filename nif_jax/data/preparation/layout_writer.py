@@ -52,8 +52,9 @@ class _Writer:
         found = {}
         for name, lengths in self._lengths.items():
             rows = np.append(0, np.cumsum(lengths))
-            digests = column_files.shard_digests(self._folder / f"{name}.npy", rows)
-            found[name] = {"lengths": lengths.tolist(), "sha256": digests}
+            path = self._folder / f"{name}.npy"
+            digests = column_files.shard_digests(path, rows, method=column_files.Crc32)
+            found[name] = {"lengths": lengths.tolist(), "crc32": digests}
         return found
 
 
