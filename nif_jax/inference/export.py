@@ -166,7 +166,7 @@ def _functions(model: RunModel) -> Iterator[tuple[str, Callable, tuple, dict[str
         generate = functools.partial(functions.generate, width=width)
         yield "generate", generate, (batch.history,), {"width": width}
     # What depends on the user only is then computed once, not for every candidate.
-    yield "score_one", functions.score, _of_one_user(inputs, g), {}
+    yield "score_one", functions.score, _score_inputs(model, 1), {}
     if functions.generator is None:
         return
     windows, entries = _flow_example(model)
@@ -208,14 +208,6 @@ def _flow_example(model: RunModel) -> tuple[Any, np.ndarray]:
     lines = lay_out(encoder.log, numbered)
     windows = generator_windows(lines, encoder.context, encoder.chunked, False)
     return windows, lines.end - lines.begin
-
-
-def _of_one_user(inputs: tuple[Any, ...], g: Any) -> tuple[Any, ...]:
-    """The inputs of `score` for g = 1."""
-    batch, entries, windows, *candidates = inputs
-    if windows is not None:
-        windows = _leading(int(windows.item.shape[0] // g), windows)
-    return (_leading(1, batch), _leading(1, entries), windows, *candidates)
 
 
 def _leading(size: Any, tree: Any) -> Any:

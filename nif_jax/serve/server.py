@@ -38,6 +38,9 @@ HELP = {
     "batch": "requests that are scored together",
 }
 DAY = 86_400
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than most proxies keep one, which would else
+send a request into a connection that ends."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,6 +110,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=wait,
             )
         )

@@ -55,11 +55,13 @@ class Service:
         await self.states.close()
 
     def require_place(self) -> None:
-        """Raises ServiceError (429) if as many requests as may be are in progress."""
-        if self.in_progress >= self.limits.requests:
-            seconds = math.ceil(self.in_progress * self._batcher.request_seconds)
+        """Raises ServiceError (429) if as many requests as may be are in progress, or more than are
+        likely to be answered in half of the time that each has."""
+        limits, wait = self.limits, self.in_progress * self._batcher.request_seconds
+        if self.in_progress >= limits.requests or wait > limits.seconds / 2:
+            seconds = max(1, math.ceil(wait))
             raise ServiceError(
-                429, "too many requests are in progress; send it again later", None, max(1, seconds)
+                429, "too many requests are in progress; send it again later", None, seconds
             )
 
     async def score(self, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,11 @@ def _scores():
         "an item that is null": ({"items": ["1", None]}, "items", "items: one is null"),
         "an item that is a list": ({"items": [["1"]]}, "items", "items is ['1']"),
         "too many items": ({"items": ["1"] * 2001}, "items", "2001 entries; give at most 2000"),
-        "unknown field": ({"itmes": ["1"]}, "itmes", "there is no field 'itmes'; choose from"),
+        "unknown field": (
+            {"articles": ["1"]},
+            "articles",
+            "there is no field 'articles'; choose from",
+        ),
         "unknown scene": ({"scene": "moon"}, "scene", "scene 'moon' is none of scene0"),
         "no scene": ({"scene": ...}, "scene", "scene None is none of"),
         "scene as a fraction": ({"scene": 0.5}, "scene", "scene is 0.5; give text"),
