@@ -49,7 +49,7 @@ def compare(left: str, right: str, source: pathlib.Path | None) -> bool:
             raise ConfigError("--input goes with two folders; files of scores hold their requests.")
         return _of_files(left, right)
     report = parity_models.of_models(*_models(left, right), lambda m: _requests(m, source))
-    equal = f"equal: {', '.join(report.equal)}" if report.equal else "nothing before it is compared"
+    equal = f"equal: {', '.join(report.equal)}" if report.equal else "they are compared first"
     if not report.part:
         print(f"{left} and {right} are {equal}.")
         return False

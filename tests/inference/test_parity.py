@@ -423,7 +423,7 @@ def test_an_artefact_and_its_run_on_given_requests(load, artefacts, tmp_path, mo
     monkeypatch.setattr(build, "load", lambda workdir, variant, seed: load("base"))
     assert parity.compare(str(tmp_path), folder, None)
     printed = capsys.readouterr().out
-    assert "differ in their settings; nothing before it is compared.\nvariant: a setting" in printed
+    assert "differ in their settings; they are compared first.\nvariant: a setting" in printed
     assert "  left:   base\n  right:  hybrid\n  reason: another config" in printed
     assert "also different: " in printed
 
