@@ -8,6 +8,7 @@ A day whose files are there is not repeated, so the same command continues when 
 when the log has new days.
 """
 
+import gc
 import pathlib
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -161,6 +162,8 @@ def _run_way(
         found = [row for row in rows if row["split"] == day.name]
         record = {"rows": found, "cpu_seconds": cost, "trained": trained, "init_from": one.started}
         _keep(workdir, day, way, record)
+    del dataset, one, stages
+    gc.collect()  # a run refers to itself, and holds the arrays of its day
 
 
 def _references(config: ConfigDict, run: context.Context, days: Sequence[Day]) -> list:
@@ -170,7 +173,8 @@ def _references(config: ConfigDict, run: context.Context, days: Sequence[Day]) -
         return []
     own = run.config.copy_and_resolve_references()
     own.rows = fitted
-    one = runner.make_run(own, run.seed, run.folder.parent, run.dataset, run.parallel, train=True)
+    shared = (run.dataset, run.parallel, True, run.programs)
+    one = runner.make_run(own, run.seed, run.folder.parent, *shared)
     with one.writer:
         stages, _ = pipeline.run_seed(one)
     return _score(one, stages, days, REFERENCE)

@@ -24,7 +24,7 @@ from nif_jax.variants import FITTED, VARIANTS
 
 def initial_state(run: Context, stage: Stage, source: Any = None) -> tuple[Any, Any]:
     """Where a stage starts: config.init_from > copies of `source`'s equal layers > scratch."""
-    params, variables = stage.programs.once("init", lambda: _random_state(run, stage))
+    params, variables = stage.programs.once(("init", run.seed), lambda: _random_state(run, stage))
     if source is not None:
         params, copied, different = transplant(source, params)
         logging.info(
