@@ -27,7 +27,7 @@ from nif_jax.requests.log import Log, Rows
 from nif_jax.requests.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
-KIND, FORMAT = "nif_jax artefact", 2
+KIND, FORMAT = "nif_jax artefact", 3
 AGAIN = "export it again by python -m nif_jax.main --mode=export"
 KINDS = ("user", "item", "scene", "action")
 
