@@ -10,6 +10,7 @@ from nif_jax.data.files import read_json
 from nif_jax.data.preparation.identity import identify
 from nif_jax.data.schema import ConfigError, require_choice
 from nif_jax.experiment import claims, pipeline
+from nif_jax.experiment.settings import OF_COHORTS, SETTINGS
 from nif_jax.metrics.writer import MetricWriter
 from nif_jax.reports.results import RESULTS_FILE, read_results
 from nif_jax.reports.workdirs import CONFIG_FILE, WorkdirError
@@ -41,7 +42,7 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     """The config of a finished workdir.
 
     Raises:
-      WorkdirError: it is no workdir, or the run has not finished.
+      WorkdirError: it is no workdir, the run has not finished, or another version made it.
     """
     if not (workdir / CONFIG_FILE).exists():
         raise WorkdirError(f"{workdir} is no workdir of a run: it has no {CONFIG_FILE}.")
@@ -49,7 +50,23 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         raise WorkdirError(
             f"{workdir} has not finished: it has no {RESULTS_FILE}. Run its command again."
         )
-    return from_flat(read_json(workdir / CONFIG_FILE))
+    flat = read_json(workdir / CONFIG_FILE)
+    _require_keys(workdir / CONFIG_FILE, flat)
+    return from_flat(flat)
+
+
+def _require_keys(path: pathlib.Path, flat: Mapping[str, Any]) -> None:
+    """Raises WorkdirError if a config lacks keys that this version has in its sections."""
+    sections = {key.rpartition(".")[0] for key in flat}
+    known = {key for key in SETTINGS if key.rpartition(".")[0] in sections}
+    if "genci" not in sections:
+        known -= OF_COHORTS
+    missing = sorted(known - flat.keys())
+    if missing:
+        raise WorkdirError(
+            f"{path} is from another version of nif_jax: it lacks {', '.join(missing)}. Use that "
+            "version, or train again into another --workdir."
+        )
 
 
 def from_flat(flat: Mapping[str, Any]) -> ConfigDict:

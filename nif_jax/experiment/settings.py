@@ -188,6 +188,9 @@ SETTINGS: Mapping[str, Setting] = {
     "genci.side_dropout": dropout,
 }
 
+OF_COHORTS = frozenset({"eval.beams", "quirks"})
+"""Keys that a config without the section `genci` has not."""
+
 
 def require_valid_settings(config: ConfigDict) -> None:
     """Raises ConfigError for the first setting that is out of range or contradicts another one.

@@ -18,9 +18,9 @@ from nif_jax.requests.encode import Encoded
 from nif_jax.requests.log import lay_out
 from nif_jax.requests.numbered import Numbered
 from nif_jax.serving.model import Model
+from nif_jax.serving.parity_columns import TOLERANCE
 from nif_jax.serving.parity_parts import PARTS, of_array
 from nif_jax.serving.parity_tables import Difference, of_columns
-from nif_jax.serving.side_by_side import TOLERANCE
 
 
 class Report(NamedTuple):

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from nif_jax.serving import patterns
+from nif_jax.serving import parity_patterns
 from nif_jax.serving.model import Model
+from nif_jax.serving.parity_columns import unequal
 from nif_jax.serving.parity_tables import Difference, shown
 from nif_jax.serving.programs import SPARE_ITEMS
-from nif_jax.serving.side_by_side import unequal
 
 TOLERANCE = 1e-6
-"""As that of side_by_side, for parameters: constants may have been computed on both sides."""
+"""As that of parity_columns, for parameters: constants may have been computed on both sides."""
 KINDS = ("user", "item", "scene", "action")
 
 
@@ -28,9 +28,9 @@ def _settings(left: Model, right: Model) -> Iterator[Difference]:
         if values[0] != values[1]:
             reason = "another config, variant or version of the code"
             if name == "second of the first event":
-                reason = f"left is right {values[0] - values[1]:+} s: {patterns.CLOCK}"
+                reason = f"left is right {values[0] - values[1]:+} s: {parity_patterns.CLOCK}"
             if "none" in values:
-                reason = f"{patterns.SIDES[values.index('none')]} has none"
+                reason = f"{parity_patterns.SIDES[values.index('none')]} has none"
             both = shown(values[0]), shown(values[1])
             yield Difference(name, "a setting", "settings", both, reason)
 
@@ -197,8 +197,10 @@ def of_array(
     where = place(int(first[0])) if first else "the value"
     where += f", column {', '.join(map(str, first[1:]))}" if len(first) > 1 else ""
     if name.endswith("/time"):
-        reason = patterns.of_numbers(left, right, time=True) or patterns.of_table(left, right)
+        reason = parity_patterns.of_numbers(left, right, time=True) or parity_patterns.of_table(
+            left, right
+        )
     else:
-        reason = patterns.of_table(left, right)
+        reason = parity_patterns.of_table(left, right)
     extent = f"{differs.sum():,} of {differs.size:,} entries"
     yield Difference(name, extent, where, values, reason)

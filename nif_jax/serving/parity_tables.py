@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from nif_jax.data.schema import DataError
-from nif_jax.serving import patterns
-from nif_jax.serving.side_by_side import Column, both, unequal_rows
+from nif_jax.serving import parity_patterns
+from nif_jax.serving.parity_columns import Column, both, unequal_rows
 
 KEYS = ("user_id", "item_id", "timestamp")
 SCORES = ("uncalibrated", "logit", "probability")
@@ -77,14 +77,14 @@ def _reason(name: str, columns, rows: np.ndarray, left: pa.Table, right: pa.Tabl
     if one.bounds is not None:
         lists = [[column.row(row) for row in range(len(some))] for column in (one, other)]
         if name.startswith("history/"):
-            found = patterns.of_lists(lists[0], lists[1], _own(name, right, some), time)
+            found = parity_patterns.of_lists(lists[0], lists[1], _own(name, right, some), time)
         else:
-            found = patterns.of_sets(lists[0], lists[1])
+            found = parity_patterns.of_sets(lists[0], lists[1])
     elif one.numeric and other.numeric:
-        found = patterns.of_numbers(one.values, other.values, time)
+        found = parity_patterns.of_numbers(one.values, other.values, time)
     else:
         seen = np.union1d(np.arange(min(len(right), ROWS)), some)
-        found = patterns.of_names(columns[0].values[seen], columns[1].values[seen])
+        found = parity_patterns.of_names(columns[0].values[seen], columns[1].values[seen])
     if name not in KEYS:
         found = _other_column(name, one, some, right) or found
     if found is None:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 import nif_jax
+from nif_jax.data.files import read_json, write_json
 from nif_jax.data.schema import ConfigError, DataError
 from nif_jax.experiment import evaluation
 from nif_jax.reports.scores import read_scores
@@ -118,4 +119,9 @@ def test_what_cannot_be_loaded_is_named(finished, tmp_path):
         nif_jax.load(tmp_path)
     (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
     with pytest.raises(WorkdirError, match="has not finished"):
+        nif_jax.load(tmp_path)
+    (tmp_path / "results.json").write_bytes((finished / "results.json").read_bytes())
+    config = {k: v for k, v in read_json(finished / "config.json").items() if k != "data.ties"}
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(WorkdirError, match=r"another version .*lacks data\.ties\. "):
         nif_jax.load(tmp_path)
