@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from nif_jax.data.schema import DataError
 from nif_jax.requests.columns import Reasons, as_text, as_whole, text_of
 from nif_jax.requests.events import Given, is_outside, movelines, no_choice, range_of
-from nif_jax.requests.objects import COLUMNS
+from nif_jax.requests.objects import COLUMNS, FIELDS
 from nif_jax.requests.vocabulary import Vocabulary
 
 LATEST = np.iinfo(np.int64).max
@@ -79,7 +79,7 @@ def number(
     profile = {
         name: _profile(table, name, vocabulary)
         for name in vocabulary.profile
-        if name in table.column_names
+        if name in table.column_names and name not in FIELDS
     }
     owner, candidate = _candidates(table, candidates, reasons)
     good = reasons.good

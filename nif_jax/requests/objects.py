@@ -24,6 +24,8 @@ COLUMNS = {
     "moveline": pa.list_(EVENT),
 }
 """Columns of a table of requests; further ones are features of the user."""
+FIELDS = frozenset({*COLUMNS, "item_id"})
+"""Names of columns that are fields: a feature of the user with such a name is always the run's."""
 
 
 class RequestError(ValueError):
@@ -103,7 +105,7 @@ def rows_as_table(
       rows: values as JSON has them.
       features: fields that are features of the user.
     """
-    good, bad = [], []
+    good, bad, features = [], [], set(features) - FIELDS
     for number, row in enumerate(rows):
         try:
             good.append(_of_file(row, features))
@@ -183,6 +185,11 @@ def as_row(where: str, request: Any) -> dict[str, Any]:
     if not isinstance(profile, Mapping):
         raise RequestError(f"{where}: profile is {profile!r}; give {{feature: value}}")
     for name, value in profile.items():
+        if name in FIELDS:
+            raise RequestError(
+                f"{where}: profile {name!r} is the name of a field too, so that it is always that "
+                "of the run's data; to give it, train with the feature under another name"
+            )
         row[str(name)] = text_of_value(f"{where}: profile {name!r}", value)
     if fields.get("moveline") is not None:
         row["moveline"] = as_events(f"{where}: moveline", fields["moveline"])
