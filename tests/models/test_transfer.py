@@ -114,7 +114,7 @@ def test_rows_are_copied_by_value_by_hand():
         "fields": {"scene": filled(-4, 2, 2)},
         "head": {"kernel": filled(-5, 2, 2)},
     }
-    shapes = jax.tree.map(np.shape, resized(target, here, there))
+    shapes = jax.tree.map(np.shape, resized(target, here, there, {}))
     assert shapes == jax.tree.map(np.shape, source)
     found, counts = copy_by_value(source, target, here, there)
     # Rows 0 and 1 (padding, unknown), then c, new, a.
