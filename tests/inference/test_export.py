@@ -133,7 +133,9 @@ def test_other_scores_fail_the_selftest(artefacts, tmp_path):
         selftest.main([f"--artefact={folder}"])
     (folder / "manifest.json").unlink()
     write_json(folder / "manifest.json", content | {"format": 1})
-    with pytest.raises(SystemExit, match=rf"format 1; this version reads .*, format {artefact.FORMAT}"):
+    with pytest.raises(
+        SystemExit, match=rf"format 1; this version reads .*, format {artefact.FORMAT}"
+    ):
         selftest.main([f"--artefact={folder}"])
 
 
