@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -114,6 +115,13 @@ def _write(frame, folder, suffix, keep_index):
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_logs():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(
     _frames(),
@@ -124,7 +132,6 @@ def _write(frame, folder, suffix, keep_index):
 def test_all_rows_are_read_or_one_error_is_raised(made, suffix, keep_index, users):
     frame, count = made
     with tempfile.TemporaryDirectory() as folder:
-        logging.disable(logging.CRITICAL)
         try:
             path = _write(frame, Path(folder), suffix, keep_index)
         except (ValueError, TypeError, OverflowError, KeyError, pa.ArrowException):
@@ -138,8 +145,6 @@ def test_all_rows_are_read_or_one_error_is_raised(made, suffix, keep_index, user
             event(message.partition(": ")[2][:30])
             assert "log" in message and "\n" not in message
             return
-        finally:
-            logging.disable(logging.NOTSET)
         assert lines.num_events + lines.counts["duplicates_dropped"] == count
         assert len(lines.user) == count - lines.counts["duplicates_dropped"]
         assert lines.truth is None
