@@ -95,10 +95,7 @@ def compare_variants(items: int) -> None:
                 calls[name] = scorer(run, variant, outputs, candidates)
     seconds = common.interleave(calls, FLAGS.rounds, time.process_time)
     print(f"\n{FLAGS.candidates} candidates of one user, {items:,} items")
-    print(f"{'variant':24s} {'ms':>8s}   time / din, median (range)")
-    for name, values in seconds.items():
-        ratio = common.paired_ratio(values, seconds["din"])
-        print(f"{name:24s} {1e3 * np.median(values):8.2f}   {ratio}")
+    common.print_milliseconds({name: seconds[name] for name in CALLS})
 
 
 def rank_catalogue(items: int) -> None:

@@ -55,6 +55,14 @@ def paired_ratio(one: list[float], other: list[float]) -> str:
     return f"{np.median(ratio):.3f} ({ratio.min():.3f}-{ratio.max():.3f})"
 
 
+def print_milliseconds(seconds: Mapping[str, list[float]]) -> None:
+    """A line for each call: its median, and its time over that of the first."""
+    first = next(iter(seconds.values()))
+    print(f"{'variant':24s} {'ms':>8s}   time / that of the first, median (range)")
+    for name, values in seconds.items():
+        print(f"{name:24s} {1e3 * np.median(values):8.2f}   {paired_ratio(values, first)}")
+
+
 SIZE = "synthetic,source.num_users=943,source.num_items=1682,source.events_per_user=106"
 """The sizes of MovieLens-100K, simulated, so that nothing is downloaded."""
 

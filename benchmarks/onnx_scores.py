@@ -41,19 +41,10 @@ def main(argv: list[str]) -> None:
     by_onnx = OnnxScore(folder, described, threads=len(os.sched_getaffinity(0)))
     np.testing.assert_allclose(by_onnx(encoded), model.raw_logits(encoded), atol=1e-5)
 
-    def by_xla() -> None:
-        model.raw_logits(encoded)
-
-    def by_onnxruntime() -> None:
-        by_onnx(encoded)
-
-    calls = {"XLA": by_xla, "ONNX": by_onnxruntime}
+    calls = {"XLA": lambda: model.raw_logits(encoded), "ONNX": lambda: by_onnx(encoded)}
     seconds = common.interleave(calls, FLAGS.rounds, time.process_time)
     print(f"{common.machine()}, variant {model.variant}, {FLAGS.candidates} candidates")
-    print(f"{'program':10s} {'ms':>8s}   time / XLA, median (range)")
-    for name, values in seconds.items():
-        ratio = common.paired_ratio(values, seconds["XLA"])
-        print(f"{name:10s} {1e3 * np.median(values):8.2f}   {ratio}")
+    common.print_milliseconds(seconds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ candidates of a user; "row by row" runs them for every candidate, as a naive pre
 """
 
 import functools
-import statistics
 import time
 from collections.abc import Mapping
 
@@ -102,13 +101,9 @@ def of_artefacts() -> None:
 
 
 def report(count: int, seconds: Mapping[str, list[float]]) -> None:
-    """Prints a line for each; the first is what times are compared with."""
-    base = next(iter(seconds.values()))
+    """Prints what was measured for a number of candidates."""
     print(f"{common.machine()}, {count} candidates, {FLAGS.rounds} rounds")
-    print(f"{'variant':20s} {'ms':>8s}   time / that of the first, median (range)")
-    for name, values in seconds.items():
-        ratio = common.paired_ratio(values, base)
-        print(f"{name:20s} {1e3 * statistics.median(values):8.2f}   {ratio}")
+    common.print_milliseconds(seconds)
 
 
 if __name__ == "__main__":

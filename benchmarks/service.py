@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nif_jax.serving.model import Model
+from nif_jax.serving.samples import event_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -66,21 +67,10 @@ def make_cases(model: Model, count: int, items: int, seed: int = 0) -> list[Case
         }
         if number % 2:
             rows = np.arange(*log.offsets[user : user + 2])[-50:]
-            request["moveline"] = [event_of(model, row) for row in rows if log.rows.event[row]]
+            rows = rows[log.rows.event[rows]]
+            request["moveline"] = [event_of(names, log.rows, row) for row in rows]
         requests.append(request)
     return [Case(json.dumps(one).encode(), model.score(one).logit) for one in requests]
-
-
-def event_of(model: Model, row: int) -> dict[str, Any]:
-    """An event of the run's data."""
-    names, rows = model.vocabulary, model.encoder.log.rows
-    return {
-        "item_id": str(names.item[rows.item[row] - 1]),
-        "timestamp": int(rows.time[row]),
-        "scene": str(names.scene[rows.scene[row] - 1]),
-        "action": str(names.action[rows.action[row] - 1]),
-        "label": int(rows.label[row]),
-    }
 
 
 class Connections:

@@ -69,7 +69,6 @@ def score(
         features in CSV, which has no lists; new items that cannot be added.
       OSError: a file cannot be read or written.
     """
-
     if items is not None:
         try:
             model = with_items(model, read(items))
@@ -80,16 +79,17 @@ def score(
         raise DataError(f"--output={output}: --features writes lists; give .parquet or .jsonl")
 
     def of_piece(table: pa.Table, rows: np.ndarray, found: Numbered) -> pa.Table:
-        named, encoded = None, None
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
         if features:
             named, encoded = model.features.table(found)
-        raw = model.raw_logits(model.encoder.encode(found) if encoded is None else encoded)
+            columns = dict(zip(named.column_names, named.columns, strict=True))
+        else:
+            encoded = model.encoder.encode(found)
+        raw = model.raw_logits(encoded)
         logit, of = model.calibration(raw), pa.array(found.candidate_row)
-        columns = {"row": pa.array(rows[found.candidate_row])} | _who(table, of)
+        columns |= {"row": pa.array(rows[found.candidate_row])} | _who(table, of)
         columns |= {"item_id": found.candidate, "logit": pa.array(logit)}
         columns |= {"uncalibrated": pa.array(raw), "probability": pa.array(expit(logit))}
-        if named is not None:
-            columns |= dict(zip(named.column_names, named.columns, strict=True))
         return pa.table(columns).select(schema.names)
 
     _stream(model, source, output, schema, of_piece, candidates=True)

@@ -169,6 +169,8 @@ def read_scores(path: pathlib.Path) -> pa.Table:
       DataError: a file of an unknown or of another format.
       OSError: it cannot be read.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: the formats of scores are {', '.join(FORMATS)}")
     if path.suffix == ".parquet":

@@ -18,8 +18,7 @@ from nif_jax.serving.batching import SIZES, size_of
 
 FEW = 16
 """Requests to which padding costs little. Where requests are worked on one by one, a batch has no
-more of them:
-others wait for them."""
+more of them, because others wait for it."""
 
 
 def fitting(waiting: int) -> int:

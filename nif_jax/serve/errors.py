@@ -1,15 +1,7 @@
 """What a request is answered with where it cannot be served."""
 
-import re
-
 LONGEST = 400
 """Characters of a message; values of a request that it quotes may be longer."""
-
-FIELDS = (
-    *("timestamp", "scene", "items", "user_id", "moveline", "until", "profile"),
-    *("events", "state", "k", "exclude_seen", "id", "after", "reset"),
-)
-_FIELD = re.compile(rf"\b({'|'.join(FIELDS)})\b")
 
 
 class ServiceError(Exception):
@@ -37,9 +29,3 @@ class ServiceError(Exception):
         if len(message) > LONGEST:
             message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
         return {"error": {"field": self.field, "message": message}}
-
-
-def unusable(reason: str) -> ServiceError:
-    """Of a request whose fields cannot be used; the reason names the field first."""
-    found = _FIELD.search(reason)
-    return ServiceError(422, reason, found[0] if found else None)

@@ -4,18 +4,21 @@ Whether names and times are those of the artefact's data is checked where they b
 """
 
 import dataclasses
+import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nif_jax.requests.objects import Event, Request, RequestError, as_events, as_row
-from nif_jax.serve.errors import ServiceError, unusable
+from nif_jax.serve.errors import ServiceError
 from nif_jax.serve.limits import MOST_RECOMMENDED, USER_ID, Limits
 
 REQUEST = tuple(field.name for field in dataclasses.fields(Request))
 SCORE = (*REQUEST, "state")
 RECOMMEND = (*(name for name in REQUEST if name != "items"), "state", "k", "exclude_seen")
 EVENTS = ("user_id", "events", "profile", "id", "after", "reset")
+FIELDS = tuple(dict.fromkeys((*SCORE, *RECOMMEND, *EVENTS)))
+_FIELD = re.compile(rf"\b({'|'.join(FIELDS)})\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +141,12 @@ class Inputs:
                     "profile",
                 )
         return {name: row[name] for name in profile if row[name] is not None}
+
+
+def unusable(reason: str) -> ServiceError:
+    """Of a request whose fields cannot be used; the reason names the field first."""
+    found = _FIELD.search(reason)
+    return ServiceError(422, reason, found[0] if found else None)
 
 
 def _require_fields(body: Mapping[str, Any], fields: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from nif_jax.requests.events import Given, number_event
 from nif_jax.requests.log import Rows
 from nif_jax.requests.numbered import Numbered, number
 from nif_jax.requests.objects import RequestError, table_of
-from nif_jax.serve.errors import ServiceError, unusable
-from nif_jax.serve.inputs import EventsInput, RecommendInput, ScoreInput
+from nif_jax.serve.errors import ServiceError
+from nif_jax.serve.inputs import EventsInput, RecommendInput, ScoreInput, unusable
 from nif_jax.serve.limits import MOST_RECOMMENDED
 from nif_jax.serve.states import IDS, Record
 from nif_jax.serving.model import Model

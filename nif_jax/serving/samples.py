@@ -1,11 +1,11 @@
 """Sample requests of a model, for its artefact and for parity checks."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nif_jax.requests.encode import Encoder
+from nif_jax.requests.log import Rows
 from nif_jax.requests.vocabulary import Vocabulary
 
 SAMPLES, EVENTS = 4, 20
@@ -30,14 +30,14 @@ def sample_requests(names: Vocabulary, encoder: Encoder) -> list[dict[str, Any]]
             "items": items,
             "user_id": str(names.user[user]),
         }
-        events = [_event(names, log.rows, row) for row in rows[-EVENTS:]]
+        events = [event_of(names, log.rows, row) for row in rows[-EVENTS:]]
         found += [moment, moment | {"moveline": events}]
     profile = {name: str(values[0]) for name, values in names.profile.items() if len(values)}
     return [*found, found[0] | {"user_id": None, "moveline": [], "profile": profile}]
 
 
-def _event(names: Vocabulary, rows: Any, row: int) -> Mapping[str, Any]:
-    """An event of the run's data."""
+def event_of(names: Vocabulary, rows: Rows, row: int) -> dict[str, Any]:
+    """A row of the run's data as an event of a request."""
     return {
         "item_id": str(names.item[rows.item[row] - 1]),
         "timestamp": int(rows.time[row]),

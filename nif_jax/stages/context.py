@@ -98,18 +98,19 @@ class Context:
         config = stage_config(self.config, stage)
         return self if config is self.config else dataclasses.replace(self, config=config)
 
-    def shared_programs(self, stage: str) -> Programs:
+    def shared_programs(self, stage: str, loss_fn: Callable) -> Programs:
         """What a stage with this config shares with those of other days (docs/daily.md).
 
-        Its functions depend on its config and the sizes of tables. Schedules and stores are
-        arguments of them, if their shapes are fixed.
+        Its functions depend on its config, the sizes of tables, and the modules and settings that
+        its loss was made of, some of which depend on the data: steps over which a weight falls,
+        numbers of codes. Schedules and stores are arguments, if their shapes are fixed.
         """
         if not self.config.data.fixed_shapes:
             return Programs()
         own, data = flatten(self.config.to_dict()), self.dataset
         del own["data.split"], own["init_from"]
         sizes = (data.item_sizes, data.user_sizes, data.num_scenes, data.num_actions)
-        key = json.dumps([stage, own, sizes], sort_keys=True)
+        key = json.dumps([stage, own, sizes, repr(loss_fn)], sort_keys=True)
         return Programs(key, self.programs)
 
     def fits(self, arrays: Any) -> bool:

@@ -182,7 +182,8 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
     gather = functools.partial(next_item.gather_next, section.context, section.context)
     prepare = functools.partial(next_item.prepare, model)
     functions = {"scores": next_item.rank_next, "labels": next_item.label_next}
-    programs, shared = run.shared_programs(name), (gather, data, run.parallel, prepare)
+    loss_fn = functools.partial(loss, model, spec, AXIS)
+    programs, shared = run.shared_programs(name, loss_fn), (gather, data, run.parallel, prepare)
     scorers = {
         key: Scorer(functools.partial(fn, model), *shared, programs.of(key))
         for key, fn in functions.items()
@@ -194,7 +195,7 @@ def make(run: Context, without: tuple[int, int] | None = None) -> Stage:
         name=name,
         init=functools.partial(init, model),
         gather=functools.partial(gather_sequences, spec.targets, run.config.data.negatives),
-        loss_fn=functools.partial(loss, model, spec, AXIS),
+        loss_fn=loss_fn,
         plan=plan,
         evaluate=_evaluator(run, scorers["scores"], spec),
         optimizer=make_optimizer(run, section, plan, flatten=flatten),

@@ -134,7 +134,7 @@ def make_ranking_stage(
     """
     section = with_min_steps(run.config.train, plan.steps_per_epoch)
     shared = (gather_scores, data, run.parallel)
-    programs = run.shared_programs(name)
+    programs = run.shared_programs(name, loss_fn)
     scorers = {"scores": Scorer(predict, *shared, prepare, programs.of("scores"))}
     scorers |= {
         kind: Scorer(fn, *shared, programs=programs.of(kind))

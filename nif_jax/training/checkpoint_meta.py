@@ -54,7 +54,7 @@ def describe(tree: Any) -> dict[str, str]:
 
 
 def shape_of(described: str) -> list[int]:
-    """The shape in what `describe` says of an array."""
+    """The shape of an array, from its description by `describe`."""
     return json.loads(described[described.index("[") :])
 
 

@@ -1,6 +1,7 @@
 """--mode=daily, and config.init_from with a log whose values are numbered otherwise."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -16,7 +17,8 @@ from nif_jax.experiment import daily, outputs, pipeline, runner, start
 from nif_jax.experiment.runner import USER_ERRORS
 from nif_jax.reports import results
 from nif_jax.stages import base as base_stage
-from nif_jax.stages import checks, context
+from nif_jax.stages import checks, context, finetune
+from nif_jax.stages.cohort_input import CohortInput
 from nif_jax.training import checkpoint
 from nif_jax.training.checkpoint import CheckpointError
 from nif_jax.training.devices.pmap import Pmap
@@ -210,6 +212,10 @@ class TestPrograms:
         assert len(traces) > again
         jax.tree.map(np.testing.assert_array_equal, after.params, expected.params)
         assert before.digest != after.digest
+        # Steps over which a weight falls are numbers in a program, and differ from day to day.
+        losses = [functools.partial(finetune.loss, CohortInput(fade=n)) for n in (3, 3, 5)]
+        keys = [run.shared_programs("genci", loss_fn).key for loss_fn in losses]
+        assert keys[0] == keys[1] != keys[2]
 
 
 class TestInitFrom:

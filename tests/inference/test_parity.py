@@ -437,6 +437,7 @@ def test_files_of_scores_in_all_formats(dump, tmp_path, capsys):
     predicted = scores.rename_columns([*scores.column_names[:-1], "base_online_seed_0"])
     pq.write_table(predicted.drop_columns(["row", "logit"]), tmp_path / "predictions.parquet")
     left = str(tmp_path / "a.parquet")
+    (tmp_path / "a.txt").touch()
     for right in ("a.csv", "a.jsonl", "predictions.parquet:base_online_seed_0"):
         assert not parity.compare(left, str(tmp_path / right), None)
         assert "are equal in" in capsys.readouterr().out
@@ -444,6 +445,7 @@ def test_files_of_scores_in_all_formats(dump, tmp_path, capsys):
         ("predictions.parquet:nif", "has no column 'nif'; it has user_id"),
         ("predictions.parquet", "no column in common but user_id, item_id, timestamp"),
         ("a.txt", "the formats of scores are .parquet, .csv, .jsonl"),
+        ("b.parquet", r"b\.parquet: no such file"),
     ):
         with pytest.raises(DataError, match=message):
             parity.compare(left, str(tmp_path / name), None)

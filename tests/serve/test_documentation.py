@@ -5,8 +5,7 @@ import pathlib
 import re
 
 from nif_jax.serve import server
-from nif_jax.serve.errors import FIELDS
-from nif_jax.serve.inputs import EVENTS, RECOMMEND, SCORE
+from nif_jax.serve.inputs import EVENTS, FIELDS, RECOMMEND, SCORE
 from tests.serve.conftest import serve
 
 TEXT = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()

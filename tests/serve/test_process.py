@@ -18,14 +18,6 @@ from nif_jax.serve import server
 FLAGS = ("--most_batch=16", "--most_seconds=20")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_as_here():
-    """What this process has compiled is what the service reads, see tests/conftest.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        yield
-
-
 @pytest.fixture(scope="module")
 def cases(model):
     """Requests and their logits."""
